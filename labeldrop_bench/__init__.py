@@ -1,0 +1,1 @@
+"""Fused partial-label segmentation losses, label dropout, and the benchmark that ranks them."""
