@@ -1,1 +1,27 @@
 """Fused partial-label segmentation losses, label dropout, and the benchmark that ranks them."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import losses, reference, rules
+from .dropout import LabelDropout
+from .label_space import Label, LabelSpace
+from .losses import AdaptiveCrossEntropy, CrossEntropy, MarginalCrossEntropy
+from .ops import drop_labels
+
+try:
+    __version__ = version("labeldrop-bench")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "unknown"
+
+__all__ = [
+    "AdaptiveCrossEntropy",
+    "CrossEntropy",
+    "Label",
+    "LabelDropout",
+    "LabelSpace",
+    "MarginalCrossEntropy",
+    "drop_labels",
+    "losses",
+    "reference",
+    "rules",
+]

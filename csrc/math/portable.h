@@ -1,0 +1,31 @@
+// What lets one formula compile for the CPU's instruction sets and for CUDA.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define LABELDROP_INLINE __host__ __device__ __forceinline__
+#else
+// Always inlined: the CPU files are compiled once per instruction set, and an out-of-line copy of a shared function
+// could be linked from the wrong one.
+#define LABELDROP_INLINE __attribute__((always_inline)) inline
+#endif
+
+namespace labeldrop {
+
+template <class To, class From>
+LABELDROP_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast needs equal sizes");
+#ifdef __CUDA_ARCH__
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+#else
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(to));
+  return to;
+#endif
+}
+
+}  // namespace labeldrop
