@@ -8,10 +8,18 @@
 namespace labeldrop {
 namespace {
 
-inline void load(float& to, float from) { to = from; }
-inline void load(double& to, double from) { to = from; }
-inline void load(float& to, BFloat16 from) { to = to_float(from); }
-inline void load(float& to, Float16 from) { to = to_float(from); }
+template <class Real>
+Real load(Real from) {
+  return from;
+}
+template <class Real>
+Real load(BFloat16 from) {
+  return to_float(from);
+}
+template <class Real>
+Real load(Float16 from) {
+  return to_float(from);
+}
 inline void store(float& to, float from) { to = from; }
 inline void store(double& to, double from) { to = from; }
 inline void store(BFloat16& to, float from) { to = to_bfloat16(from); }
@@ -22,10 +30,10 @@ template <class Real, class Storage>
 void load_class(Real* __restrict to, const Storage* __restrict from, int64_t stride, int n) {
   if (stride == 1) {
 #pragma omp simd
-    for (int i = 0; i < n; ++i) load(to[i], from[i]);
+    for (int i = 0; i < n; ++i) to[i] = load<Real>(from[i]);
   } else {
 #pragma omp simd
-    for (int i = 0; i < n; ++i) load(to[i], from[i * stride]);
+    for (int i = 0; i < n; ++i) to[i] = load<Real>(from[i * stride]);
   }
 }
 
@@ -40,19 +48,45 @@ void store_class(Storage* __restrict to, const Real* __restrict from, int64_t st
   }
 }
 
+// What the labels of n pixels say: row[i] is the pixel's label, 0 where it does not count or is none; counted[i] is 1 where
+// it counts. Returns how many count; `valid` becomes false if one of these is no label.
 template <class Value>
-void load_integers(int64_t* __restrict to, const Value* __restrict from, int n) {
-#pragma omp simd
-  for (int i = 0; i < n; ++i) to[i] = static_cast<int64_t>(from[i]);
+int64_t load_labels(int32_t* __restrict row, int32_t* __restrict counted, const Value* __restrict from, int n,
+                    int64_t labels, int64_t ignore_index, bool& valid) {
+  int32_t count = 0, invalid = 0;
+#pragma omp simd reduction(+ : count) reduction(| : invalid)
+  for (int i = 0; i < n; ++i) {
+    const int64_t label = static_cast<int64_t>(from[i]);
+    const int32_t is_counted = label != ignore_index;
+    const int32_t is_label = label >= 0 && label < labels;
+    count += is_counted;
+    invalid |= is_counted & ~is_label;
+    counted[i] = is_counted;
+    row[i] = is_counted & is_label ? static_cast<int32_t>(label) : 0;
+  }
+  valid = !(invalid & 1);
+  return count;
 }
 
-inline void load_labels(int64_t* to, const void* from, Integer type, int64_t offset, int n) {
+// calls f with the target as a pointer to its own type
+template <class Function>
+auto with_integers(const void* target, Integer type, Function f) {
   switch (type) {
-    case Integer::u8: return load_integers(to, static_cast<const uint8_t*>(from) + offset, n);
-    case Integer::i16: return load_integers(to, static_cast<const int16_t*>(from) + offset, n);
-    case Integer::i32: return load_integers(to, static_cast<const int32_t*>(from) + offset, n);
-    case Integer::i64: return load_integers(to, static_cast<const int64_t*>(from) + offset, n);
+    case Integer::u8: return f(static_cast<const uint8_t*>(target));
+    case Integer::i16: return f(static_cast<const int16_t*>(target));
+    case Integer::i32: return f(static_cast<const int32_t*>(target));
+    default: return f(static_cast<const int64_t*>(target));
   }
+}
+
+// First of n pixels whose value is neither a label nor ignore_index. There is one.
+template <class Value>
+int64_t first_invalid(const Value* target, int n, int64_t labels, int64_t ignore_index) {
+  for (int i = 0; i < n; ++i) {
+    const int64_t label = static_cast<int64_t>(target[i]);
+    if (label != ignore_index && (label < 0 || label >= labels)) return i;
+  }
+  return -1;
 }
 
 }  // namespace

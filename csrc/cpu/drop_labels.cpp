@@ -1,4 +1,5 @@
 // Label dropout as a rewrite of the target: one read and one write per pixel. Compiled once per instruction set.
+#include "block_io.h"
 #include "operators.h"
 
 namespace labeldrop {
@@ -39,21 +40,11 @@ bool rewrite_by_table(Value* __restrict out, const Value* __restrict target, int
 }
 
 template <class Value>
-int64_t first_invalid_of(const Value* target, int n, int64_t labels, int64_t ignore_index) {
-  for (int i = 0; i < n; ++i) {
-    const int64_t label = static_cast<int64_t>(target[i]);
-    if (label != ignore_index && (label < 0 || label >= labels)) return i;
-  }
-  return kValid;
-}
-
-template <class Value>
-int64_t run(const DropLabelsArguments& a) {
-  const Value* target = static_cast<const Value*>(a.target);
+int64_t run(const DropLabelsArguments& a, const Value* target) {
   Value* out = static_cast<Value*>(a.out);
   const int64_t blocks_per_sample = (a.pixels + kBlock - 1) / kBlock;
-  int64_t first_invalid = INT64_MAX;
-#pragma omp parallel for num_threads(a.threads) schedule(static) reduction(min : first_invalid)
+  int64_t lowest = INT64_MAX;
+#pragma omp parallel for num_threads(a.threads) schedule(static) reduction(min : lowest)
   for (int64_t b = 0; b < a.samples * blocks_per_sample; ++b) {
     const int64_t sample = b / blocks_per_sample;
     const int64_t offset = b % blocks_per_sample * kBlock;
@@ -69,23 +60,17 @@ int64_t run(const DropLabelsArguments& a) {
       valid = rewrite_by_table(out + first, target + first, n, annotated, a.labels, a.ignore_index);
     }
     if (!valid) {
-      const int64_t pixel = first + first_invalid_of(target + first, n, a.labels, a.ignore_index);
-      if (pixel < first_invalid) first_invalid = pixel;
+      const int64_t pixel = first + first_invalid(target + first, n, a.labels, a.ignore_index);
+      if (pixel < lowest) lowest = pixel;
     }
   }
-  return first_invalid == INT64_MAX ? kValid : first_invalid;
+  return lowest == INT64_MAX ? kValid : lowest;
 }
 
 }  // namespace
 
 int64_t drop_labels(const DropLabelsArguments& a) {
-  switch (a.type) {
-    case Integer::u8: return run<uint8_t>(a);
-    case Integer::i16: return run<int16_t>(a);
-    case Integer::i32: return run<int32_t>(a);
-    case Integer::i64: return run<int64_t>(a);
-  }
-  return kValid;
+  return with_integers(a.target, a.type, [&](auto* target) { return run(a, target); });
 }
 
 }  // namespace LABELDROP_ISA

@@ -28,4 +28,30 @@ LABELDROP_INLINE To bit_cast(From from) {
 #endif
 }
 
+// The formulas are written for one number or for a vector of them (csrc/cpu/lanes.h): V is float, double, or a vector.
+template <class V>
+struct ScalarOf {
+  using type = V;
+};
+template <class V>
+using Scalar = typename ScalarOf<V>::type;
+
+// Integers as wide as V's numbers, as many of them.
+template <class V>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+
+template <class V>
+LABELDROP_INLINE V to_reals(typename IntegerOf<V>::type integers) {
+  return static_cast<V>(integers);
+}
+
+template <class Real>
+LABELDROP_INLINE constexpr Real infinity() {
+  return static_cast<Real>(__builtin_huge_val());
+}
+
 }  // namespace labeldrop

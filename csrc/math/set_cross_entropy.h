@@ -4,46 +4,54 @@
 //     L = log(1 + e^D) = softplus(D),    dL/dz_k = sigmoid(D) * ( softmax_O(z)_k for k in O, -softmax_C(z)_k for k in C )
 // so no two large numbers are ever subtracted: the value is right at any logit gap, the gradient sums to zero by
 // construction, and each class costs one exponential, e_k = exp(z_k - max of its part).
+//
+// V is one number, or a vector of them for as many pixels.
 #pragma once
 
 #include "elementary.h"
 
 namespace labeldrop {
 
-template <class Real>
+template <class V>
 struct SetCrossEntropyPixel {
-  Real loss;
-  Real candidate_scale;  // dL/dz_k = candidate_scale * e_k for k in C
-  Real other_scale;      //         = other_scale * e_k     for k in O
+  V loss;
+  V candidate_scale;  // dL/dz_k = candidate_scale * e_k for k in C
+  V other_scale;      //         = other_scale * e_k     for k in O
 };
 
-// Below every finite logit's exponential: what -inf logits are raised to before the maximum is subtracted, so that a
-// part whose logits are all -inf shares its (vanishing) probability equally instead of giving -inf - -inf = NaN.
+// -inf as the lowest finite number. Subtracting a maximum of -inf would give NaN; this way a part whose logits are all
+// -inf shares its vanishing probability equally. Logits go through this before anything else.
 template <class Real>
-LABELDROP_INLINE Real finite_from_below(Real z) {
-  constexpr Real kLowest = sizeof(Real) == sizeof(float) ? Real(-3.4028234663852886e38) : Real(-1.7976931348623157e308);
-  return z < kLowest ? kLowest : z;
+LABELDROP_INLINE constexpr Real lowest_logit() {
+  return static_cast<Real>(sizeof(Real) == sizeof(float) ? -3.4028234663852886e38 : -1.7976931348623157e308);
 }
-
-// e_k: z is the class's logit, max the largest of its part.
-template <class Real>
-LABELDROP_INLINE Real set_exponential(Real z, Real max) {
-  return exp_nonpositive(finite_from_below(z) - finite_from_below(max));
+template <class V>
+LABELDROP_INLINE V finite_from_below(V z) {
+  constexpr Scalar<V> kLowest = lowest_logit<Scalar<V>>();
+  return kLowest > z ? kLowest : z;  // in this order a NaN stays, with one instruction
 }
 
 // max_* is the largest logit of a part (-inf for an empty one), sum_* the sum of its e_k (0 for an empty one).
-template <class Real>
-LABELDROP_INLINE SetCrossEntropyPixel<Real> set_cross_entropy_pixel(Real max_candidate, Real sum_candidate,
-                                                                    Real max_other, Real sum_other) {
-  const Real ratio = sum_other / sum_candidate;
-  // An empty O, or one of -inf logits only, leaves no alternative: D = -inf, whatever log(ratio) is. The differences
-  // are 0, or NaN where a part holds a NaN.
-  const Real d = max_other == -infinity<Real>() && max_candidate != -infinity<Real>()
-                     ? -infinity<Real>() + (sum_candidate - sum_candidate) + (sum_other - sum_other)
-                     : (max_other - max_candidate) + log_positive(ratio);
-  const Real u = exp_nonpositive(d > 0 ? -d : d);
-  const Real sigmoid = (d > 0 ? Real(1) : u) / (Real(1) + u);
-  return {(d > 0 ? d : Real(0)) + log1p_unit(u), -sigmoid / sum_candidate, sigmoid / sum_other};
+template <class V>
+LABELDROP_INLINE SetCrossEntropyPixel<V> set_cross_entropy_pixel(V max_candidate, V sum_candidate, V max_other,
+                                                                 V sum_other) {
+  constexpr Scalar<V> kInfinity = infinity<Scalar<V>>(), kLowest = lowest_logit<Scalar<V>>(), kZero = 0, kOne = 1;
+  const V nan_if_nan = (sum_candidate - sum_candidate) + (sum_other - sum_other);  // 0, or NaN where a logit was
+  // one division for both inverses; an empty part's is never used
+  const V safe_candidate = sum_candidate == kZero ? kOne : sum_candidate;
+  const V safe_other = sum_other == kZero ? kOne : sum_other;
+  const V quotient = kOne / (safe_candidate * safe_other);
+  const V inverse_candidate = safe_other * quotient, inverse_other = safe_candidate * quotient;
+
+  V d = (max_other - max_candidate) + log_positive(safe_other * inverse_candidate);
+  d = max_candidate <= kLowest ? kInfinity + nan_if_nan : d;   // no candidate has a chance
+  const V no_alternative = (max_candidate <= kLowest ? kInfinity : kZero) - kInfinity + nan_if_nan;
+  d = max_other <= kLowest ? no_alternative : d;               // no other class has; NaN if nothing has
+  const V u = exp_nonpositive(d > kZero ? -d : d);
+  const auto [log1p, inverse] = log1p_and_inverse(u);
+  const V sigmoid = d > kZero ? inverse : u * inverse;
+  const V positive = d > kZero ? d : kZero;
+  return {positive + log1p, -sigmoid * inverse_candidate, sigmoid * inverse_other};
 }
 
 }  // namespace labeldrop
