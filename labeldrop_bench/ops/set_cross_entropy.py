@@ -220,7 +220,7 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - torch's
-    *tensors, ctx.ignore_index, ctx.reduction, ctx.with_gradient = inputs
+    *tensors, ctx.ignore_index, ctx.reduction, _ = inputs
     _, count, gradient = output
     ctx.mark_non_differentiable(count, gradient)
     ctx.set_materialize_grads(False)  # no logits-sized zeros for the outputs that nobody differentiates
@@ -232,8 +232,9 @@ def _apply_backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor
     nothing = (None,) * 6
     if upstream is None:
         return None, *nothing
-    # With create_graph the gradient has to have a history, if only for a second derivative to be refused.
-    if ctx.with_gradient and gradient.numel() and not torch.is_grad_enabled() and upstream == 1:
+    # With create_graph the gradient has to have a history, if only for a second derivative to be refused; while a graph is
+    # traced (a subclass of Tensor) there is no value to look at.
+    if gradient.numel() and not torch.is_grad_enabled() and type(upstream) is Tensor and upstream == 1:
         return gradient, *nothing
     scale = upstream / count.clamp(min=1) if ctx.reduction == "mean" else upstream
     return _backward(scale, *tensors, ctx.ignore_index), *nothing

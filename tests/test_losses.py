@@ -1,0 +1,105 @@
+"""The modules and the table of losses. The contract tests run over every registered name."""
+
+import pytest
+import torch
+from strategies import FLOATS, LAYOUTS, lay_out
+
+import labeldrop_bench as lb
+
+NAMES = lb.losses.names()
+
+
+def example(loss, dtype=torch.float32, layout="contiguous", samples=3):
+    torch.manual_seed(0)
+    logits = lay_out(torch.randn(samples, loss.out_channels, 6, 9).to(dtype), layout)
+    target = torch.randint(0, loss.label_space.num_labels, (samples, 6, 9), dtype=torch.uint8)
+    annotated = torch.ones(samples, loss.label_space.num_labels, dtype=torch.bool)
+    annotated[1:, 2:] = False
+    return logits, target, annotated
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_fused_equals_reference(name, dtype, layout):
+    results = []
+    for backend in ("fused", "reference"):
+        loss = lb.losses.create(name, num_classes=4, backend=backend)
+        logits, target, annotated = example(loss, dtype, layout)
+        value = loss(logits.requires_grad_(), target, annotated)
+        value.backward()
+        assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        results.append((value.detach(), logits.grad.double()))
+    # gradients are below 1 / pixels = 0.006, and stored with an error of half an ulp; twice that for two roundings
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=torch.finfo(dtype).eps + 1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_targets_may_have_a_channel(name):
+    loss = lb.losses.create(name, num_classes=4)
+    logits, target, annotated = example(loss)
+    assert loss(logits, target.unsqueeze(1), annotated) == loss(logits, target, annotated)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_annotation_means_all_were_drawn(name):
+    loss = lb.losses.create(name, num_classes=4)
+    logits, target, annotated = example(loss)
+    assert loss(logits, target) == loss(logits, target, torch.ones_like(annotated))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions(name):
+    loss = lb.losses.create(name, num_classes=4)
+    logits = example(loss)[0]
+    prediction = loss.predict(logits)
+    assert prediction.shape == (3, 6, 9)
+    assert prediction.dtype == torch.int64
+    assert torch.equal(prediction, loss.probabilities(logits).argmax(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_background_must_be_annotated(name, backend):
+    loss = lb.losses.create(name, num_classes=4, backend=backend)
+    logits, target, annotated = example(loss)
+    annotated[1, 0] = False
+    with pytest.raises(ValueError, match=r"annotated\[:, 0\] is background's and must be True, got False in sample 1"):
+        loss(logits, target, annotated)
+    with pytest.raises(ValueError, match=r"annotated must be bool \[N, L\] = \[3, 4\], got torch.bool with shape \[2, 4\]"):
+        loss(logits, target, annotated[:2])
+    with pytest.raises(ValueError, match=r"annotated must be bool .* got torch.float32"):
+        loss(logits, target, annotated.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give num_classes or label_space, and only one"),
+        ({"num_classes": 3, "label_space": lb.LabelSpace.of_classes(3)}, "give num_classes or label_space"),
+        ({"num_classes": 3, "reduction": "avg"}, "reduction must be"),
+        ({"num_classes": 3, "backend": "gpu"}, r"backend must be one of \['fused', 'reference'\], got 'gpu'"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        lb.AdaptiveCrossEntropy(**options)
+
+
+def test_an_unknown_name_gets_a_hint():
+    with pytest.raises(ValueError, match="no loss is named 'adaptiv_ce'; did you mean 'adaptive_ce'"):
+        lb.losses.create("adaptiv_ce", num_classes=3)
+
+
+def test_super_labels_in_a_training_step():
+    """A "whole heart" pixel may be LV or LA: the network is free to choose, and background is excluded."""
+    space = lb.LabelSpace(
+        ("background", "LV", "LA"),
+        (lb.Label("background", frozenset({0})), lb.Label("heart", frozenset({1, 2}))),
+    )
+    logits = torch.zeros(1, 3, 1, requires_grad=True)
+    loss = lb.MarginalCrossEntropy(label_space=space)(logits, torch.ones(1, 1, dtype=torch.uint8))
+    loss.backward()
+    assert float(loss) == pytest.approx(torch.tensor(1.5).log().item())
+    assert logits.grad.flatten().tolist() == pytest.approx([1 / 3, -1 / 6, -1 / 6])
