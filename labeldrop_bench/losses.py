@@ -35,7 +35,8 @@ class PartialLabelLoss(nn.Module):
         ValueError: both or none of num_classes and label_space, unknown reduction or backend.
     """
 
-    rule: ClassVar[rules.Rule]
+    rule: ClassVar[str]
+    operator: ClassVar[str]
     member: Tensor
     exhaustive: Tensor
 
@@ -69,13 +70,17 @@ class PartialLabelLoss(nn.Module):
         """How many channels the network must give."""
         return self.label_space.num_classes
 
+    def runs_on(self, device_type: str) -> bool:
+        """Whether the backend has what this loss needs on devices of a type ("cpu", "cuda")."""
+        return self.backend == "reference" or ops.built_for(device_type, self.operator)
+
     def table(self, annotated: Tensor | None, batch_size: int, device: torch.device) -> rules.Table:
         """`(candidates, active)`, each `[N, L, K]` bool, for `annotated` `[N, L]` bool or None (all were drawn)."""
         num_labels = self.label_space.num_labels
         if annotated is None:
             annotated = torch.ones(batch_size, num_labels, dtype=torch.bool, device=device)
         _check_annotated(type(self).__name__, annotated, batch_size, num_labels)
-        return type(self).rule(annotated, self.member.to(device), self.exhaustive.to(device))
+        return rules.RULES[self.rule](annotated, self.member.to(device), self.exhaustive.to(device))
 
     def extra_repr(self) -> str:
         """Shown inside `repr`."""
@@ -88,6 +93,8 @@ class SetCrossEntropy(PartialLabelLoss):
     `forward(logits, target, annotated=None)`: logits `[N, K, *spatial]`, target `[N, *spatial]` or
     `[N, 1, *spatial]` label values, annotated `[N, L]` bool. See `labeldrop_bench.ops.set_cross_entropy`.
     """
+
+    operator = "set_cross_entropy"
 
     def forward(self, logits: Tensor, target: Tensor, annotated: Tensor | None = None) -> Tensor:
         """The loss: a scalar, or `[N, *spatial]` with reduction="none"."""
@@ -112,19 +119,19 @@ class SetCrossEntropy(PartialLabelLoss):
 class CrossEntropy(SetCrossEntropy):
     """Cross-entropy that takes what was not drawn for background: `F.cross_entropy`."""
 
-    rule = staticmethod(rules.standard)
+    rule = "standard"
 
 
 class AdaptiveCrossEntropy(SetCrossEntropy):
     """Cross-entropy over the covered classes; a missing class gets exactly zero gradient."""
 
-    rule = staticmethod(rules.adaptive)
+    rule = "adaptive"
 
 
 class MarginalCrossEntropy(SetCrossEntropy):
     """Cross-entropy in which a background pixel may be background or any missing class."""
 
-    rule = staticmethod(rules.marginal)
+    rule = "marginal"
 
 
 @dataclass(frozen=True)

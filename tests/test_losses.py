@@ -60,6 +60,13 @@ def test_predictions(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_says_where_it_runs(name):
+    assert lb.losses.create(name, num_classes=4).runs_on("cpu")
+    assert not lb.losses.create(name, num_classes=4).runs_on("xpu")
+    assert lb.losses.create(name, num_classes=4, backend="reference").runs_on("xpu")
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("backend", ["fused", "reference"])
 def test_background_must_be_annotated(name, backend):
     loss = lb.losses.create(name, num_classes=4, backend=backend)

@@ -65,7 +65,7 @@ def check_reduction(operator: str, reduction: str) -> None:
 
 def raise_invalid_label(operator: str, target: Tensor, flat_index: int, num_labels: int, ignore_index: int) -> NoReturn:
     """A pixel of a CPU target that is neither a label value nor ignore_index, named with its position."""
-    position = []
+    position: list[int] = []
     rest = flat_index
     for size in reversed(target.shape):
         rest, index = divmod(rest, size)

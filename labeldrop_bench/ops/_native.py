@@ -22,6 +22,11 @@ def _load(name: str) -> ModuleType | None:
 _MODULES = {"cpu": _load("_cpu"), "cuda": _load("_cuda")}
 
 
+def built_for(device_type: str, operator: str) -> bool:
+    """Whether there is a compiled kernel of an operator for a type of device ("cpu", "cuda")."""
+    return hasattr(_MODULES.get(device_type), operator)
+
+
 def module(device: torch.device, operator: str) -> ModuleType:
     """The compiled module for a device.
 
@@ -29,7 +34,7 @@ def module(device: torch.device, operator: str) -> ModuleType:
         RuntimeError: the module, or its kernel for this operator, is not built.
     """
     found = _MODULES.get(device.type)
-    if found is None or not hasattr(found, operator):
+    if found is None or not built_for(device.type, operator):
         fix = {
             "cpu": "install the package with `pip install .`, which compiles it",
             "cuda": "reinstall with LABELDROP_CUDA=ON and nvcc on PATH, if this version has the kernel for CUDA",

@@ -80,7 +80,8 @@ def _pack(table: Tensor) -> Tensor:
     classes = table.shape[-1]
     bits = F.pad(table, (0, -classes % 32)).unflatten(-1, (-1, 32))
     weights = torch.ones(32, dtype=torch.int64, device=table.device) << torch.arange(32, device=table.device)
-    return (bits * weights).sum(dim=-1).to(torch.int32)
+    words: Tensor = (bits * weights).sum(dim=-1)
+    return words.to(torch.int32)
 
 
 def _readable(logits: Tensor) -> tuple[Tensor, bool]:

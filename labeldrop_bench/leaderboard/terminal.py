@@ -1,0 +1,82 @@
+"""The leaderboard in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from labeldrop_bench.leaderboard import wording
+from labeldrop_bench.leaderboard.table import Board, Column, Entry
+
+CELLS_ABREAST = 6  # columns of single cells that fit beside a strategy's name in 80 characters
+
+
+def renderable(board: Board) -> RenderableType:
+    """Summary table, tables of single domains and classes, captions; for `rich.print` or a live display."""
+    parts = [board.single[i : i + CELLS_ABREAST] for i in range(0, len(board.single), CELLS_ABREAST)]
+    captions = [Text(caption, style="dim") for caption in wording.captions(board)]
+    return Group(_summary(board), *(_cells(board, part) for part in parts), *captions)
+
+
+def render(board: Board) -> str:
+    """The leaderboard as text for standard output: its width, and colours only if it is a terminal."""
+    console = Console()
+    with console.capture() as capture:
+        console.print(renderable(board))
+    return capture.get()
+
+
+def _table(title: str) -> Table:
+    return Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+
+
+def _add_columns(table: Table, *, names: Sequence[str] = (), numbers: Sequence[str] = ()) -> None:
+    """Only names may wrap; a number that is cut in two would be read as another number."""
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for number in numbers:
+        table.add_column(Text(number), justify="right", no_wrap=True)
+
+
+def _scores(board: Board, entry: Entry, columns: Sequence[Column]) -> list[Text]:
+    """Mean, and its deviation on a second line."""
+    return [
+        Text(
+            wording.number(entry.scores[column]).replace(" ", "\n"),
+            style="bold" if wording.is_best(board, entry, column) else "",
+        )
+        for column in columns
+    ]
+
+
+def _style(entry: Entry) -> str:
+    return "italic" if entry.strategy.full_labels else ""
+
+
+def _summary(board: Board) -> Table:
+    """Rank, strategy, the means over several cells, gap and seeds."""
+    table = _table(f"{board.suite.title} ({board.suite.name})")
+    _add_columns(table, numbers=["#"])
+    _add_columns(table, names=["strategy", "loss"])
+    _add_columns(table, numbers=["p", *(wording.header(column) for column in board.summary)])
+    _add_columns(table, numbers=["to full", "seeds"] if board.has_full else ["seeds"])
+    for entry in board.display:
+        strategy = entry.strategy
+        names = [Text(wording.rank(entry)), Text(strategy.name), Text(strategy.loss), Text(f"{strategy.dropout:g}")]
+        gap = [Text(wording.gap(entry))] if board.has_full else []
+        seeds = Text(wording.seeds(board, entry))
+        table.add_row(*names, *_scores(board, entry, board.summary), *gap, seeds, style=_style(entry))
+    return table
+
+
+def _cells(board: Board, columns: Sequence[Column]) -> Table:
+    """The scores of a few single cells."""
+    table = _table("By domain and class")
+    _add_columns(table, names=["strategy"], numbers=[wording.header(column) for column in columns])
+    for entry in board.display:
+        table.add_row(Text(entry.strategy.name), *_scores(board, entry, columns), style=_style(entry))
+    return table

@@ -1,0 +1,259 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pydantic
+import pytest
+import torch
+from PIL import Image
+
+from labeldrop_bench import data
+from labeldrop_bench.data import folder
+from labeldrop_bench.data.folder import VARIABLE, FolderOptions
+
+LABELS = {"nerve": 1, "vessel": 2}
+
+
+def load(root, drawn=None, **options):
+    options = {"labels": LABELS, "size": 32, **options}
+    return data.get("folder").load(FolderOptions(root=root, **options), drawn or {})
+
+
+def counts(dataset):
+    """Samples of each domain in train, validation, test."""
+    splits = (dataset.train, dataset.validation, dataset.test)
+    return [torch.bincount(split.domain, minlength=len(dataset.domains)).tolist() for split in splits]
+
+
+def everything(dataset, field):
+    return torch.cat([getattr(split, field) for split in (dataset.train, dataset.validation, dataset.test)])
+
+
+@pytest.fixture
+def ten(make_folder, picture):
+    """Ten pictures of 32 x 40 (width x height), ten of 48 x 40."""
+    first = {f"a{i}.png": picture(i) for i in range(10)}
+    second = {f"b{i}.png": picture(100 + i, width=48) for i in range(10)}
+    return make_folder({**first, **second})
+
+
+BY_SIZE = {"small": "32x40", "large": ["48x40"]}
+
+
+def test_domains_by_size_and_drawn_labels(ten):
+    dataset = load(ten, {"large": ["nerve"]}, domains=BY_SIZE, validation=0.2, test=0.3)
+    assert dataset.domains == ("small", "large")
+    assert dataset.label_space.classes == ("background", "nerve", "vessel")
+    assert counts(dataset) == [[5, 5], [2, 2], [3, 3]]
+    for split in (dataset.train, dataset.validation, dataset.test):
+        large = split.domain == 1
+        assert (split.truth == 2).flatten(1).any(1).all()
+        assert not (split.target[large] == 2).any()
+        assert torch.equal(split.target[~large], split.truth[~large])
+        assert split.annotated[large].tolist() == [[True, True, False]] * int(large.sum())
+        assert split.truth_annotated.all()
+
+
+def test_domains_by_pattern_leave_other_files_out(ten):
+    dataset = load(ten, domains={"x": ["a*.png"], "y": ["b[0-4].png"]}, validation=0.2, test=0.2)
+    assert np.sum(counts(dataset), axis=0).tolist() == [10, 5]
+
+
+def test_one_domain_by_default_and_a_repeatable_split(ten):
+    first, again, other = load(ten), load(ten), load(ten, seed=1)
+    assert first.domains == ("all",)
+    assert torch.equal(first.test.images, again.test.images)
+    assert not torch.equal(first.test.images, other.test.images)
+    assert len(torch.unique(everything(first, "images").flatten(1), dim=0)) == 20
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_pixels_and_label_values(make_folder, palette):
+    """Without a change of size the arrays come back; values of the mask become classes in the order of `labels`."""
+    image = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[3:7, 5:9], mask[20:30, 1:4] = 7, 200
+    files = {f"{i}.png": (np.roll(image, i), np.roll(mask, i)) for i in range(3)}
+    dataset = load(make_folder(files, palette), labels={"b": 200, "a": 7}, validation=0.3, test=0.3)
+    assert dataset.label_space.classes == ("background", "b", "a")
+    grey = image.astype(np.float64) / 255
+    expected = torch.tensor((grey - grey.mean()) / grey.std())
+    truth = torch.tensor(np.select([mask == 200, mask == 7], [1, 2]))
+    found = 0
+    for i in range(3):
+        for got, label in zip(everything(dataset, "images"), everything(dataset, "truth"), strict=True):
+            if torch.equal(label.long(), truth.flatten().roll(i).view(32, 32)):
+                found += 1
+                # float32 against float64: values up to 2, so 1e-6 is about four roundings.
+                torch.testing.assert_close(got[0].double(), expected.flatten().roll(i).view(32, 32), atol=2e-6, rtol=0)
+    assert found == 3
+
+
+def test_grey_is_one_fixed_rule(make_folder, picture):
+    """Colour is read by ITU-R 601 luma; a grey image stored as RGB, RGBA or palette reads like the grey one."""
+    grey, mask = picture(0)
+    colour = np.random.default_rng(1).integers(0, 256, (*grey.shape, 3), dtype=np.uint8)
+    same = {"grey.png": grey, "rgb.png": np.stack([grey] * 3, -1), "rgba.png": np.stack([grey] * 3 + [255 - grey], -1)}
+    root = make_folder({name: (image, mask) for name, image in {**same, "colour.png": colour}.items()})
+    Image.fromarray(grey).convert("P").save(root / "images" / "palette.png")
+    Image.fromarray(mask).save(root / "masks" / "palette.png")
+    read = {p.name: p.grey for p in folder._read_all(root, FolderOptions(root=root, labels=LABELS))}
+    for name in (*same, "palette.png"):
+        np.testing.assert_array_equal(read[name], grey)
+    # Pillow rounds the weighted sum to whole levels with 16-bit weights: at most half a level and a hair.
+    np.testing.assert_allclose(read["colour.png"], colour @ [0.299, 0.587, 0.114], atol=0.51)
+
+
+def test_resizing_averages_the_image_and_picks_from_the_mask(make_folder):
+    """Twice the pixels in each direction; a checkerboard of single pixels averages out, labels stay labels."""
+    board = np.indices((64, 64)).sum(0) % 2 * 250
+    image = np.where(np.arange(64) < 32, board, 0).astype(np.uint8)
+    mask = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 3, (32, 32), dtype=np.uint8), 2, 0), 2, 1)
+    files = {f"{i}.png": (np.roll(image, 2 * i, 0) + np.uint8(i), mask) for i in range(3)}
+    dataset = load(make_folder(files), validation=0.3, test=0.3)
+    truth = everything(dataset, "truth")
+    assert (truth == torch.from_numpy(mask[::2, ::2])).all()
+    left = everything(dataset, "images")[0, 0, 2:-2, 2:14]
+    assert left.std() < 0.05 * everything(dataset, "images")[0].std()
+
+
+def test_size_is_height_and_width(ten):
+    assert load(ten, size=[24, 50]).train.images.shape[1:] == (1, 24, 50)
+
+
+def test_groups_by_file_name_stay_in_one_split(make_folder, picture):
+    files = {f"p{patient}_f{frame}.png": marked(picture, patient, frame) for patient in range(6) for frame in range(3)}
+    dataset = load(make_folder(files), group=r"p(\d+)_", validation=0.2, test=0.3)
+    assert sorted(counts(dataset)) == [[3], [6], [9]]
+    assert not any(set(a) & set(b) for a, b in pairs_of_splits(dataset))
+
+
+def test_together_joins_groups(make_folder, picture):
+    files = {f"p{patient}_f{frame}.png": marked(picture, patient, frame) for patient in range(6) for frame in range(2)}
+    root = make_folder(files)
+    together = [["p0_f0", "p1_f1"], ["p1_f0", "p2_f0"]]
+    for seed in range(5):
+        dataset = load(root, group=r"p\d+", together=together, validation=0.2, test=0.2, seed=seed)
+        homes = [patients(split) for split in (dataset.train, dataset.validation, dataset.test)]
+        assert [sum(home.count(p) for p in (0, 1, 2)) for home in homes].count(6) == 1
+
+
+def marked(picture, patient, frame):
+    """A picture whose mask tells the patient: a bar of that many pixels and one more of label 1."""
+    image, mask = picture(10 * patient + frame, 32, 32)
+    mask[:] = 0
+    mask[0, : patient + 1] = 1
+    return image, mask
+
+
+def patients(split):
+    return [int((truth == 1).sum()) - 1 for truth in split.truth]
+
+
+def pairs_of_splits(dataset):
+    homes = [patients(split) for split in (dataset.train, dataset.validation, dataset.test)]
+    return [(homes[0], homes[1]), (homes[0], homes[2]), (homes[1], homes[2])]
+
+
+def test_root_comes_from_the_option_or_the_environment(ten, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ValueError, match=f"data.root.*{VARIABLE}"):
+        FolderOptions(labels=LABELS).find_root()
+    monkeypatch.setenv(VARIABLE, str(ten.parent))
+    assert FolderOptions(labels=LABELS, folder=ten.name).find_root() == ten
+    monkeypatch.setenv(VARIABLE, str(ten))
+    assert FolderOptions(labels=LABELS).find_root() == ten
+    monkeypatch.setenv(VARIABLE, "/nowhere")
+    assert FolderOptions(labels=LABELS, root=ten, folder="other").find_root() == ten
+    with pytest.raises(FileNotFoundError, match=r"not there: /nowhere/x/images, /nowhere/x/masks"):
+        load(None, folder="x")
+
+
+def test_all_problems_are_listed_at_once(ten):
+    (ten / "masks" / "a0.png").unlink()
+    (ten / "images" / "b0.png").unlink()
+    (ten / "images" / "a1.png").write_bytes(b"no image")
+    whole = (ten / "images" / "a2.png").read_bytes()
+    (ten / "images" / "a2.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("P", (9, 40)).save(ten / "masks" / "a3.png")
+    Image.fromarray(np.full((40, 32), 5, np.uint8)).save(ten / "masks" / "a4.png")
+    Image.new("RGB", (32, 40)).save(ten / "masks" / "a5.png")
+    Image.fromarray(np.zeros((40, 32), np.uint16)).save(ten / "images" / "a6.png")
+    with pytest.raises(ValueError, match="8 problem") as error:
+        load(ten, domains=BY_SIZE)
+    for line in (
+        "images/a0.png: no mask of that name",
+        "masks/b0.png: no image of that name",
+        "images/a1.png: cannot be read as an image",
+        "images/a2.png: cannot be read as an image",
+        "masks/a3.png: mask of 9x40 pixels, but its image has 32x40",
+        "masks/a4.png: label values [5] are not in labels = {'nerve': 1, 'vessel': 2}",
+        "masks/a5.png: pixel format must be one of 1, L, P, got RGB",
+        "images/a6.png: pixel format must be one of 1, L, P, RGB, RGBA, got I;16",
+    ):
+        assert str(ten / line) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"domains": {"x": "a*", "y": "32x40"}}, "a0.png: in more than one domain: x, y"),
+        ({"domains": {"x": "a*", "y": ["40x32", "c*"]}}, r"no file for domain 'y' = \['40x32', 'c\*'\]"),
+        ({"group": r"^a\d"}, r"b0.png: group = '\^a\\\\d' does not match the file name"),
+        ({"together": [["a0", "c0"]]}, "c0.png: named in together, but not there"),
+        ({"domains": {"x": "a[01].png"}}, "split 'validation' has no image of domain 'x'.*2 images in all"),
+        ({"group": r"[ab]"}, "split 'validation' has no image of domain 'all'"),
+    ],
+)
+def test_errors_of_domains_groups_and_splits(ten, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(ten, **options)
+
+
+def test_same_pixels_in_two_groups_are_an_error(ten, picture):
+    image, mask = picture(0)
+    Image.fromarray(np.stack([image] * 3, -1)).save(ten / "images" / "c0.png")
+    Image.fromarray(mask).save(ten / "masks" / "c0.png")
+    with pytest.raises(ValueError, match=r"c0.png: duplicate, the same pixels as a0.png.*together"):
+        load(ten)
+    assert len(everything(load(ten, together=[["a0", "c0"]]), "images")) == 21
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": {}}, "labels"),
+        ({"labels": {"nerve": 0}}, "labels.nerve"),
+        ({"labels": {"nerve": 1, "vessel": 1}}, "labels must have different values"),
+        ({"labels": {"background": 1}}, "leave background out"),
+        ({"validation": 0.6, "test": 0.4}, "must leave something to training"),
+        ({"group": "("}, "group must be a regular expression"),
+        ({"domains": {}}, "domains"),
+        ({"sizes": 3}, "sizes"),
+    ],
+)
+def test_bad_options_name_the_key(options, message):
+    with pytest.raises(pydantic.ValidationError, match=message):
+        FolderOptions(**{"labels": LABELS, **options})
+
+
+ULTRASOUND = Path(os.environ.get(VARIABLE, "")) / "usgra_seg"
+
+
+@pytest.mark.skipif(
+    not (VARIABLE in os.environ and ULTRASOUND.is_dir()),
+    reason=f"real images: {VARIABLE} does not name a folder that holds usgra_seg/",
+)
+def test_real_ultrasound():
+    copies = [["0003", "0025", "0050"], ["0006", "0056"], ["0007", "0061"], ["0010", "0067"], ["0012", "0073"],
+              ["0013", "0080"], ["0014", "0083"], ["0015", "0087"], ["0018", "0019", "0099"],
+              ["0043", "0077", "0129"], ["0055", "0058"], ["0069", "0076"], ["0079", "0081"]]  # fmt: skip
+    domains = {"512": "512x512", "534": "534x512", "761": "761x632"}
+    dataset = load(None, folder="usgra_seg", domains=domains, together=copies)
+    # The folder's description: 82 images in three export groups.
+    assert np.sum(counts(dataset), axis=0).tolist() == [24, 40, 18]
+    both = everything(dataset, "truth").flatten(1)
+    assert int(((both == 1).any(1) & (both == 2).any(1)).sum()) == 70
+    # One of the images was exported twice with two different masks.
+    with pytest.raises(ValueError, match=r"1 problem.*\n.*0077.png: duplicate, the same pixels as 0043.png"):
+        load(None, folder="usgra_seg", domains=domains)

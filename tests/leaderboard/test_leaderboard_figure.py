@@ -1,0 +1,80 @@
+"""The figure: what is drawn, and that no label covers another."""
+
+import itertools
+import xml.etree.ElementTree as ET
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from labeldrop_bench.leaderboard import figure, load
+
+
+def lines_of(drawn):
+    """Points of every plotted line that has more than an axis's worth of meaning: [(x, y), ...] and its marker."""
+    (axes,) = drawn.axes
+    return [(line.get_marker(), list(line.get_xdata())) for line in axes.lines]
+
+
+def test_every_seed_and_every_mean_is_drawn(board):
+    lines = lines_of(figure.draw(board))
+    seeds = [x for marker, x in lines if marker == "."]
+    assert len(seeds) == 3 * 2  # strategies x (undrawn, drawn)
+    assert [0.8, 0.84] in seeds
+    assert [0.2, 0.4] in seeds
+    means = {(marker, round(x[0], 3)) for marker, x in lines if marker in ("D", "o")}
+    assert means == {("D", 0.82), ("D", 0.65), ("D", 0.3), ("o", 0.88), ("o", 0.533), ("o", 0.867)}
+
+
+def test_incomplete_strategy_has_seeds_but_no_mean(half_board):
+    lines = lines_of(figure.draw(half_board))
+    assert [0.6] in [x for marker, x in lines if marker == "."]
+    assert [x[0] for marker, x in lines if marker == "D"] == [pytest.approx(0.82)]  # full alone
+
+
+def test_nothing_undrawn_draws_all_classes_together(make_directory):
+    drawn = figure.draw(load(make_directory(data={"name": "phantom"})))
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    assert texts[0].endswith("overall")
+    assert not any("undrawn" in text for text in texts)
+
+
+@pytest.mark.parametrize("strategies", [1, 14])
+def test_labels_do_not_overlap_and_lie_inside(make_directory, dice, strategies):
+    names = [f"a rather long strategy name with $p$ = {i / 10} and more words" for i in range(strategies)]
+    values = {(name, 0): dice["adaptive", 0] for name in names}
+    entries = [{"name": name, "loss": "ce"} for name in names]
+    board = load(make_directory(values, seeds=[0], strategies=entries, title="A long title of a suite " * 4))
+    drawn = figure.draw(board)
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    drawn.draw(renderer)
+    (axes,) = drawn.axes
+    texts = [
+        *axes.texts,
+        *axes.get_yticklabels(),
+        *axes.get_xticklabels(),
+        axes.xaxis.label,
+        axes.title,
+        axes._left_title,
+    ]
+    boxes = {text: text.get_window_extent(renderer) for text in texts if text.get_text()}
+    assert len(boxes) >= 3 * strategies + 2
+    for (one, a), (other, b) in itertools.combinations(boxes.items(), 2):
+        assert not a.overlaps(b), (one.get_text(), other.get_text())
+    width, height = drawn.canvas.get_width_height()
+    for text, box in boxes.items():
+        # one pixel of slack: extents are rounded outwards
+        assert -1 <= box.x0 < box.x1 <= width + 1, text.get_text()
+        assert -1 <= box.y0 < box.y1 <= height + 1, text.get_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_files_are_valid_and_repeatable(board, theme):
+    png, svg = figure.png(board, theme), figure.svg(board, theme)
+    assert png.startswith(b"\x89PNG\r\n")
+    assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 (our own file)
+    assert png == figure.png(board, theme)
+    assert svg == figure.svg(board, theme)
+
+
+def test_themes_differ(board):
+    assert figure.svg(board, "light") != figure.svg(board, "dark")
