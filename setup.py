@@ -1,6 +1,7 @@
 """Drives CMake; everything else about the package is in pyproject.toml."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ class CMakeBuild(build_ext):
         build = Path(self.build_temp).resolve() / "cmake"
         options = {
             "CMAKE_INSTALL_PREFIX": destination,
+            # An earlier build's cache names the ninja of an isolated environment that is gone.
+            "CMAKE_MAKE_PROGRAM": shutil.which("ninja") or "ninja",
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "LABELDROP_CUDA": os.environ.get("LABELDROP_CUDA", "AUTO"),

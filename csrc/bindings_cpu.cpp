@@ -26,13 +26,26 @@ py::tuple set_cross_entropy_binding(uintptr_t logits, int logits_type, uintptr_t
     const int64_t blocks = set_cross_entropy_blocks(samples, classes, pixels);
     std::vector<double> block_loss(blocks);
     std::vector<int64_t> block_count(blocks);
-    invalid = set_cross_entropy({
-        pointer<const void>(logits), static_cast<Float>(logits_type), pointer<const void>(target),
-        static_cast<Integer>(target_type), pointer<const uint32_t>(candidates), pointer<const uint32_t>(active),
-        samples, classes, pixels, labels, channels_last ? 1 : pixels, channels_last ? classes : 1, ignore_index,
-        pointer<void>(loss), block_loss.data(), block_count.data(), pointer<void>(gradient),
-        pointer<const void>(upstream), scale, threads,
-    });
+    invalid = set_cross_entropy({pointer<const void>(logits),
+                                 static_cast<Float>(logits_type),
+                                 pointer<const void>(target),
+                                 static_cast<Integer>(target_type),
+                                 pointer<const uint32_t>(candidates),
+                                 pointer<const uint32_t>(active),
+                                 samples,
+                                 classes,
+                                 pixels,
+                                 labels,
+                                 channels_last ? 1 : pixels,
+                                 channels_last ? classes : 1,
+                                 ignore_index,
+                                 pointer<void>(loss),
+                                 block_loss.data(),
+                                 block_count.data(),
+                                 pointer<void>(gradient),
+                                 pointer<const void>(upstream),
+                                 scale,
+                                 threads});
     for (int64_t b = 0; b < blocks; ++b) {
       sum += block_loss[b];
       count += block_count[b];
@@ -69,6 +82,7 @@ PYBIND11_MODULE(_cpu, m) {
       py::arg("target"), py::arg("out"), py::arg("type"), py::arg("annotated"), py::arg("samples"), py::arg("pixels"),
       py::arg("labels"), py::arg("ignore_index"), py::arg("threads"), "Returns the first invalid pixel or -1.");
   m.def("current_isa", [] { return static_cast<int>(current_isa()); }, "0 baseline, 1 AVX2, 2 AVX-512");
-  m.def("select_isa", [](int isa) { return select_isa(static_cast<Isa>(isa)); }, py::arg("isa"),
-        "Use a lesser instruction set; False if there is no such one here. For tests.");
+  m.def(
+      "select_isa", [](int isa) { return select_isa(static_cast<Isa>(isa)); }, py::arg("isa"),
+      "Use a lesser instruction set; False if there is no such one here. For tests.");
 }

@@ -31,7 +31,9 @@ class LabelDropout(nn.Module):
         if isinstance(self.p, tuple) and (not self.p or self.p[0] != 0):
             raise ValueError(f"LabelDropout: p[0] is background's and must be 0, since it never drops, got p={p}")
         if self.classes is not None and any(c < 1 for c in self.classes):
-            raise ValueError(f"LabelDropout: classes must be label values from 1, background never drops: got {classes}")
+            raise ValueError(
+                f"LabelDropout: classes must be label values from 1, background never drops: got {classes}"
+            )
         # Copied to a device once, so that later calls need no transfer.
         self._on_device: dict[tuple[torch.device, int], Tensor] = {}
 

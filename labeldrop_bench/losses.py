@@ -193,8 +193,8 @@ def _check_annotated(loss: str, annotated: Tensor, batch_size: int, num_labels: 
             f"{loss}: annotated must be bool [N, L] = {[batch_size, num_labels]}, "
             f"got {annotated.dtype} with shape {list(annotated.shape)}"
         )
-    # Looking at a value would make the host wait for an accelerator, and break a compiled graph: there column 0 is taken at
-    # its word.
+    # Looking at a value would make the host wait for an accelerator, and break a compiled graph: there column 0 is
+    # taken at its word.
     if torch.compiler.is_compiling() or annotated.device.type != "cpu":
         return
     if not bool(annotated[:, 0].all()):

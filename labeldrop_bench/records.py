@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,8 +70,9 @@ class TrainingConfig(Record):
 
     Attributes:
         learning_rate: the peak of the schedule.
-        precision: Lightning Fabric's word; "bf16-mixed" or "32-true".
+        precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a short trial.
         validate_every: epochs between validations; the last epoch is always validated.
+        threads: of a run on the CPU, whose result it decides in the last digits; None leaves it to torch.
     """
 
     epochs: PositiveInt = 25
@@ -78,10 +80,11 @@ class TrainingConfig(Record):
     optimizer: Literal["sgd"] = "sgd"
     schedule: Literal["one_cycle", "poly"] = "one_cycle"
     learning_rate: PositiveFloat = 0.1
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
     validate_every: PositiveInt = 1
+    threads: PositiveInt | None = None
 
 
 class AugmentationConfig(Record):
@@ -94,12 +97,12 @@ class AugmentationConfig(Record):
         blur: largest standard deviation in pixels.
     """
 
-    probability: Probability = Field(0.5, ge=0, le=1)
-    scale: float = Field(0.15, ge=0, lt=1)
-    rotation: float = Field(15.0, ge=0, le=180)
-    blur: float = Field(1.0, ge=0)
-    brightness: float = Field(0.2, ge=0, lt=1)
-    contrast: float = Field(0.2, ge=0, lt=1)
+    probability: Probability = Field(default=0.5, ge=0, le=1)
+    scale: float = Field(default=0.15, ge=0, lt=1)
+    rotation: float = Field(default=15.0, ge=0, le=180)
+    blur: float = Field(default=1.0, ge=0)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
 
 
 class StrategyConfig(Record):
@@ -117,7 +120,7 @@ class StrategyConfig(Record):
     name: str
     loss: str
     loss_options: dict[str, Any] = Field(default_factory=dict)
-    dropout: Probability = Field(0.0, ge=0, le=1)
+    dropout: Probability = Field(default=0.0, ge=0, le=1)
     dropout_classes: tuple[str, ...] | None = None
     full_labels: bool = False
 
@@ -132,12 +135,21 @@ class StrategyConfig(Record):
 
 
 class SuiteConfig(Record):
-    """One suite file."""
+    """One suite file.
+
+    Attributes:
+        name: of the suite.
+        title: one line, the heading of its leaderboard.
+        description: what it shows.
+        seeds: every strategy is trained once with each.
+        workers: how many runs go side by side on the CPU; "auto": as many as there are cores for `training.threads`.
+    """
 
     name: str
     title: str
     description: str = ""
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    workers: PositiveInt | Literal["auto"] = 1
     data: DataConfig
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -149,6 +161,9 @@ class SuiteConfig(Record):
         for key, values in (("strategies", [s.name for s in self.strategies]), ("seeds", list(self.seeds))):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} must all differ, got {values}")
+        names = [run.run for run in self.runs()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"strategies must differ in more than punctuation, for their runs are named {names}")
         return self
 
     def runs(self) -> tuple[RunConfig, ...]:
@@ -175,7 +190,7 @@ class RunConfig(Record):
     @property
     def run(self) -> str:
         """Name of the run and of its directory."""
-        slug = "".join(c if c.isalnum() or c in "._-" else "-" for c in self.strategy.name)
+        slug = re.sub(r"[^\w.-]+", "-", self.strategy.name)
         return f"{slug}-seed{self.seed}"
 
 
@@ -230,14 +245,14 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary name in the same directory, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

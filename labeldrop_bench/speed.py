@@ -1,10 +1,10 @@
 """Kernels against their peers: `labeldrop-bench speed`, and the benchmarks under `benchmarks/`.
 
-Every figure is the median of interleaved repetitions in one process: a round times each peer once, so that a machine that
-slows down slows them all. What counts is the ratio.
+Every figure is the median of interleaved repetitions in one process: a round times each peer once, so that a machine
+that slows down slows them all. What counts is the ratio.
 
-The forward and backward pass of a loss must read the logits once, write the gradient once and read the target once. Those
-are the bytes of a row; `copy` is `logits.clone()`, which reads and writes as many bytes of logits.
+The forward and backward pass of a loss must read the logits once, write the gradient once and read the target once.
+Those are the bytes of a row; `copy` is `logits.clone()`, which reads and writes as many bytes of logits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Problem:
     dtype: torch.dtype = torch.float32
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits that require a gradient, target with the labels 0 to K-1 (uint8), annotated with half of the labels."""
+        """Logits that require a gradient, uint8 target with the labels 0 to K-1, annotated with half of the labels."""
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(1, self.num_classes, *self.shape, generator=generator).to(device, self.dtype)
         target = torch.randint(0, self.num_classes, (1, *self.shape), generator=generator, dtype=torch.uint8).to(device)
@@ -170,8 +170,8 @@ def main(device: str, out: Path | None) -> None:
 def fix_memory_state() -> None:
     """Give every large tensor fresh memory, as the C library does from 32 MiB on.
 
-    Below that it sometimes hands out memory that has been used before and sometimes not, depending on what ran earlier, and
-    the page faults of fresh memory cost more than a copy does. Without this a ratio would depend on the order of peers.
+    Below that it sometimes hands out memory that has been used before and sometimes not, depending on what ran earlier,
+    and the page faults of fresh memory cost more than a copy does: a ratio would depend on the order of peers.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

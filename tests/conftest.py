@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 import os
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -15,3 +16,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def pytest_runtest_setup(item):
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch finds none")
+
+
+def pytest_configure(config):
+    if find_spec("labeldrop_bench._cpu") is None:
+        raise pytest.UsageError(
+            "labeldrop_bench is imported from a source tree whose kernels are not compiled: "
+            "install it (`pip install -c constraints.txt '.[test]'`) and call `pytest`, not `python -m pytest`"
+        )

@@ -56,9 +56,9 @@ def lay_out(tensor: Tensor, layout: str) -> Tensor:
 def label_spaces(draw, max_classes: int = 40):
     """One label per class, with super-labels and labels that are not exhaustive mixed in."""
     num_classes = draw(st.integers(2, max_classes))
+    exhaustive = draw(st.lists(st.integers(0, 5).map(bool), min_size=num_classes, max_size=num_classes))
     labels = [Label("background", frozenset({0}))]
-    for c in range(1, num_classes):
-        labels.append(Label(f"label {c}", frozenset({c}), exhaustive=draw(st.integers(0, 5)) > 0))
+    labels += [Label(f"label {c}", frozenset({c}), exhaustive[c]) for c in range(1, num_classes)]
     for s in range(draw(st.integers(0, 2))):
         members = draw(st.sets(st.integers(1, num_classes - 1), min_size=1, max_size=4))
         labels.append(Label(f"super {s}", frozenset(members), exhaustive=draw(st.booleans())))

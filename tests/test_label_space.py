@@ -23,7 +23,11 @@ def test_of_classes():
         (("a", "b"), (BACKGROUND, Label("background", frozenset({1}))), "labels must have different names"),
         (("a", "b"), (Label("x", frozenset({1})), BACKGROUND), "label 0 must be the background"),
         (("a", "b"), (Label("x", frozenset({0}), exhaustive=False), Label("y", frozenset({1}))), "label 0 must be"),
-        (("a", "b"), (BACKGROUND, Label("x", frozenset())), r"label 1 \('x'\) must be a set of classes from 1 to 1, got \[\]"),
+        (
+            ("a", "b"),
+            (BACKGROUND, Label("x", frozenset())),
+            r"label 1 \('x'\) must be a set of classes from 1 to 1, got \[\]",
+        ),
         (("a", "b"), (BACKGROUND, Label("x", frozenset({0, 1}))), r"got \[0, 1\]"),
         (("a", "b"), (BACKGROUND, Label("x", frozenset({2}))), r"got \[2\]"),
     ],

@@ -74,7 +74,9 @@ def test_background_must_be_annotated(name, backend):
     annotated[1, 0] = False
     with pytest.raises(ValueError, match=r"annotated\[:, 0\] is background's and must be True, got False in sample 1"):
         loss(logits, target, annotated)
-    with pytest.raises(ValueError, match=r"annotated must be bool \[N, L\] = \[3, 4\], got torch.bool with shape \[2, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"annotated must be bool \[N, L\] = \[3, 4\], got torch.bool with shape \[2, 4\]"
+    ):
         loss(logits, target, annotated[:2])
     with pytest.raises(ValueError, match=r"annotated must be bool .* got torch.float32"):
         loss(logits, target, annotated.float())

@@ -48,8 +48,8 @@ void store_class(Storage* __restrict to, const Real* __restrict from, int64_t st
   }
 }
 
-// What the labels of n pixels say: row[i] is the pixel's label, 0 where it does not count or is none; counted[i] is 1 where
-// it counts. Returns how many count; `valid` becomes false if one of these is no label.
+// What the labels of n pixels say: row[i] is the pixel's label, 0 where it does not count or is none; counted[i] is 1
+// where it counts. Returns how many count; `valid` becomes false if one of these is no label.
 template <class Value>
 int64_t load_labels(int32_t* __restrict row, int32_t* __restrict counted, const Value* __restrict from, int n,
                     int64_t labels, int64_t ignore_index, bool& valid) {

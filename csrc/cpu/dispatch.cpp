@@ -3,7 +3,7 @@
 
 #include "operators.h"
 
-#define LABELDROP_OPERATORS                                  \
+#define LABELDROP_OPERATORS                                   \
   int64_t set_cross_entropy(const SetCrossEntropyArguments&); \
   int64_t drop_labels(const DropLabelsArguments&);            \
   int64_t count_pixels(const void*, Integer, int64_t, int64_t, int);
@@ -59,7 +59,9 @@ bool select_isa(Isa isa) {
   return true;
 }
 
-int64_t set_cross_entropy(const SetCrossEntropyArguments& a) { return checked(LABELDROP_DISPATCH(set_cross_entropy(a))); }
+int64_t set_cross_entropy(const SetCrossEntropyArguments& a) {
+  return checked(LABELDROP_DISPATCH(set_cross_entropy(a)));
+}
 
 int64_t drop_labels(const DropLabelsArguments& a) { return LABELDROP_DISPATCH(drop_labels(a)); }
 

@@ -1,5 +1,5 @@
-// Vectors of the width that the instruction set has, through the compilers' vector extension: +, <, ?: work on all lanes.
-// Included by files that are compiled once per instruction set.
+// Vectors of the width that the instruction set has, through the compilers' vector extension: +, <, ?: work on all
+// lanes. Included by files that are compiled once per instruction set.
 #pragma once
 
 #include "../math/portable.h"

@@ -1,17 +1,18 @@
 // Set cross-entropy on the CPU; compiled once per instruction set (LABELDROP_ISA).
 //
 // Pixels go through in blocks that stay in cache: labels -> bit masks; then, a vector of pixels at a time, maxima,
-// exponentials and sums, loss, gradient. Vectors run over pixels, so any K will do. Contiguous floats are read and written
-// where they are; other element types and channels-last go through scratch.
-// The sum over pixels is kept per block and added up in a fixed order by the caller, so the loss depends neither on the
-// number of threads nor on their timing.
+// exponentials and sums, loss, gradient. Vectors run over pixels, so any K will do. Contiguous floats are read and
+// written where they are; other element types and channels-last go through scratch. The sum over pixels is kept per
+// block and added up in a fixed order by the caller, so the loss depends neither on the number of threads nor on their
+// timing.
+#include "../math/set_cross_entropy.h"
+
 #include <omp.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
 
-#include "../math/set_cross_entropy.h"
 #include "block_io.h"
 #include "lanes.h"
 #include "operators.h"
@@ -49,7 +50,7 @@ class Scratch {
   bool allocated() const { return memory_ != nullptr; }
 
   const int64_t pitch, words;
-  Real* values = nullptr;  // [K, pitch]: exponentials; before and after them logits and gradient that come or go elsewhere
+  Real* values = nullptr;  // [K, pitch]: exponentials; before and after them logits and gradient that pass through
   Real *loss = nullptr, *upstream = nullptr;
   int32_t *candidates = nullptr, *others = nullptr;  // [W, pitch] bits: candidates; active and no candidate
   int32_t *row = nullptr, *counted = nullptr;        // the pixel's row of the tables; 1 where the pixel counts
@@ -206,8 +207,8 @@ struct Block {
     element = sample * a.classes * a.pixels + first * a.pixel_stride;
   }
 
-  int64_t sample, first;  // first pixel within the sample
-  int count;              // pixels
+  int64_t sample, first;   // first pixel within the sample
+  int count;               // pixels
   int64_t pixel, element;  // offsets in [N, S] and of class 0 in [N, K, S]
 };
 

@@ -1,5 +1,5 @@
-// exp and log for the pixel formulas, of one float or a vector of them. On the CPU they are free of branches and calls, so
-// that they work on whole vectors; double, which serves gradient checks, uses the C library.
+// exp and log for the pixel formulas, of one float or a vector of them. On the CPU they are free of branches and calls,
+// so that they work on whole vectors; double, which serves gradient checks, uses the C library.
 #pragma once
 
 #include <cmath>

@@ -1,7 +1,8 @@
 // Set cross-entropy of one pixel: L = logsumexp over active z - logsumexp over candidates z.
 //
 // The active classes are split into the candidates C and the others O. With D = logsumexp over O z - logsumexp over C z
-//     L = log(1 + e^D) = softplus(D),    dL/dz_k = sigmoid(D) * ( softmax_O(z)_k for k in O, -softmax_C(z)_k for k in C )
+//     L = log(1 + e^D) = softplus(D)
+//     dL/dz_k = sigmoid(D) softmax_O(z)_k for k in O,  -sigmoid(D) softmax_C(z)_k for k in C
 // so no two large numbers are ever subtracted: the value is right at any logit gap, the gradient sums to zero by
 // construction, and each class costs one exponential, e_k = exp(z_k - max of its part).
 //
@@ -44,9 +45,9 @@ LABELDROP_INLINE SetCrossEntropyPixel<V> set_cross_entropy_pixel(V max_candidate
   const V inverse_candidate = safe_other * quotient, inverse_other = safe_candidate * quotient;
 
   V d = (max_other - max_candidate) + log_positive(safe_other * inverse_candidate);
-  d = max_candidate <= kLowest ? kInfinity + nan_if_nan : d;   // no candidate has a chance
+  d = max_candidate <= kLowest ? kInfinity + nan_if_nan : d;  // no candidate has a chance
   const V no_alternative = (max_candidate <= kLowest ? kInfinity : kZero) - kInfinity + nan_if_nan;
-  d = max_other <= kLowest ? no_alternative : d;               // no other class has; NaN if nothing has
+  d = max_other <= kLowest ? no_alternative : d;  // no other class has; NaN if nothing has
   const V u = exp_nonpositive(d > kZero ? -d : d);
   const auto [log1p, inverse] = log1p_and_inverse(u);
   const V sigmoid = d > kZero ? inverse : u * inverse;

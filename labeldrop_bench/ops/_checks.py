@@ -21,7 +21,8 @@ def check_images(operator: str, logits: Tensor, target: Tensor) -> None:
         raise TypeError(f"{operator}: logits must be one of {_names(FLOATS)}, got {logits.dtype}")
     if not 3 <= logits.ndim <= 5:
         raise ValueError(
-            f"{operator}: logits must be [N, K, *spatial] with 1 to 3 spatial dimensions, got shape {list(logits.shape)}"
+            f"{operator}: logits must be [N, K, *spatial] with 1 to 3 spatial dimensions, "
+            f"got shape {list(logits.shape)}"
         )
     check_target(operator, target)
     expected = [logits.shape[0], *logits.shape[2:]]
@@ -43,7 +44,8 @@ def check_device(operator: str, argument: str, tensor: Tensor, logits: Tensor) -
     """On the device of the first argument."""
     if tensor.device != logits.device:
         raise ValueError(
-            f"{operator}: {argument} must be on the same device as the first argument, {logits.device}, got {tensor.device}"
+            f"{operator}: {argument} must be on the same device as the first argument, {logits.device}, "
+            f"got {tensor.device}"
         )
 
 

@@ -233,8 +233,8 @@ def _apply_backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor
     nothing = (None,) * 6
     if upstream is None:
         return None, *nothing
-    # With create_graph the gradient has to have a history, if only for a second derivative to be refused; while a graph is
-    # traced (a subclass of Tensor) there is no value to look at.
+    # With create_graph the gradient has to have a history, if only for a second derivative to be refused; while a graph
+    # is traced (a subclass of Tensor) there is no value to look at.
     if gradient.numel() and not torch.is_grad_enabled() and type(upstream) is Tensor and upstream == 1:
         return gradient, *nothing
     scale = upstream / count.clamp(min=1) if ctx.reduction == "mean" else upstream
@@ -246,7 +246,9 @@ def _refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:  # noqa: ANN401
 
 
 def _refuse_vmap(*_: Any) -> NoReturn:  # noqa: ANN401 - torch's
-    raise RuntimeError(f"{_NAME}: vmap is not implemented; make the mapped dimension part of N, or use backend='reference'")
+    raise RuntimeError(
+        f"{_NAME}: vmap is not implemented; make the mapped dimension part of N, or use backend='reference'"
+    )
 
 
 _forward.register_autograd(_apply_backward, setup_context=_setup_context)

@@ -71,9 +71,19 @@ def test_the_argument_is_left_alone():
     [
         (torch.zeros(2, 3), torch.ones(2, 2, dtype=torch.bool), TypeError, "target must be one of.*float32"),
         (torch.zeros(2, 3, dtype=torch.uint8), torch.ones(2, 2), TypeError, "annotated must be bool"),
-        (torch.zeros(2, 3, dtype=torch.uint8), torch.ones(3, 2, dtype=torch.bool), ValueError, r"got \[2, 3\] and \[3, 2\]"),
+        (
+            torch.zeros(2, 3, dtype=torch.uint8),
+            torch.ones(3, 2, dtype=torch.bool),
+            ValueError,
+            r"got \[2, 3\] and \[3, 2\]",
+        ),
         (torch.tensor([[0, 1], [1, 7]]), torch.ones(2, 2, dtype=torch.bool), ValueError, r"got 7 at position \[1, 1\]"),
-        (torch.tensor([[0, 1], [-1, 7]]), torch.ones(2, 2, dtype=torch.bool), ValueError, r"got -1 at position \[1, 0\]"),
+        (
+            torch.tensor([[0, 1], [-1, 7]]),
+            torch.ones(2, 2, dtype=torch.bool),
+            ValueError,
+            r"got -1 at position \[1, 0\]",
+        ),
     ],
 )
 def test_bad_arguments_are_named(target, annotated, error, message):
@@ -86,4 +96,6 @@ def test_bad_arguments_are_named(target, annotated, error, message):
 def test_cuda_equals_reference(case):
     target, annotated = case.target.cuda(), case.annotated.cuda()
     dropped = ops.drop_labels(target, annotated, ignore_index=case.ignore_index)
-    assert torch.equal(dropped.cpu(), reference.drop_labels(case.target, case.annotated, ignore_index=case.ignore_index))
+    assert torch.equal(
+        dropped.cpu(), reference.drop_labels(case.target, case.annotated, ignore_index=case.ignore_index)
+    )

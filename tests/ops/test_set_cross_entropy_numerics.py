@@ -1,6 +1,7 @@
 """Set cross-entropy where floating point is hard: extreme logits, half types, many pixels, threads."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,7 +78,13 @@ def test_infinite_logits(dtype):
     loss, gradient = loss_and_gradient(torch.tensor([0.0, -inf, -inf], dtype=dtype), [0], [0, 1, 2])
     assert loss == 0
     assert gradient.tolist() == [0.0, 0.0, 0.0]
-    for logits in ([-inf, -inf, -inf], [inf, 0.0, 0.0], [0.0, inf, 0.0], [math.nan, 0.0, 0.0], [0.0, math.nan, math.nan]):
+    for logits in (
+        [-inf, -inf, -inf],
+        [inf, 0.0, 0.0],
+        [0.0, inf, 0.0],
+        [math.nan, 0.0, 0.0],
+        [0.0, math.nan, math.nan],
+    ):
         loss, _ = loss_and_gradient(torch.tensor(logits, dtype=dtype), [0], [0, 1, 2])
         assert loss.isnan(), logits
 
@@ -137,7 +144,9 @@ def test_exponential_and_logarithm_over_their_range():
     """Two classes and a gap d: loss softplus(d). Within 4 ulp of float64 wherever it is a normal float32."""
     d = torch.cat([torch.linspace(-87, 87, 100_001), torch.logspace(-30, 2, 2001), -torch.logspace(-30, 1.9, 2001)])
     logits = torch.stack([torch.zeros_like(d), d]).unsqueeze(0)
-    loss = ops.set_cross_entropy(logits, torch.ones(1, len(d), dtype=torch.uint8), *table_of([0], [0, 1], 2), reduction="none")
+    loss = ops.set_cross_entropy(
+        logits, torch.ones(1, len(d), dtype=torch.uint8), *table_of([0], [0, 1], 2), reduction="none"
+    )
     exact = F.softplus(d.double(), threshold=1e9)
     assert float(((loss[0].double() - exact).abs() / exact).max()) <= 4 * torch.finfo(torch.float32).eps
 
@@ -190,5 +199,5 @@ def test_more_than_two_to_the_31_elements():
 
 
 def _free_gib():
-    with open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) / 2**20
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20

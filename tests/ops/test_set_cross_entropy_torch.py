@@ -143,9 +143,17 @@ def test_no_gradient_is_formed_when_none_is_wanted():
     [
         ({"logits": torch.zeros(2, 5)}, ValueError, r"logits must be \[N, K, \*spatial\].*got shape \[2, 5\]"),
         ({"logits": torch.zeros(2, 5, 6, 7, dtype=torch.int32)}, TypeError, "logits must be one of.*got torch.int32"),
-        ({"target": torch.zeros(2, 6, 8, dtype=torch.uint8)}, ValueError, r"target must be.*\[2, 6, 7\].*got \[2, 6, 8\]"),
+        (
+            {"target": torch.zeros(2, 6, 8, dtype=torch.uint8)},
+            ValueError,
+            r"target must be.*\[2, 6, 7\].*got \[2, 6, 8\]",
+        ),
         ({"target": torch.zeros(2, 6, 7)}, TypeError, "target must be one of uint8.*got torch.float32"),
-        ({"target": torch.zeros(2, 6, 7, dtype=torch.uint8, device="meta")}, ValueError, "target must be on the same device.*cpu, got meta"),
+        (
+            {"target": torch.zeros(2, 6, 7, dtype=torch.uint8, device="meta")},
+            ValueError,
+            "target must be on the same device.*cpu, got meta",
+        ),
         ({"candidates": torch.zeros(2, 5, 4, dtype=torch.bool)}, ValueError, r"candidates must be \[N, L, K\]"),
         ({"active": torch.zeros(2, 5, 5)}, TypeError, "active must be bool, got torch.float32"),
         ({"active": torch.ones(2, 6, 5, dtype=torch.bool)}, ValueError, "candidates and active must have one shape"),
@@ -166,7 +174,8 @@ def test_a_value_that_is_no_label_is_named_with_its_position(value, with_gradien
     target[1, 4, 3] = value
     target[1, 5, 0] = value
     with pytest.raises(
-        ValueError, match=rf"set_cross_entropy: target values.*0 to 4 or ignore_index = -100, got {value} at position \[1, 4, 3\]"
+        ValueError,
+        match=rf"set_cross_entropy: target values.*0 to 4 or ignore_index = -100, got {value} at position \[1, 4, 3\]",
     ):
         ops.set_cross_entropy(logits, target, candidates, active)
 
@@ -175,5 +184,7 @@ def test_a_backend_that_is_not_built_is_named(monkeypatch):
     from labeldrop_bench.ops import _native
 
     monkeypatch.setitem(_native._MODULES, "cpu", None)
-    with pytest.raises(RuntimeError, match="set_cross_entropy: there is no compiled kernel for device 'cpu'.*pip install"):
+    with pytest.raises(
+        RuntimeError, match=r"set_cross_entropy: there is no compiled kernel for device 'cpu'.*pip install"
+    ):
         ops.set_cross_entropy(*example())

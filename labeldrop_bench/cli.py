@@ -1,0 +1,182 @@
+"""The command line: parse, call, print. What imports torch is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="labeldrop-bench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+class Device(str, Enum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(str, Enum):
+    """How to show a leaderboard."""
+
+    terminal = "terminal"
+    md = "md"
+    csv = "csv"
+    html = "html"
+
+
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="auto: CUDA where there is a device and every loss can use it.")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from labeldrop_bench import __version__
+
+        typer.echo(f"labeldrop-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train partial-label segmentation strategies side by side, and rank them by accuracy and speed."""
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="Name of a suite (see `suites`), or path of a TOML file.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Directory for the results. [default: runs/SUITE]")] = None,
+    device: DeviceOption = Device.auto,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.epochs=5, data.gap=0, seeds=[0,1] ..."),
+    ] = None,
+) -> None:
+    """Train, evaluate, print and write the leaderboard. The same call again goes on where it was broken off."""
+    with _clean_errors():
+        from labeldrop_bench import leaderboard, suites
+
+        loaded = suites.load(suite, overrides or [])
+        directory = out or Path("runs") / loaded.config.name
+        with _told_how_to_resume(directory):
+            # after the cheap checks: these import torch and MONAI, which takes seconds
+            from labeldrop_bench import sweep
+            from labeldrop_bench.progress import ProgressListener
+
+            with ProgressListener(directory, loaded.config.training.epochs) as listener:
+                sweep.run(loaded, directory, device=device.value, listener=listener)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
+            typer.echo(leaderboard.render(leaderboard.load(directory), "terminal"))
+            typer.echo(f"Written to {directory}: results.csv, leaderboard.md, .csv and .html, figures, runs/")
+
+
+@app.command("leaderboard")
+def show_leaderboard(
+    directory: Annotated[Path, typer.Argument(help="What `run` wrote.")],
+    format_: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.terminal,
+) -> None:
+    """Print the leaderboard of a suite's directory, finished or not."""
+    with _clean_errors():
+        from labeldrop_bench import leaderboard
+
+        typer.echo(leaderboard.render(leaderboard.load(directory), format_.value))
+
+
+@app.command()
+def speed(
+    device: DeviceOption = Device.auto,
+    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write as well.")] = None,
+) -> None:
+    """Time the kernels against their peers."""
+    with _clean_errors():
+        from labeldrop_bench.speed import main as measure
+
+        measure(device.value, out)
+
+
+@app.command("suites")
+def list_suites() -> None:
+    """List the suites that come with the package."""
+    from labeldrop_bench import suites
+
+    configs = [suites.load(name).config for name in suites.names()]
+    _lines((config.name, f"{len(config.runs())} runs", config.title) for config in configs)
+
+
+@app.command("losses")
+def list_losses() -> None:
+    """List the losses."""
+    from labeldrop_bench import losses
+
+    _lines((name, info.source, info.formula) for name, info in losses.registered().items())
+
+
+@app.command("datasets")
+def list_datasets() -> None:
+    """List the data sets."""
+    from labeldrop_bench import data
+
+    infos = [data.get(name) for name in data.names()]
+    _lines((info.name, info.licence, info.description) for info in infos)
+
+
+def _lines(rows: Iterable[tuple[str, ...]]) -> None:
+    """One line for each row, in columns."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    """What a person can put right is one message, without a traceback; anything else is a bug and keeps its own."""
+    from labeldrop_bench.errors import UserError
+    from labeldrop_bench.leaderboard import LeaderboardError
+
+    try:
+        yield
+    except (UserError, LeaderboardError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from error
+
+
+@contextmanager
+def _told_how_to_resume(directory: Path) -> Iterator[None]:
+    """Ctrl-C leaves what is finished; say how to get the rest."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        typer.echo(
+            f"\nStopped. Finished runs are in {shlex.quote(str(directory))}; the same command does the others.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def main() -> None:
+    """What the console script `labeldrop-bench` calls."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from labeldrop_bench.augment import Augmentation
+from labeldrop_bench.records import AugmentationConfig
+
+NOTHING = {"scale": 0.0, "rotation": 0.0, "blur": 0.0, "brightness": 0.0, "contrast": 0.0}
+
+
+def _augment(seed: int = 0, **ranges: float) -> Augmentation:
+    torch.manual_seed(seed)
+    return Augmentation(AugmentationConfig(**{"probability": 1.0, **NOTHING, **ranges}))
+
+
+def _batch(n: int = 6, height: int = 24, width: int = 40) -> tuple[Tensor, Tensor]:
+    """Images that are their own labels: a block in the middle, off centre."""
+    target = torch.zeros(n, height, width, dtype=torch.uint8)
+    target[:, 8:16, 12:30] = 3
+    target[:, 10:14, 16:20] = 1
+    return target[:, None].float(), target
+
+
+def test_probability_zero_changes_nothing() -> None:
+    images, target = _batch()
+    same = Augmentation(AugmentationConfig(probability=0.0))(images, target)
+    assert same[0] is images
+    assert same[1] is target
+
+
+def test_neutral_ranges_change_nothing() -> None:
+    images, target = _batch()
+    changed, labels = _augment()(images, target)
+    assert torch.equal(labels, target)
+    # the bilinear lookup at the pixels' own places: float32 rounding of coordinates up to 40
+    torch.testing.assert_close(changed, images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("ranges", [{"rotation": 30.0}, {"scale": 0.3}, {"rotation": 20.0, "scale": 0.2}])
+def test_images_and_labels_move_together(ranges: dict[str, float]) -> None:
+    images, target = _batch()
+    changed, labels = _augment(**ranges)(images, target)
+    assert set(labels.unique().tolist()) <= {0, 1, 3}
+    assert labels.dtype == target.dtype
+    assert not torch.equal(labels, target)
+    # Bilinear and nearest lookup differ only beside edges; a shift of one pixel would break 20 % of them and more.
+    assert (changed[:, 0].round() == labels).float().mean() > 0.93
+
+
+def test_rotation_keeps_shapes_in_images_that_are_not_square() -> None:
+    target = torch.zeros(40, 60, 100, dtype=torch.uint8)
+    y, x = torch.meshgrid(torch.arange(60) - 29.5, torch.arange(100) - 49.5, indexing="ij")
+    target[:, (y**2 + x**2) < 20**2] = 1
+    _, labels = _augment(rotation=90.0)(target[:, None].float(), target)
+    # A disc in the middle stays what it is, up to pixels on its edge (4 % of its area lie within half a pixel of it)
+    assert ((labels != target).flatten(1).sum(1) < 0.04 * target[0].sum()).all()
+
+
+def test_brightness_adds_and_contrast_multiplies_for_each_image_on_its_own() -> None:
+    images, target = torch.randn(64, 1, 8, 8), torch.zeros(64, 8, 8, dtype=torch.uint8)
+    shift = (_augment(brightness=0.2)(images, target)[0] - images).flatten(1)
+    torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), atol=1e-4, rtol=0)
+    assert shift.abs().max() <= 0.2 + 1e-4
+    assert shift[:, 0].std() > 0.05  # uniform in +-0.2: 0.115
+    ratio = (_augment(contrast=0.2)(images, target)[0].flatten(1) * images.flatten(1)).sum(1) / images.square().flatten(
+        1
+    ).sum(1)
+    assert ratio.min() > 0.8 - 1e-3
+    assert ratio.max() < 1.2 + 1e-3
+    assert ratio.std() > 0.05
+
+
+def test_blur_softens_the_image_and_leaves_the_labels() -> None:
+    images, target = torch.randn(16, 1, 32, 32), torch.randint(0, 4, (16, 32, 32), dtype=torch.uint8)
+    changed, labels = _augment(blur=1.0)(images, target)
+    assert torch.equal(labels, target)
+    assert changed.std() < 0.9 * images.std()
+
+
+def test_each_image_is_changed_with_the_given_probability() -> None:
+    images, target = torch.ones(2000, 1, 4, 4), torch.zeros(2000, 4, 4, dtype=torch.uint8)
+    changed, _ = _augment(probability=0.3, brightness=0.5)(images, target)
+    rate = ((changed - images).abs().amax((1, 2, 3)) > 1e-3).float().mean()
+    assert abs(float(rate) - 0.3) < 0.05  # five standard deviations of a rate over 2000 images

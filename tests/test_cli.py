@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import TOML, write_suite
+from typer.testing import CliRunner
+
+from labeldrop_bench import __version__, data, losses, suites, sweep
+from labeldrop_bench.cli import app
+
+ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
+runner = CliRunner()
+
+
+def test_run_prints_and_writes_the_leaderboard_and_resumes(tmp_path: Path) -> None:
+    command = ["run", write_suite(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    result = runner.invoke(app, [*command, "--set", "training.epochs=1", "--set", "seeds=[0, 1]"])
+    assert result.exit_code == 0, result.output
+    for name in ("results.csv", "leaderboard.md", "leaderboard.csv", "leaderboard.html", "suite.json"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    assert "Ranked by" in result.stdout
+    assert "[4/4] adaptive-seed1" in result.stderr
+    # a row for each strategy, once its seeds are all done
+    rows = [line for line in result.stderr.splitlines() if line.startswith(("full ", "adaptive "))]
+    assert [row.split()[0] for row in rows] == ["full", "adaptive"]
+    assert all("±" in row for row in rows)
+
+    again = runner.invoke(app, [*command, "--set", "training.epochs=1", "--set", "seeds=[0, 1]"])
+    assert again.exit_code == 0
+    assert "4 of 4 runs were finished before; 0 to do" in again.stderr
+    assert again.stdout == result.stdout
+
+    for form, sign in (("terminal", "Ranked by"), ("md", "|"), ("csv", ","), ("html", "<table")):
+        shown = runner.invoke(app, ["leaderboard", str(tmp_path / "out"), "--format", form])
+        assert shown.exit_code == 0
+        assert sign in shown.stdout
+
+
+def test_out_defaults_to_runs_and_the_suites_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(sweep, "run", lambda suite, directory, **_: seen.append(directory))
+    runner.invoke(app, ["run", "smoke"])
+    assert seen == [Path("runs/smoke")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quik"], "Error: there is no suite 'quik'; did you mean 'quick'"),
+        (["run", "smoke", "--set", "training.epoch=1"], "Error: smoke.toml: training.epoch: there is no such key"),
+        (["run", "smoke", "--set", "data.name=fantom"], "Error: smoke.toml: data.name"),
+        (["leaderboard", "nowhere"], "Error: leaderboard: nowhere is not a directory"),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sweep, "run", fail)
+    result = runner.invoke(app, ["run", "smoke", "--out", str(tmp_path)])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "run", interrupt)
+    result = runner.invoke(app, ["run", "smoke", "--out", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "the same command does the others" in result.stderr
+
+
+def test_lists_name_everything_that_is_registered() -> None:
+    for command, names in (("suites", suites.names()), ("losses", losses.names()), ("datasets", data.names())):
+        lines = runner.invoke(app, [command]).stdout.splitlines()
+        assert [line.split()[0] for line in lines] == list(names)
+
+
+def test_version_and_help() -> None:
+    assert runner.invoke(app, ["--version"]).stdout == f"labeldrop-bench {__version__}\n"
+    shown = runner.invoke(app, ["--help"]).stdout
+    assert all(word in shown for word in ("run", "leaderboard", "suites", "losses", "datasets", "speed"))
+
+
+def test_the_command_line_imports_no_network_library() -> None:
+    """Help and lists must not wait for the libraries that only training needs."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from labeldrop_bench.cli import app\n"
+        "for words in (['--help'], ['run', '-h'], ['suites']): assert not CliRunner().invoke(app, words).exit_code\n"
+        "print([m for m in ('monai', 'kornia', 'lightning_fabric', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_smoke_runs_end_to_end(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["run", "smoke", "--out", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    board = json.loads((tmp_path / "suite.json").read_text())
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == len(board["strategies"]) == 7
+
+
+def test_a_run_that_failed_is_told(tmp_path: Path) -> None:
+    text = TOML.replace("batch_size = 4", 'batch_size = 4\nlearning_rate = 1e38\nschedule = "poly"')
+    result = runner.invoke(app, ["run", write_suite(tmp_path, text), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "2 of 2 runs could not go on" in result.stderr
+    assert "lower training.learning_rate" in result.stderr

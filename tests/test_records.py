@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from labeldrop_bench import records
+from labeldrop_bench.records import COLUMNS, ResultRow, RunConfig, RunResult, SuiteConfig
+
+SUITE = {
+    "name": "tiny",
+    "title": "A tiny suite",
+    "seeds": [0, 7],
+    "data": {"name": "phantom", "drawn": {"B": ["LV"]}, "gap": 0.5},
+    "strategies": [
+        {"name": "full", "loss": "ce", "full_labels": True},
+        {"name": "adaptive + dropout 0.3", "loss": "adaptive_ce", "dropout": 0.3, "dropout_classes": ["LA"]},
+    ],
+}
+
+
+def _row(value: float | None) -> ResultRow:
+    return ResultRow(
+        suite="tiny", run="full-seed0", strategy="full", loss="ce", dropout=0.0, seed=0, domain="B",
+        class_="LA", annotated=True, metric="dice", value=value, n=3,
+    )  # fmt: skip
+
+
+def _result() -> RunResult:
+    return RunResult(
+        run="full-seed0", rows=(_row(0.1), _row(None)), best_epoch=2, validation_dice=0.5, seconds=1.5,
+        environment={"torch": "2"},
+    )  # fmt: skip
+
+
+def test_records_survive_json(tmp_path: Path) -> None:
+    suite = SuiteConfig.model_validate(SUITE)
+    records.write_json(tmp_path / "suite.json", suite)
+    assert records.read_suite(tmp_path) == suite
+    for run in suite.runs():
+        assert RunConfig.model_validate_json(run.model_dump_json()) == run
+    run = suite.runs()[0]
+    assert records.read_result(tmp_path, run) is None
+    records.write_json(records.run_directory(tmp_path, run) / "result.json", _result())
+    assert records.read_result(tmp_path, run) == _result()
+
+
+def test_runs_are_named_and_ordered() -> None:
+    runs = SuiteConfig.model_validate(SUITE).runs()
+    assert [run.run for run in runs] == [
+        "full-seed0", "full-seed7", "adaptive-dropout-0.3-seed0", "adaptive-dropout-0.3-seed7",
+    ]  # fmt: skip
+    assert runs[2].data.options == {"gap": 0.5}
+    assert runs[2].data.drawn == {"B": ("LV",)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [1, 1]}, "seeds must all differ"),
+        ({"seeds": []}, "at least 1"),
+        ({"strategies": [{"name": "a", "loss": "ce"}, {"name": "a", "loss": "bce"}]}, "strategies must all differ"),
+        ({"strategies": [{"name": "a+b", "loss": "ce"}, {"name": "a b", "loss": "ce"}]}, "more than punctuation"),
+        ({"strategies": [{"name": "full", "loss": "ce"}]}, "is named 'full'"),
+        ({"strategies": [{"name": "all", "loss": "ce", "full_labels": True}]}, "is named 'full'"),
+        ({"training": {"epoch": 3}}, "epoch"),
+        ({"training": {"epochs": 0}}, "greater than 0"),
+        ({"augmentation": {"probability": 1.5}}, "less than or equal to 1"),
+    ],
+)
+def test_wrong_suites_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SuiteConfig.model_validate(SUITE | change)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "result.json"
+    records.write_text(path, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk is full")
+
+    monkeypatch.setattr(records.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        records.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_results_csv_has_the_promised_columns_and_an_empty_field_for_no_value() -> None:
+    text = records.results_csv([_row(0.25), _row(None)])
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["value"] for row in rows] == ["0.25", ""]
+    assert rows[0]["class"] == "LA"
+    assert rows[0]["annotated"] == "True"

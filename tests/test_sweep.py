@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from tiny import TOML, write_suite
+
+from labeldrop_bench import records, suites, sweep
+from labeldrop_bench.errors import SuiteError, TrainingError
+from labeldrop_bench.records import RunConfig, RunResult
+from labeldrop_bench.train import Epoch
+
+ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, int]] = []
+        self.epochs: list[tuple[str, int]] = []
+        self.runs: list[str] = []
+        self.failures: list[str] = []
+
+    def begin(self, todo: int, done: int) -> None:
+        self.begun.append((todo, done))
+
+    def epoch(self, config: RunConfig, epoch: Epoch) -> None:
+        self.epochs.append((config.run, epoch.epoch))
+
+    def finished(self, config: RunConfig, result: RunResult) -> None:
+        assert config.run == result.run
+        self.runs.append(config.run)
+
+    def failed(self, config: RunConfig, error: TrainingError) -> None:
+        self.failures.append(config.run)
+
+
+def _run(path: str, out: Path, *overrides: str) -> Heard:
+    heard = Heard()
+    sweep.run(suites.load(path, overrides), out, device="cpu", listener=heard)
+    return heard
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_suite(tmp_path_factory.mktemp("suite"))
+
+
+@pytest.fixture
+def finished(suite: str, tmp_path: Path) -> Path:
+    _run(suite, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_suite_leaves_everything_that_is_promised(suite: str, tmp_path: Path) -> None:
+    heard = _run(suite, tmp_path)
+    assert heard.begun == [(2, 0)]
+    assert heard.runs == ["full-seed0", "adaptive-seed0"]
+    assert heard.epochs == [(run, epoch) for run in heard.runs for epoch in (1, 2)]
+    for run in heard.runs:
+        files = {path.name for path in (tmp_path / "runs" / run).iterdir()}
+        assert files == {"config.json", "result.json", "history.csv", "checkpoint.pt"}
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert tuple(rows[0]) == records.COLUMNS
+    assert len(rows) == 2 * 2 * 3  # runs x domains x classes
+    undrawn = [(row["strategy"], row["domain"], row["class"]) for row in rows if row["annotated"] == "False"]
+    assert undrawn == [("adaptive", "B", "LA")]
+    config = records.read_suite(tmp_path)
+    assert config.data.options["gap"] == 1.0  # the data set's own default, filled in
+    stored = RunConfig.model_validate_json((tmp_path / "runs" / "full-seed0" / "config.json").read_text())
+    assert stored == config.runs()[0]
+
+
+def test_what_is_finished_is_skipped(suite: str, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")}
+    heard = _run(suite, finished)
+    assert heard.begun == [(0, 2)]
+    assert heard.runs == heard.epochs == []
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")} == before
+
+
+def test_more_seeds_add_runs(suite: str, finished: Path) -> None:
+    heard = _run(suite, finished, "seeds=[0, 1]")
+    assert heard.runs == ["full-seed1", "adaptive-seed1"]
+    rows = list(csv.DictReader((finished / "results.csv").open()))
+    assert {(row["strategy"], row["seed"]) for row in rows} == {(s, n) for s in ("full", "adaptive") for n in "01"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs=3", "another configuration: give another directory.*\n  training.epochs: 2 there, 3 asked"),
+        ("data.gap=0.5", "data.gap: 1.0 there, 0.5 asked"),
+        ("strategies.adaptive.dropout=0.1", "strategy.dropout: 0.5 there, 0.1 asked"),
+        ("seeds=[5]", "holds run '[a-z]*-seed0', which is not asked for"),
+    ],
+)
+def test_another_configuration_is_not_mixed_in(suite: str, finished: Path, override: str, message: str) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(SuiteError, match=message):
+        _run(suite, finished, override)
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_in_use_is_refused(suite: str, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(SuiteError, match="in use by another process"):
+        _run(suite, tmp_path)
+    assert _run(suite, tmp_path).runs  # and free again afterwards
+
+
+def test_a_killed_process_is_made_good(suite: str, tmp_path: Path) -> None:
+    """kill -9 in the second run: the first one is kept, the second one done again, as if nothing had happened."""
+    slow = ("training.epochs=60",)
+    command = [sys.executable, "-m", "labeldrop_bench.cli", "run", suite, "--out", str(tmp_path), "--device", "cpu"]
+    process = subprocess.Popen(
+        [*command, "--set", *slow], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+    )
+    history = tmp_path / "runs" / "adaptive-seed0" / "history.csv"
+    deadline = time.monotonic() + 120
+    while not history.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert history.exists(), "the process ended before its second run began"
+    assert not (history.parent / "result.json").exists()
+    # what a kill in the middle of writing leaves
+    (history.parent / ".checkpoint.pt.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".results.csv.abc.tmp").write_text("half")
+    first = (tmp_path / "runs" / "full-seed0" / "result.json").read_bytes()
+
+    heard = _run(suite, tmp_path, *slow)
+    assert heard.begun == [(1, 1)]
+    assert heard.runs == ["adaptive-seed0"]
+    assert heard.epochs[0] == ("adaptive-seed0", 1)
+    assert (tmp_path / "runs" / "full-seed0" / "result.json").read_bytes() == first
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert len(list(csv.DictReader((tmp_path / "results.csv").open()))) == 2 * 2 * 3
+    assert len(history.read_text().splitlines()) == 61
+
+
+def test_a_run_that_cannot_go_on_stops_no_other(suite: str, tmp_path: Path) -> None:
+    heard = Heard()
+    # a learning rate that throws the weights beyond float32 in the first step
+    loaded = suites.load(suite, ["training.learning_rate=1e38", "training.schedule=poly"])
+    with pytest.raises(
+        TrainingError, match=r"(?s)2 of 2 runs could not go on:.*full-seed0.*epoch 1, step 2 of 2.*adap"
+    ):
+        sweep.run(loaded, tmp_path, device="cpu", listener=heard)
+    assert heard.failures == ["full-seed0", "adaptive-seed0"]
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_suite_repeats_itself(suite: str, finished: Path, tmp_path: Path) -> None:
+    _run(suite, tmp_path / "again")
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"phantom"', '"fantom"', "tiny.toml: data.name: .*'fantom'; did you mean 'phantom'"),
+        ("size = 16", "siez = 16", "tiny.toml: data.siez: there is no such key; did you mean 'size'"),
+        ("size = 16", "size = 'big'", "tiny.toml: data.size"),
+        ("drawn.B =", "drawn.C =", "tiny.toml: data: .*no domain 'C'"),
+        ('"LVM"]', '"LVMM"]', "tiny.toml: data: .*'LVMM'; did you mean 'LVM'"),
+        ("channels = [4, 8]", "name = 'unett'", "tiny.toml: model: .*'unett'; did you mean 'unet'"),
+        ("channels = [4, 8]", "channels = [4]", "tiny.toml: model: .*at least two levels"),
+        ("channels = [4, 8]", "channels = [4, 4, 4, 4, 4, 4]", "tiny.toml: model: unet with channels .* cannot take"),
+        ('"adaptive_ce"', '"adaptiv_ce"', "strategies.adaptive.loss: .*'adaptiv_ce'; did you mean 'adaptive_ce'"),
+        ("dropout = 0.5", "loss_options.gamma = 1", "tiny.toml: strategies.adaptive.loss_options: .*gamma"),
+        ('["LA"]', '["LAA"]', "strategies.adaptive.dropout_classes: .*'LAA'; did you mean 'LA'"),
+        ("drawn.B =", "drawn = {A = [], B = []}\n#", "tiny.toml: data.drawn: the validation split shows no foreground"),
+    ],
+)
+def test_every_name_is_checked_before_training(tmp_path: Path, old: str, new: str, message: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SuiteError, match=message):
+        _run(write_suite(tmp_path, TOML.replace(old, new)), out)
+    assert not out.exists()
+
+
+def test_an_unknown_device_is_refused(suite: str, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match="no choice 'gpu'; did you mean 'cpu'"):
+        sweep.run(suites.load(suite), tmp_path, device="gpu", listener=Heard())
+
+
+def test_auto_precision_is_one_of_the_two_and_is_recorded(suite: str, tmp_path: Path) -> None:
+    heard = _run(suite, tmp_path, "training.precision=auto", "training.epochs=1")
+    results = [json.loads((tmp_path / "runs" / run / "result.json").read_text()) for run in heard.runs]
+    (precision,) = {result["environment"]["precision"] for result in results}
+    assert precision in ("bf16-mixed", "32-true")
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(suite: str, tmp_path: Path) -> None:
+    """Same batches, shared out; without dropout and augmentation the only difference is the order of sums."""
+    overrides = ("strategies.adaptive.dropout=0", "training.epochs=4", "training.learning_rate=0.01")
+    _run(suite, tmp_path / "one", *overrides)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        "-m", "labeldrop_bench.cli", "run", suite, "--out", str(tmp_path / "two"), "--device", "cpu",
+        *(word for override in overrides for word in ("--set", override)),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Ranked by") == 1  # only the first process prints
+    one, two = (
+        [float(row["loss"]) for row in csv.DictReader((tmp_path / n / "runs/adaptive-seed0/history.csv").open())]
+        for n in ("one", "two")
+    )
+    assert two == pytest.approx(one, rel=0.02)
+    result = json.loads((tmp_path / "two" / "runs" / "full-seed0" / "result.json").read_text())
+    assert result["environment"]["processes"] == "2"
