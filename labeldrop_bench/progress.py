@@ -88,8 +88,11 @@ class ProgressListener:
         """One run less to do; epochs that it did not come to are done with too."""
         self.done += 1
         self.bar.update(self.task, advance=self.epochs - self.seen.get(config.run, 0))
+        self.seen[config.run] = self.epochs
         if not self.console.is_terminal:
-            left = (time.monotonic() - self.started) / self.done * (self.todo - self.done)
+            # by epochs, since the runs beside this one are half done
+            done = sum(self.seen.values())
+            left = (time.monotonic() - self.started) / done * (self.todo * self.epochs - done)
             self._print(f"[{self.done}/{self.todo}] {config.run}: {line}; about {left / 60:.1f} min left")
 
     def _rows(self) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ from tiny import TOML, write_suite
 
 from labeldrop_bench import records, suites, sweep
 from labeldrop_bench.errors import SuiteError, TrainingError
-from labeldrop_bench.records import RunConfig, RunResult
+from labeldrop_bench.records import DataConfig, RunConfig, RunResult
+from labeldrop_bench.sweep import workers
 from labeldrop_bench.train import Epoch
 
 ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
@@ -117,34 +117,76 @@ def test_a_directory_in_use_is_refused(suite: str, tmp_path: Path) -> None:
     assert _run(suite, tmp_path).runs  # and free again afterwards
 
 
-def test_a_killed_process_is_made_good(suite: str, tmp_path: Path) -> None:
-    """kill -9 in the second run: the first one is kept, the second one done again, as if nothing had happened."""
-    slow = ("training.epochs=60",)
-    command = [sys.executable, "-m", "labeldrop_bench.cli", "run", suite, "--out", str(tmp_path), "--device", "cpu"]
-    process = subprocess.Popen(
-        [*command, "--set", *slow], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
-    )
-    history = tmp_path / "runs" / "adaptive-seed0" / "history.csv"
-    deadline = time.monotonic() + 120
-    while not history.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert history.exists(), "the process ended before its second run began"
-    assert not (history.parent / "result.json").exists()
-    # what a kill in the middle of writing leaves
-    (history.parent / ".checkpoint.pt.abc.tmp").write_bytes(b"half")
-    (tmp_path / ".results.csv.abc.tmp").write_text("half")
-    first = (tmp_path / "runs" / "full-seed0" / "result.json").read_bytes()
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    heard = _run(suite, tmp_path, *slow)
-    assert heard.begun == [(1, 1)]
-    assert heard.runs == ["adaptive-seed0"]
-    assert heard.epochs[0] == ("adaptive-seed0", 1)
-    assert (tmp_path / "runs" / "full-seed0" / "result.json").read_bytes() == first
-    assert not list(tmp_path.rglob("*.tmp"))
-    assert len(list(csv.DictReader((tmp_path / "results.csv").open()))) == 2 * 2 * 3
-    assert len(history.read_text().splitlines()) == 61
+
+def _alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes where Linux shows them")
+def test_a_killed_process_is_made_good(suite: str, tmp_path: Path) -> None:
+    """kill -9 with two runs under way: finished ones are kept, broken ones done again, as if nothing had happened."""
+    overrides = ("training.epochs=20", "training.threads=1", "seeds=[0, 1]")
+    out = tmp_path / "killed"
+    words = [word for override in (*overrides, "workers=2") for word in ("--set", override)]
+    command = [sys.executable, "-m", "labeldrop_bench.cli", "run", suite, "--out", str(out), "--device", "cpu", *words]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    broken = out / "runs" / "adaptive-seed0"
+    deadline = time.monotonic() + 120
+    while not (broken / "history.csv").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = _children(process.pid)
+    process.kill()  # the parent alone: its workers have to notice
+    process.wait()
+    assert (broken / "history.csv").exists(), "the process ended before its third run began"
+    assert len(children) >= 2
+    deadline = time.monotonic() + 10
+    while any(map(_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_alive, children))
+    assert not (broken / "result.json").exists()
+    kept = {path: path.read_bytes() for path in out.glob("runs/*/result.json")}
+    assert kept
+    # what a kill in the middle of writing leaves
+    (broken / ".checkpoint.pt.abc.tmp").write_bytes(b"half")
+    (out / ".results.csv.abc.tmp").write_text("half")
+
+    heard = _run(suite, out, *overrides)
+    assert heard.begun == [(4 - len(kept), len(kept))]
+    assert ("adaptive-seed0", 1) in heard.epochs
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not list(out.rglob("*.tmp"))
+    assert len((broken / "history.csv").read_text().splitlines()) == 21
+    # A worker process gives the same numbers as this one
+    _run(suite, tmp_path / "whole", *overrides)
+    assert (out / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+
+
+def test_as_many_runs_go_side_by_side_as_the_suite_and_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    config = suites.load("smoke").config
+    with workers.threads(2):
+        assert workers.count(config, todo=7) == 1
+        assert workers.count(config.model_copy(update={"workers": "auto"}), todo=7) == 4
+        assert workers.count(config.model_copy(update={"workers": "auto"}), todo=3) == 3
+        assert workers.count(config.model_copy(update={"workers": 6}), todo=7) == 6
+        assert workers.count(config.model_copy(update={"workers": 6}), todo=0) == 1
+
+
+def test_an_error_in_a_worker_reaches_the_parent(suite: str, tmp_path: Path) -> None:
+    """A suite that the worker cannot prepare stands for any error that only a worker meets."""
+    loaded = suites.load(suite)
+    config = sweep.prepare(loaded).config
+    broken = suites.Suite("broken.toml", config.model_copy(update={"data": DataConfig(name="fantom")}))
+    with pytest.raises(RuntimeError, match=r"(?s)before its first run.*Traceback.*broken.toml: data.name"):
+        workers.side_by_side(config.runs(), broken, tmp_path, "32-true", 1, lambda *_: None)
 
 
 def test_a_run_that_cannot_go_on_stops_no_other(suite: str, tmp_path: Path) -> None:
