@@ -129,7 +129,10 @@ def test_half_types_round_to_nearest_even():
     """The kernel's own conversions, through gradients that are known exactly: sum reduction, upstream of any value."""
     for dtype, limit in ((torch.float16, 7e4), (torch.bfloat16, 1e38)):
         values = torch.cat([torch.logspace(-9, 5, 4001), torch.tensor([0.0, 65519.0, 65520.0, 5.9604645e-8])])
-        values = values[values < limit]
+        # halfway between two neighbours, the lower and the upper one being even; float16's subnormal numbers too
+        step = torch.finfo(dtype).eps
+        halfway = torch.tensor([1 + step / 2, 1 + 3 * step / 2, 2**-25, 3 * 2**-25])
+        values = torch.cat([values[values < limit], halfway])
         logits = torch.zeros(1, 2, len(values), dtype=dtype)
         logits[:, 1] = -math.inf  # p = (1, 0)
         logits.requires_grad_()
