@@ -15,7 +15,7 @@ from tiny import TOML, write_suite
 from labeldrop_bench import records, suites, sweep
 from labeldrop_bench.errors import SuiteError, TrainingError
 from labeldrop_bench.records import DataConfig, RunConfig, RunResult
-from labeldrop_bench.sweep import workers
+from labeldrop_bench.sweep import checks, workers
 from labeldrop_bench.train import Epoch
 
 ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
@@ -233,6 +233,18 @@ def test_every_name_is_checked_before_training(tmp_path: Path, old: str, new: st
 def test_an_unknown_device_is_refused(suite: str, tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match="no choice 'gpu'; did you mean 'cpu'"):
         sweep.run(suites.load(suite), tmp_path, device="gpu", listener=Heard())
+
+
+def test_a_loss_without_a_cuda_kernel_is_said_and_not_passed_over(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = checks.prepare(suites.load(suite))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("labeldrop_bench.losses.PartialLabelLoss.runs_on", lambda self, device_type: False)
+    with pytest.warns(UserWarning, match="--device auto: training on the CPU, although there is a CUDA device"):
+        assert checks.choose_device("auto", prepared.config, prepared.dataset) == "cpu"
+    with pytest.raises(SuiteError, match="--device cuda: the losses of these strategies have no CUDA kernel"):
+        checks.choose_device("cuda", prepared.config, prepared.dataset)
+    monkeypatch.setattr("labeldrop_bench.losses.PartialLabelLoss.runs_on", lambda self, device_type: True)
+    assert checks.choose_device("auto", prepared.config, prepared.dataset) == "cuda"
 
 
 def test_auto_precision_is_one_of_the_two_and_is_recorded(suite: str, tmp_path: Path) -> None:

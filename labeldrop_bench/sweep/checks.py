@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ def choose_device(device: str, config: SuiteConfig, dataset: Dataset) -> str:
         raise SuiteError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
     not_there = [s.name for s in config.strategies if not train.make_loss(s, dataset.label_space).runs_on("cuda")]
     if device == "auto" and not_there:
+        warnings.warn(
+            f"--device auto: training on the CPU, although there is a CUDA device, because the losses of these "
+            f"strategies have no CUDA kernel in this installation: {', '.join(not_there)}",
+            stacklevel=2,
+        )
         return "cpu"
     if not_there:
         raise SuiteError(
