@@ -5,7 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 from . import losses, reference, rules
 from .dropout import LabelDropout
 from .label_space import Label, LabelSpace
-from .losses import AdaptiveCrossEntropy, CrossEntropy, MarginalCrossEntropy
+from .losses.compound import SumOfLosses
+from .losses.dice import AdaptiveDice, Dice, ExclusionDice, LeafDice, MarginalDice
+from .losses.sigmoid import AdaptiveBinaryCrossEntropy, BinaryCrossEntropy, LabelFlip, PredictiveVariance, Smile
+from .losses.softmax import AdaptiveCrossEntropy, CrossEntropy, MarginalCrossEntropy
 from .ops import drop_labels
 
 try:
@@ -14,12 +17,23 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "unknown"
 
 __all__ = [
+    "AdaptiveBinaryCrossEntropy",
     "AdaptiveCrossEntropy",
+    "AdaptiveDice",
+    "BinaryCrossEntropy",
     "CrossEntropy",
+    "Dice",
+    "ExclusionDice",
     "Label",
     "LabelDropout",
+    "LabelFlip",
     "LabelSpace",
+    "LeafDice",
     "MarginalCrossEntropy",
+    "MarginalDice",
+    "PredictiveVariance",
+    "Smile",
+    "SumOfLosses",
     "drop_labels",
     "losses",
     "reference",

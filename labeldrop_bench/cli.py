@@ -104,13 +104,16 @@ def show_leaderboard(
 @app.command()
 def speed(
     device: DeviceOption = Device.auto,
-    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write as well.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV file, or directory for speed.csv; a plot beside it.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--loss", help="Only this loss (again for more).")] = None,
 ) -> None:
-    """Time the kernels against their peers."""
+    """Time the kernels against their peers: forward and backward passes of every loss."""
     with _clean_errors():
         from labeldrop_bench.speed import main as measure
 
-        measure(device.value, out)
+        measure(device.value, out, only or ())
 
 
 @app.command("suites")
@@ -124,10 +127,10 @@ def list_suites() -> None:
 
 @app.command("losses")
 def list_losses() -> None:
-    """List the losses."""
+    """List the losses: name, channels that the network must give, source, formula."""
     from labeldrop_bench import losses
 
-    _lines((name, info.source, info.formula) for name, info in losses.registered().items())
+    _lines((name, info.channels, info.source, info.formula) for name, info in losses.registered().items())
 
 
 @app.command("datasets")

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from . import ops, reference
+
+BACKENDS = {"fused": ops, "reference": reference}
+
 
 class LabelDropout(nn.Module):
     """Marks each droppable label of each sample as not annotated, independently, with probability p.
@@ -17,13 +21,19 @@ class LabelDropout(nn.Module):
     Args:
         p: probability of dropping a label; or one for each of the L label values, the first, background's, being 0.
         classes: label values that may drop; None means all but background.
+        backend: "fused" (a compiled kernel) or "reference" (plain PyTorch, on any device), which draw the same.
 
     Raises:
-        ValueError: p outside [0, 1], background droppable, a label value that does not exist.
+        ValueError: p outside [0, 1], background droppable, a label value that does not exist, unknown backend.
     """
 
-    def __init__(self, p: float | Sequence[float] = 0.5, classes: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, p: float | Sequence[float] = 0.5, classes: Sequence[int] | None = None, backend: str = "fused"
+    ) -> None:
         super().__init__()
+        if backend not in BACKENDS:
+            raise ValueError(f"LabelDropout: backend must be one of {sorted(BACKENDS)}, got {backend!r}")
+        self.backend = backend
         self.p = tuple(float(q) for q in p) if isinstance(p, Sequence) else float(p)
         self.classes = None if classes is None else tuple(classes)
         if not all(0 <= q <= 1 for q in ([self.p] if isinstance(self.p, float) else self.p)):
@@ -46,6 +56,9 @@ class LabelDropout(nn.Module):
 
         Returns:
             `[N, L]` bool on the same device, without waiting for it.
+
+        Raises:
+            RuntimeError: the backend is "fused" and no kernel is built for the device.
         """
         if annotated.ndim != 2 or annotated.dtype != torch.bool:
             raise ValueError(
@@ -54,13 +67,16 @@ class LabelDropout(nn.Module):
             )
         if not self.training:
             return annotated
-        # rand is in [0, 1): p = 0 keeps everything, p = 1 drops everything
-        draw = torch.rand(annotated.shape, device=annotated.device, generator=generator)
-        return annotated & (draw >= self._probabilities(annotated.shape[1], annotated.device))
+        device = annotated.device
+        key = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
+        dropped: Tensor = BACKENDS[self.backend].label_dropout(
+            annotated, self._probabilities(annotated.shape[1], device), key
+        )
+        return dropped
 
     def extra_repr(self) -> str:
         """Shown inside `repr`."""
-        return f"p={self.p}, classes={self.classes}"
+        return f"p={self.p}, classes={self.classes}, backend={self.backend!r}"
 
     def _probabilities(self, num_labels: int, device: torch.device) -> Tensor:
         """`[L]` float32 on the device."""

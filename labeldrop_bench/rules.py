@@ -11,6 +11,7 @@ Rules work on any device and never wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,3 +77,103 @@ def _rows(annotated: Tensor, member: Tensor, background_row: Tensor) -> Tensor:
 
 
 RULES: dict[str, Rule] = {"standard": standard, "adaptive": adaptive, "marginal": marginal}
+
+
+# ---- the sigmoid family: one yes or no for each foreground class ----
+
+
+def binary(candidates: Tensor, active: Tensor) -> Table:
+    """A table for the sigmoid family: `[N, L, K-1]`, a class is yes where it is a candidate, no where it is excluded.
+
+    There is no channel for background. Where a pixel may be one of several classes, nothing is said about these.
+    """
+    undecided = candidates & ~_single(candidates)
+    return (candidates & ~undecided)[..., 1:], (active & ~undecided)[..., 1:]
+
+
+# A background pixel may be any missing class by the marginal rule, so the sigmoid family ignores these there; a drawn
+# pixel is none of the others. That is SMILE (Petit et al. 2018).
+SIGMOID_RULES: dict[str, Rule] = {"standard": standard, "adaptive": adaptive, "smile": marginal}
+
+
+# ---- the Dice family: which pixels are positive for a class, which are looked at ----
+
+
+class DiceTable(NamedTuple):
+    """What a Dice loss asks of each label value, for `ops.dice_sums`.
+
+    Attributes:
+        positive: `[N, L, K]` bool, is a pixel with this label a positive of the class?
+        counted: `[N, L, K]` bool, is it looked at for the class at all?
+        active: `[N, L, K]` bool, the classes that share the pixel's probability.
+        merged: `[N, K]` bool, classes whose probability counts as background's.
+        included: `[N, K]` bool, classes that have a Dice in this sample.
+    """
+
+    positive: Tensor
+    counted: Tensor
+    active: Tensor
+    merged: Tensor
+    included: Tensor
+
+
+DiceRule = Callable[[Tensor, Tensor, Tensor], DiceTable]
+
+
+def dice_standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+    """All classes; what was not drawn is background."""
+    candidates, active = standard(annotated, member, exhaustive)
+    included = active.any(dim=1)
+    return _dice_table(candidates, active, torch.zeros_like(included), included)
+
+
+def dice_adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+    """The covered classes, among which the probability is shared out."""
+    candidates, active = adaptive(annotated, member, exhaustive)
+    covered = covered_classes(annotated, member, exhaustive)
+    return _dice_table(candidates, active, torch.zeros_like(covered), covered)
+
+
+def dice_marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+    """The covered classes; the probability of the missing ones counts as background's (Shi et al. 2021)."""
+    candidates, active = marginal(annotated, member, exhaustive)
+    covered = covered_classes(annotated, member, exhaustive)
+    group = (~covered | _background(member)).unsqueeze(1)  # background and what is merged into it
+    in_group = (candidates & group).any(dim=-1, keepdim=True)
+    return _dice_table((candidates & ~group) | (in_group & _background(member)), active, ~covered, covered)
+
+
+def dice_exclusion(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+    """Positive for a class is where it certainly is not: the overlap to be avoided (Shi et al. 2021)."""
+    candidates, active = marginal(annotated, member, exhaustive)
+    included = active.any(dim=1)
+    return DiceTable(active & ~candidates, active, active, torch.zeros_like(included), included)
+
+
+def dice_leaf(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+    """Positive are only pixels that can be one class alone; all are looked at (Fidon et al. 2021)."""
+    candidates, active = marginal(annotated, member, exhaustive)
+    positive = candidates & _single(candidates)
+    included = positive.any(dim=1)
+    return DiceTable(positive, active, active, torch.zeros_like(included), included)
+
+
+DICE_RULES: dict[str, DiceRule] = {
+    "standard": dice_standard,
+    "adaptive": dice_adaptive,
+    "marginal": dice_marginal,
+    "exclusion": dice_exclusion,
+    "leaf": dice_leaf,
+}
+
+
+def _dice_table(candidates: Tensor, active: Tensor, merged: Tensor, included: Tensor) -> DiceTable:
+    """Where a pixel may be one of several classes, these are not looked at."""
+    single = _single(candidates)
+    counted = included.unsqueeze(1) & (single | ~candidates)
+    return DiceTable(candidates & single, counted, active, merged, included)
+
+
+def _single(candidates: Tensor) -> Tensor:
+    """`[N, L, 1]` bool: there is one candidate."""
+    return candidates.sum(dim=-1, keepdim=True) == 1

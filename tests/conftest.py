@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from emulation.build import CannotBuildError, build
 from hypothesis import HealthCheck, settings
 
 # The first example pays for imports and compiled kernels, and shared machines stall: a deadline would only add noise.
@@ -24,3 +25,20 @@ def pytest_configure(config):
             "labeldrop_bench is imported from a source tree whose kernels are not compiled: "
             "install it (`pip install -c constraints.txt '.[test]'`) and call `pytest`, not `python -m pytest`"
         )
+
+
+@pytest.fixture(scope="session")
+def emulation_directory(request):
+    """Keeps what was compiled for the emulated CUDA device from one run of the tests to the next."""
+    return request.config.cache.mkdir("emulated_cuda")
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(emulation_directory):
+    """The CUDA kernels on the CPU: `with emulated_cuda(): ops.drop_labels(...)`."""
+    from emulation.device import EmulatedDevice
+
+    try:
+        return EmulatedDevice(build(emulation_directory / "kernels"))
+    except CannotBuildError as error:
+        pytest.skip(f"the emulated CUDA device {error}")

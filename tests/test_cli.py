@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_lists_name_everything_that_is_registered() -> None:
     for command, names in (("suites", suites.names()), ("losses", losses.names()), ("datasets", data.names())):
         lines = runner.invoke(app, [command]).stdout.splitlines()
         assert [line.split()[0] for line in lines] == list(names)
+
+
+def test_losses_are_listed_with_source_channels_and_formula() -> None:
+    channels = {10: "K - 1", 11: "K", 20: "2 (K - 1)", 22: "2 K"}
+    lines = runner.invoke(app, ["losses"]).stdout.splitlines()
+    for (name, info), line in zip(losses.registered().items(), lines, strict=True):
+        expected = channels[losses.create(name, num_classes=11).out_channels]
+        assert re.split(" {2,}", line) == [name, expected, info.source, info.formula]
 
 
 def test_version_and_help() -> None:

@@ -34,6 +34,25 @@ def test_only_the_chosen_labels_drop(annotated, classes, seed):
         assert torch.equal(dropped[:, label], annotated[:, label] & (label not in classes))
 
 
+@given(annotations(5, 6), st.floats(0, 1), st.integers(0, 2**31))
+def test_backends_draw_the_same(annotated, p, seed):
+    fused, plain = (LabelDropout(p, backend=backend)(annotated, seeded(seed)) for backend in ("fused", "reference"))
+    assert torch.equal(fused, plain)
+
+
+def test_compiles_into_one_graph():
+    torch.compiler.reset()
+    drop = LabelDropout([0.0, 0.0, 0.5, 1.0])
+    annotated = torch.ones(2000, 4, dtype=torch.bool)
+    compiled = torch.compile(drop, fullgraph=True)
+    draws = [compiled(annotated) for _ in range(2)]
+    for dropped in draws:
+        assert dropped[:, :2].all()
+        assert not dropped[:, 3].any()
+        assert 0.4 < dropped[:, 2].double().mean() < 0.6  # 2000 fair coins: nine standard deviations
+    assert not torch.equal(*draws)
+
+
 def test_eval_mode_is_the_identity():
     annotated = torch.ones(3, 4, dtype=torch.bool)
     assert torch.equal(LabelDropout(1.0).eval()(annotated), annotated)
@@ -78,6 +97,7 @@ def test_default_generator_follows_the_seed():
         ({"p": [0.0, 2.0]}, r"p must lie in \[0, 1\]"),
         ({"p": [0.5, 0.5]}, r"p\[0\] is background's and must be 0"),
         ({"p": 0.5, "classes": [0, 1]}, "background never drops: got"),
+        ({"backend": "fast"}, r"backend must be one of \['fused', 'reference'\], got 'fast'"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -49,23 +49,21 @@ void store_class(Storage* __restrict to, const Real* __restrict from, int64_t st
 }
 
 // What the labels of n pixels say: row[i] is the pixel's label, 0 where it does not count or is none; counted[i] is 1
-// where it counts. Returns how many count; `valid` becomes false if one of these is no label.
+// where it counts. `valid` becomes false if one that counts is no label.
 template <class Value>
-int64_t load_labels(int32_t* __restrict row, int32_t* __restrict counted, const Value* __restrict from, int n,
-                    int64_t labels, int64_t ignore_index, bool& valid) {
-  int32_t count = 0, invalid = 0;
-#pragma omp simd reduction(+ : count) reduction(| : invalid)
+void load_labels(int32_t* __restrict row, int32_t* __restrict counted, const Value* __restrict from, int n,
+                 int64_t labels, int64_t ignore_index, bool& valid) {
+  int32_t invalid = 0;
+#pragma omp simd reduction(| : invalid)
   for (int i = 0; i < n; ++i) {
     const int64_t label = static_cast<int64_t>(from[i]);
     const int32_t is_counted = label != ignore_index;
     const int32_t is_label = label >= 0 && label < labels;
-    count += is_counted;
     invalid |= is_counted & ~is_label;
     counted[i] = is_counted;
     row[i] = is_counted & is_label ? static_cast<int32_t>(label) : 0;
   }
   valid = !(invalid & 1);
-  return count;
 }
 
 // calls f with the target as a pointer to its own type

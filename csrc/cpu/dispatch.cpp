@@ -3,10 +3,19 @@
 
 #include "operators.h"
 
-#define LABELDROP_OPERATORS                                   \
-  int64_t set_cross_entropy(const SetCrossEntropyArguments&); \
-  int64_t drop_labels(const DropLabelsArguments&);            \
-  int64_t count_pixels(const void*, Integer, int64_t, int64_t, int);
+// The losses that are sums over pixels, all with the same arguments.
+#define LABELDROP_PIXEL_LOSSES(apply) \
+  apply(set_cross_entropy) apply(sigmoid_focal) apply(label_flip) apply(predictive_variance)
+
+#define LABELDROP_DECLARE(name) int64_t name(const CpuPixelLossArguments&);
+#define LABELDROP_OPERATORS                                          \
+  LABELDROP_PIXEL_LOSSES(LABELDROP_DECLARE)                          \
+  double sum_weights(const WeightArguments&, int);                   \
+  int64_t dice_sums(const DiceSumsForwardArguments&, int);           \
+  int64_t dice_sums_backward(const DiceSumsBackwardArguments&, int); \
+  int64_t drop_labels(const DropLabelsArguments&);                   \
+  void label_dropout(const LabelDropoutArguments&);                  \
+  void normals(const NormalsArguments&);
 
 namespace labeldrop {
 
@@ -59,14 +68,24 @@ bool select_isa(Isa isa) {
   return true;
 }
 
-int64_t set_cross_entropy(const SetCrossEntropyArguments& a) {
-  return checked(LABELDROP_DISPATCH(set_cross_entropy(a)));
+#define LABELDROP_FORWARD(name) \
+  int64_t name(const CpuPixelLossArguments& a) { return checked(LABELDROP_DISPATCH(name(a))); }
+LABELDROP_PIXEL_LOSSES(LABELDROP_FORWARD)
+
+double sum_weights(const WeightArguments& a, int threads) { return LABELDROP_DISPATCH(sum_weights(a, threads)); }
+
+int64_t dice_sums(const DiceSumsForwardArguments& a, int threads) {
+  return checked(LABELDROP_DISPATCH(dice_sums(a, threads)));
 }
+
+int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
+  return checked(LABELDROP_DISPATCH(dice_sums_backward(a, threads)));
+}
+
+void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(normals(a)); }
 
 int64_t drop_labels(const DropLabelsArguments& a) { return LABELDROP_DISPATCH(drop_labels(a)); }
 
-int64_t count_pixels(const void* target, Integer type, int64_t size, int64_t ignore_index, int threads) {
-  return LABELDROP_DISPATCH(count_pixels(target, type, size, ignore_index, threads));
-}
+void label_dropout(const LabelDropoutArguments& a) { LABELDROP_DISPATCH(label_dropout(a)); }
 
 }  // namespace labeldrop

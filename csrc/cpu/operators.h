@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../dice_sums.h"
+#include "../pixel_loss.h"
 #include "../types.h"
 
 namespace labeldrop {
@@ -12,22 +14,11 @@ namespace labeldrop {
 constexpr int64_t kValid = -1;
 constexpr int64_t kOutOfMemory = -2;
 
-struct SetCrossEntropyArguments {
-  const void* logits;  // [N, K, S] by the strides below
-  Float logits_type;
-  const void* target;  // [N, S] contiguous
-  Integer target_type;
-  const uint32_t* candidates;                // [N, L, W] bits, W = ceil(K / 32)
-  const uint32_t* active;                    // [N, L, W]
-  int64_t samples, classes, pixels, labels;  // N, K, S, L
-  int64_t class_stride, pixel_stride;        // (S, 1) contiguous, (1, K) channels-last; a sample is K * S elements
-  int64_t ignore_index;
-  void* loss;            // [N, S] or null; float, double if the logits are
-  double* block_loss;    // [blocks]: sum of the loss over each block of pixels
-  int64_t* block_count;  // [blocks]: pixels that count
-  void* gradient;        // like logits, or null
-  const void* upstream;  // [N, S] or null; float, double if the logits are
+struct CpuPixelLossArguments : PixelLossArguments {
+  const void* upstream;  // [N, S] Real or null
   double scale;          // factor of the gradient
+  uint64_t key;          // of the noise, where the formula has any
+  double* block_loss;    // [blocks]: sum of the loss over each block of pixels
   int threads;
 };
 
@@ -41,23 +32,51 @@ struct DropLabelsArguments {
   int threads;
 };
 
-// Pixels of a block. Scratch is then at most 64 KiB up to K = 256: it stays in a second-level cache and leaves room
-// for what streams through.
-inline int64_t set_cross_entropy_block(int64_t classes) {
-  const int64_t block = 16384 / classes / 16 * 16;
+struct LabelDropoutArguments {
+  const uint8_t* annotated;  // [N, L] 0 or 1
+  const float* probability;  // [L]
+  uint64_t key;
+  uint8_t* out;             // [N, L]
+  int64_t samples, labels;  // N, L
+};
+
+// Pixels of a block. Scratch is then at most 64 KiB up to 256 channels: it stays in a second-level cache and leaves
+// room for what streams through.
+inline int64_t pixel_block(int64_t channels) {
+  const int64_t block = 16384 / channels / 16 * 16;
   return block < 64 ? 64 : block > 512 ? 512 : block;
 }
 
-inline int64_t set_cross_entropy_blocks(int64_t samples, int64_t classes, int64_t pixels) {
-  const int64_t block = set_cross_entropy_block(classes);
+inline int64_t pixel_blocks(int64_t samples, int64_t channels, int64_t pixels) {
+  const int64_t block = pixel_block(channels);
   return samples * ((pixels + block - 1) / block);
 }
 
-int64_t set_cross_entropy(const SetCrossEntropyArguments& arguments);
+// Losses that are sums over pixels; each returns the first invalid pixel, or kValid.
+int64_t predictive_variance(const CpuPixelLossArguments& arguments);
+int64_t set_cross_entropy(const CpuPixelLossArguments& arguments);
+int64_t sigmoid_focal(const CpuPixelLossArguments& arguments);
+int64_t label_flip(const CpuPixelLossArguments& arguments);
+
+// Sum of the weights of the pixels that count; without weights, their number.
+double sum_weights(const WeightArguments& arguments, int threads);
+
+// The sums of soft Dice losses and their gradient; each returns the first invalid pixel, or kValid.
+int64_t dice_sums(const DiceSumsForwardArguments& arguments, int threads);
+int64_t dice_sums_backward(const DiceSumsBackwardArguments& arguments, int threads);
+
 int64_t drop_labels(const DropLabelsArguments& arguments);
 
-// Pixels of a target that differ from ignore_index.
-int64_t count_pixels(const void* target, Integer type, int64_t size, int64_t ignore_index, int threads);
+void label_dropout(const LabelDropoutArguments& arguments);
+
+// For tests: the normal numbers of elements first, first + 1, ...
+struct NormalsArguments {
+  float* out;  // [4 groups, elements]
+  uint64_t first;
+  int64_t elements, groups;
+  uint64_t key;
+};
+void normals(const NormalsArguments& arguments);
 
 enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
 

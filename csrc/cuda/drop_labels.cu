@@ -27,20 +27,19 @@ __global__ void drop_labels_kernel(const Vector<Value, N>* __restrict__ target, 
 }
 
 template <class Value, int N>
-void launch(const DropLabelsArguments& a, cudaStream_t stream) {
+void launch_vectors(const DropLabelsArguments& a, cudaStream_t stream) {
   using Pixels = Vector<Value, N>;
   const int64_t vectors = a.pixels / N;
-  drop_labels_kernel<Value, N><<<grid_for(vectors, a.samples), kThreads, 0, stream>>>(
-      static_cast<const Pixels*>(a.target), static_cast<Pixels*>(a.out), a.annotated, a.samples, vectors, a.labels,
-      a.ignore_index);
-  check_launch("drop_labels");
+  launch("drop_labels", drop_labels_kernel<Value, N>, grid_for(vectors, a.samples), kThreads, 0, stream,
+         static_cast<const Pixels*>(a.target), static_cast<Pixels*>(a.out), a.annotated, a.samples, vectors, a.labels,
+         a.ignore_index);
 }
 
 template <class Value>
 void launch_widest(const DropLabelsArguments& a, cudaStream_t stream) {
   constexpr int kWide = kVectorBytes / sizeof(Value);
   const bool aligned = vector_aligned(a.target) && vector_aligned(a.out) && a.pixels % kWide == 0;
-  aligned ? launch<Value, kWide>(a, stream) : launch<Value, 1>(a, stream);
+  aligned ? launch_vectors<Value, kWide>(a, stream) : launch_vectors<Value, 1>(a, stream);
 }
 
 }  // namespace

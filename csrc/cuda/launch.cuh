@@ -1,4 +1,4 @@
-// Grid sizes, vector access and launch errors, once for all kernels.
+// Launches, grid sizes, vector access: once for all kernels.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,10 +8,18 @@
 #include <stdexcept>
 #include <string>
 
+#include "operators.h"
+
+// The block's shared memory whose size the launch gives.
+#ifndef LABELDROP_DYNAMIC_SHARED
+#define LABELDROP_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
 namespace labeldrop::cuda {
 
 constexpr int kThreads = 256;
-constexpr int kVectorBytes = 16;  // the widest access of one thread
+constexpr int kVectorBytes = 16;              // the widest access of one thread
+constexpr size_t kDefaultShared = 48 * 1024;  // more shared memory than this has to be asked for
 
 // N values that are read and written by one instruction.
 template <class Value, int N>
@@ -19,6 +27,7 @@ struct alignas(sizeof(Value) * N) Vector {
   Value values[N];
 };
 
+// True of null as well: what is not there is in nobody's way.
 inline bool vector_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0; }
 
 // One row of blocks per sample (grid y); kernels stride over x and y, so that any size fits the grid's limits.
@@ -28,11 +37,47 @@ inline dim3 grid_for(int64_t items_per_sample, int64_t samples) {
               static_cast<unsigned>(std::clamp<int64_t>(samples, 1, 65535)));
 }
 
-// Reports a launch that was refused. It does not wait for the kernel.
-inline void check_launch(const char* name) {
-  const cudaError_t error = cudaGetLastError();
+// The same for kernels that leave one partial sum per block: at most kPartials blocks. They are many enough to fill any
+// device several times over, so that no device waits long for its last block, and the same on all devices.
+inline dim3 grid_of_partials(int64_t blocks_per_sample, int64_t samples) {
+  const int64_t y = std::clamp<int64_t>(samples, 1, kPartials);
+  const int64_t x = std::clamp<int64_t>(blocks_per_sample, 1, kPartials / y);
+  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
+}
+
+inline void check(const char* name, cudaError_t error) {
   if (error != cudaSuccess) {
     throw std::runtime_error(std::string(name) + ": CUDA launch failed: " + cudaGetErrorString(error));
+  }
+}
+
+// Launches a kernel and reports a launch that was refused. It does not wait for the kernel.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  if (shared_bytes > kDefaultShared) {
+    check(name,
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  check(name, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  check(name, cudaGetLastError());
+}
+
+// Refuses what no block can hold.
+inline void check_shared(const char* name, int64_t bytes, int64_t classes) {
+  int device = 0, most = 0;
+  if (bytes <= static_cast<int64_t>(kDefaultShared)) return;
+  check(name, cudaGetDevice(&device));
+  check(name, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  if (bytes > most) {
+    throw std::runtime_error(std::string(name) + ": logits: " + std::to_string(classes) + " classes need " +
+                             std::to_string(bytes) + " bytes of shared memory, and this device has " +
+                             std::to_string(most) + "; use the CPU or backend='reference'");
   }
 }
 

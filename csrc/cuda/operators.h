@@ -1,13 +1,30 @@
 // The CUDA operators: device pointers, sizes, codes and a stream; nothing of torch, nothing that waits for the device.
+// Each throws std::runtime_error if a launch fails.
 #pragma once
 
 #include <cstdint>
 
+#include "../dice_sums.h"
+#include "../pixel_loss.h"
 #include "../types.h"
 
 namespace labeldrop::cuda {
 
 using Stream = void*;  // a cudaStream_t
+
+// Doubles of scratch that a reduction needs: no grid has more blocks.
+constexpr int64_t kPartials = 4096;
+
+// dL/dlogits = upstream / divisor * weight * dloss/dlogits, and result = sum of weight * loss / divisor.
+struct CudaPixelLossArguments : PixelLossArguments {
+  const void* upstream;     // [N, S] Real if upstream_per_pixel, else [1] Real, or null: 1
+  bool upstream_per_pixel;  //
+  const double* divisor;    // [1] or null: 1
+  bool unless_one;          // leave the gradient as it is, on the device, if the one upstream value is 1
+  const int64_t* key;       // [1] of the noise, where the formula has any, or null
+  double* partials;         // [kPartials] scratch
+  void* result;             // [1] Real or null: the reduced loss
+};
 
 struct DropLabelsArguments {
   const void* target;  // [N, S] contiguous
@@ -18,8 +35,33 @@ struct DropLabelsArguments {
   int64_t ignore_index;
 };
 
+struct LabelDropoutArguments {
+  const uint8_t* annotated;  // [N, L] 0 or 1
+  const float* probability;  // [L]
+  const int64_t* key;        // [1]
+  uint8_t* out;              // [N, L]
+  int64_t samples, labels;   // N, L
+};
+
+// Losses that are sums over pixels. A pixel whose value is neither a label nor ignore_index gets a NaN loss and NaN
+// gradients.
+void set_cross_entropy(const CudaPixelLossArguments& arguments, Stream stream);
+void sigmoid_focal(const CudaPixelLossArguments& arguments, Stream stream);
+void label_flip(const CudaPixelLossArguments& arguments, Stream stream);
+void predictive_variance(const CudaPixelLossArguments& arguments, Stream stream);
+
+// sum [1]: the weights of the pixels that count, or 1 if they add up to 0, so that it can divide.
+void sum_weights(const WeightArguments& arguments, double* partials, double* sum, Stream stream);
+
+// The sums of soft Dice losses, with scratch of as many doubles as dice_sums_partials says, and their gradient. A pixel
+// whose value is neither a label nor ignore_index gets NaN gradients, and makes the sums of its sample NaN.
+int64_t dice_sums_partials(int64_t samples, int64_t classes, int64_t labels, int64_t pixels);
+void dice_sums(const DiceSumsForwardArguments& arguments, double* partials, Stream stream);
+void dice_sums_backward(const DiceSumsBackwardArguments& arguments, Stream stream);
+
 // A value that is no label is copied as it is: the loss that reads the result is the one to complain.
-// Throws std::runtime_error if the launch fails.
 void drop_labels(const DropLabelsArguments& arguments, Stream stream);
+
+void label_dropout(const LabelDropoutArguments& arguments, Stream stream);
 
 }  // namespace labeldrop::cuda

@@ -1,6 +1,7 @@
 // What lets one formula compile for the CPU's instruction sets and for CUDA.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -44,9 +45,45 @@ struct IntegerOf<float> {
   using type = int32_t;
 };
 
+// A random word of 32 bits for each of V's numbers.
+template <class V>
+struct UnsignedOf {
+  using type = uint32_t;
+};
+template <class V>
+using Unsigned = typename UnsignedOf<V>::type;
+
 template <class V>
 LABELDROP_INLINE V to_reals(typename IntegerOf<V>::type integers) {
   return static_cast<V>(integers);
+}
+template <class V>
+LABELDROP_INLINE V to_reals(Unsigned<V> integers) {
+  return static_cast<V>(integers);
+}
+
+// Both halves of the 64-bit product of 32-bit words; lanes.h has it for vectors.
+template <class Word>
+struct WordProduct {
+  Word high, low;
+};
+template <class Word>
+LABELDROP_INLINE WordProduct<Word> multiply_words(uint32_t factor, Word word) {
+#ifdef __CUDA_ARCH__
+  return {__umulhi(factor, word), factor * word};
+#else
+  const uint64_t product = static_cast<uint64_t>(factor) * word;
+  return {static_cast<Word>(product >> 32), static_cast<Word>(product)};
+#endif
+}
+
+template <class V>
+LABELDROP_INLINE V square_root(V x) {
+#ifdef __CUDA_ARCH__
+  return sqrt(x);
+#else
+  return std::sqrt(x);
+#endif
 }
 
 template <class Real>

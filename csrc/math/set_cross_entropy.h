@@ -17,7 +17,8 @@ template <class V>
 struct SetCrossEntropyPixel {
   V loss;
   V candidate_scale;  // dL/dz_k = candidate_scale * e_k for k in C
-  V other_scale;      //         = other_scale * e_k     for k in O
+  V other_scale;      //         = other_scale * e_k     for k in O, which is also the softmax over all of them
+  V candidate_share;  // the softmax over all of them = candidate_share * e_k for k in C
 };
 
 // -inf as the lowest finite number. Subtracting a maximum of -inf would give NaN; this way a part whose logits are all
@@ -41,7 +42,7 @@ LABELDROP_INLINE SetCrossEntropyPixel<V> set_cross_entropy_pixel(V max_candidate
   // one division for both inverses; an empty part's is never used
   const V safe_candidate = sum_candidate == kZero ? kOne : sum_candidate;
   const V safe_other = sum_other == kZero ? kOne : sum_other;
-  const V quotient = kOne / (safe_candidate * safe_other);
+  const V quotient = reciprocal(safe_candidate * safe_other);
   const V inverse_candidate = safe_other * quotient, inverse_other = safe_candidate * quotient;
 
   V d = (max_other - max_candidate) + log_positive(safe_other * inverse_candidate);
@@ -51,8 +52,9 @@ LABELDROP_INLINE SetCrossEntropyPixel<V> set_cross_entropy_pixel(V max_candidate
   const V u = exp_nonpositive(d > kZero ? -d : d);
   const auto [log1p, inverse] = log1p_and_inverse(u);
   const V sigmoid = d > kZero ? inverse : u * inverse;
+  const V complement = d > kZero ? u * inverse : inverse;
   const V positive = d > kZero ? d : kZero;
-  return {positive + log1p, -sigmoid * inverse_candidate, sigmoid * inverse_other};
+  return {positive + log1p, -sigmoid * inverse_candidate, sigmoid * inverse_other, complement * inverse_candidate};
 }
 
 }  // namespace labeldrop

@@ -1,8 +1,24 @@
 """The fused operators: checks, registration with torch and autograd. One file each."""
 
-from ._checks import squeeze_channel
+from ._checks import check_labels, squeeze_channel
 from ._native import built_for
+from .dice_sums import dice_sums
 from .drop_labels import drop_labels
+from .label_dropout import label_dropout
+from .label_flip import label_flip
+from .predictive_variance import predictive_variance
 from .set_cross_entropy import set_cross_entropy
+from .sigmoid_focal import sigmoid_focal
 
-__all__ = ["built_for", "drop_labels", "set_cross_entropy", "squeeze_channel"]
+__all__ = [
+    "built_for",
+    "check_labels",
+    "dice_sums",
+    "drop_labels",
+    "label_dropout",
+    "label_flip",
+    "predictive_variance",
+    "set_cross_entropy",
+    "sigmoid_focal",
+    "squeeze_channel",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
@@ -49,20 +51,59 @@ def check_device(operator: str, argument: str, tensor: Tensor, logits: Tensor) -
         )
 
 
-def check_table(operator: str, argument: str, table: Tensor, samples: int, classes: int) -> None:
-    """A rule's table: `[N, L, K]` bool."""
-    if table.dtype != torch.bool:
-        raise TypeError(f"{operator}: {argument} must be bool, got {table.dtype}")
-    if table.ndim != 3 or table.shape[0] != samples or table.shape[2] != classes:
+def check_channels(operator: str, channels: int, table: Tensor, per_class: int, why: str) -> int:
+    """As many channels as the table's classes ask for; returns K."""
+    classes = table.shape[-1] if table.ndim == 3 else channels // per_class
+    if channels != per_class * classes:
+        times = "" if per_class == 1 else f"{per_class} x "
         raise ValueError(
-            f"{operator}: {argument} must be [N, L, K] = [{samples}, L, {classes}], got {list(table.shape)}"
+            f"{operator}: logits must have {times}{classes} channels for tables of {classes} classes ({why}), "
+            f"got {channels}"
         )
+    return classes
+
+
+def check_tables(operator: str, tables: dict[str, Tensor], samples: int, classes: int, logits: Tensor) -> None:
+    """A rule's tables: `[N, L, K]` bool, of one shape, on the logits' device."""
+    shapes = {argument: list(table.shape) for argument, table in tables.items()}
+    for argument, table in tables.items():
+        if table.dtype != torch.bool:
+            raise TypeError(f"{operator}: {argument} must be bool, got {table.dtype}")
+        if table.ndim != 3 or table.shape[0] != samples or table.shape[2] != classes:
+            raise ValueError(
+                f"{operator}: {argument} must be [N, L, K] = [{samples}, L, {classes}], got {list(table.shape)}"
+            )
+        check_device(operator, argument, table, logits)
+    if len({tuple(shape) for shape in shapes.values()}) > 1:
+        raise ValueError(
+            f"{operator}: {' and '.join(shapes)} must have one shape, got {' and '.join(map(str, shapes.values()))}"
+        )
+
+
+def check_weight(operator: str, argument: str, weight: Tensor, shape: Sequence[int], logits: Tensor) -> None:
+    """Weights of a floating type and a given shape, finite and not negative."""
+    if not weight.is_floating_point():
+        raise TypeError(f"{operator}: {argument} must be of a floating type, got {weight.dtype}")
+    if list(weight.shape) != list(shape):
+        raise ValueError(f"{operator}: {argument} must have shape {list(shape)}, got {list(weight.shape)}")
+    check_device(operator, argument, weight, logits)
+    # Looking at values would make the host wait for an accelerator, and break a compiled graph.
+    if weight.device.type == "cpu" and not torch.compiler.is_compiling():
+        bad = weight[~(weight.isfinite() & (weight >= 0))]
+        if bad.numel():
+            raise ValueError(f"{operator}: {argument} must be finite and not negative, got {float(bad[0])}")
 
 
 def check_reduction(operator: str, reduction: str) -> None:
     """One of the three words."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{operator}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def check_gamma(operator: str, gamma: float) -> None:
+    """A focusing exponent."""
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"{operator}: gamma must be finite and not negative, got {gamma!r}")
 
 
 def raise_invalid_label(operator: str, target: Tensor, flat_index: int, num_labels: int, ignore_index: int) -> NoReturn:
@@ -80,3 +121,11 @@ def raise_invalid_label(operator: str, target: Tensor, flat_index: int, num_labe
 
 def _names(dtypes: dict[torch.dtype, int]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def check_labels(operator: str, target: Tensor, num_labels: int, ignore_index: int) -> None:
+    """Values 0 to L-1 or ignore_index, on any device; the host waits for it."""
+    is_bad = ((target < 0) | (target >= num_labels)) & (target != ignore_index)
+    flat = is_bad.flatten()
+    if bool(flat.any()):
+        raise_invalid_label(operator, target, int(flat.int().argmax()), num_labels, ignore_index)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
 # Before the kernels: they use the OpenMP runtime that torch brings.
 import torch
+from torch import Tensor
 
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 INTEGERS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
@@ -44,3 +46,24 @@ def module(device: torch.device, operator: str) -> ModuleType:
             f"or choose backend='reference'"
         )
     return found
+
+
+def pointer(tensor: Tensor | None) -> int:
+    """Where a tensor's data are; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def is_cuda(tensor: Tensor) -> bool:
+    """Whether an operator on this tensor takes the CUDA launch."""
+    return tensor.is_cuda
+
+
+def stream(tensor: Tensor) -> int:
+    """The current stream of a CUDA tensor's device."""
+    handle: int = torch.cuda.current_stream(tensor.device).cuda_stream
+    return handle
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Makes a CUDA tensor's device the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

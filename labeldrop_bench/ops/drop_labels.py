@@ -59,9 +59,9 @@ def _drop_labels(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor
         labels=labels,
         ignore_index=ignore_index,
     )
-    if target.is_cuda:
-        with torch.cuda.device(target.device):
-            native.drop_labels(**arguments, stream=torch.cuda.current_stream().cuda_stream)
+    if _native.is_cuda(target):
+        with _native.on_device(target):
+            native.drop_labels(**arguments, stream=_native.stream(target))
         return out
     invalid = native.drop_labels(**arguments, threads=torch.get_num_threads())
     if invalid >= 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import _common
+
 
 def set_cross_entropy(
     logits: Tensor,
@@ -12,6 +14,8 @@ def set_cross_entropy(
     candidates: Tensor,
     active: Tensor,
     *,
+    label_weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
@@ -20,19 +24,13 @@ def set_cross_entropy(
     `loss = logsumexp over active z - logsumexp over candidates z`. Arguments, result and sources are those of
     `labeldrop_bench.ops.set_cross_entropy`; the arithmetic is in float32 for half types, like the kernel's.
     """
-    counted = target != ignore_index
-    label = torch.where(counted, target, 0).long()
-    # A pixel that does not count is cut off here: a NaN among its logits reaches neither loss nor gradient.
-    z = torch.where(counted.unsqueeze(1), logits, 0)
-    z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
-
-    sample = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.ndim - 1))
-    log_sum = [
-        z.masked_fill(~table[sample, label].movedim(-1, 1), -torch.inf).logsumexp(dim=1)
-        for table in (active, candidates)
-    ]
-    loss = torch.where(counted, log_sum[0] - log_sum[1], 0)
-    if reduction == "none":
-        return loss
-    total = loss.sum()
-    return total / counted.sum().clamp(min=1) if reduction == "mean" else total
+    pixels = _common.Pixels(
+        target,
+        ignore_index,
+        _common.accumulation_dtype(logits),
+        label_weight=label_weight,
+        pixel_weight=pixel_weight,
+    )
+    z = _common.cut_off(logits, pixels.counted.unsqueeze(1))
+    log_sum = [z.masked_fill(~pixels.rows(table), -torch.inf).logsumexp(dim=1) for table in (active, candidates)]
+    return pixels.reduce(log_sum[0] - log_sum[1], reduction)

@@ -140,9 +140,10 @@ def _check_dataset(suite: Suite, dataset: Dataset) -> None:
 def _check_strategy(suite: Suite, strategy: StrategyConfig, dataset: Dataset) -> None:
     """The loss with its options, and the names of the labels that may drop."""
     key = f"strategies.{strategy.name}"
-    if strategy.loss not in losses.names():
-        hint = closest(strategy.loss, losses.names())
-        raise SuiteError(f"{suite.source}: {key}.loss: there is no loss {strategy.loss!r}{hint}")
+    for name in (term.strip() for term in strategy.loss.split("+")):
+        if name not in losses.names():
+            hint = closest(name, losses.names())
+            raise SuiteError(f"{suite.source}: {key}.loss: there is no loss {name!r}{hint}")
     with _blame(suite, f"{key}.loss_options"):
         train.make_loss(strategy, dataset.label_space)
     known = [label.name for label in dataset.label_space.labels[1:]]

@@ -9,6 +9,9 @@ from torch import nn
 
 import labeldrop_bench as lb
 from labeldrop_bench import ops
+from labeldrop_bench.ops._pixel_loss import wants_gradient
+from labeldrop_bench.ops._tables import pack
+from labeldrop_bench.ops.set_cross_entropy import _OPERATOR
 
 
 def example(dtype=torch.float32, num_classes=5, requires_grad=True):
@@ -19,23 +22,25 @@ def example(dtype=torch.float32, num_classes=5, requires_grad=True):
     target[0, 0] = -100
     annotated = torch.ones(2, num_classes, dtype=torch.bool)
     annotated[1, 2:] = False
-    return logits, target, *lb.MarginalCrossEntropy(num_classes=num_classes).table(annotated, 2, logits.device)
+    return logits, target, *lb.MarginalCrossEntropy(num_classes=num_classes).table(annotated)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("with_gradient", [False, True])
+@pytest.mark.parametrize(
+    ("reduction", "with_gradient"),
+    [("mean", False), ("mean", True), ("sum", False), ("sum", True), ("none", False)],
+)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_opcheck(reduction, with_gradient, channels_last):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_opcheck(reduction, with_gradient, channels_last, weighted):
     logits, target, candidates, active = example()
     if channels_last:
         logits = logits.detach().to(memory_format=torch.channels_last).requires_grad_()
-    from labeldrop_bench.ops.set_cross_entropy import _backward, _forward, _pack
-
-    words = _pack(candidates), _pack(active)
-    torch.library.opcheck(_forward, (logits, target, *words, -100, reduction, with_gradient))
-    upstream = torch.randn(target.shape if reduction == "none" else ())
+    weights = (torch.rand(2, 5), None, torch.rand(2, 6, 7)) if weighted else (None, None, None)
+    inputs = (pack(candidates), pack(active), *weights, None, [], -100)
+    torch.library.opcheck(_OPERATOR.forward, (logits, target, *inputs, reduction, with_gradient))
+    upstream, divisor = torch.randn(target.shape if reduction == "none" else ()), torch.tensor(3.0).double()
     # its derivative is refused on purpose, so its registration is checked without one
-    torch.library.opcheck(_backward, (upstream, logits.detach(), target, *words, -100))
+    torch.library.opcheck(_OPERATOR.backward, (upstream, divisor, logits.detach(), target, *inputs))
 
 
 @pytest.mark.slow
@@ -125,14 +130,12 @@ def test_vmap_is_refused():
 
 
 def test_no_gradient_is_formed_when_none_is_wanted():
-    from labeldrop_bench.ops.set_cross_entropy import _wants_gradient
-
     logits = example()[0]
-    assert _wants_gradient(logits)
-    assert not _wants_gradient(logits.detach())
-    assert not _wants_gradient(logits.half())
+    assert wants_gradient(logits)
+    assert not wants_gradient(logits.detach())
+    assert not wants_gradient(logits.half())
     with torch.no_grad():
-        assert not _wants_gradient(logits)
+        assert not wants_gradient(logits)
 
 
 # ---- bad input ----
@@ -154,7 +157,12 @@ def test_no_gradient_is_formed_when_none_is_wanted():
             ValueError,
             "target must be on the same device.*cpu, got meta",
         ),
-        ({"candidates": torch.zeros(2, 5, 4, dtype=torch.bool)}, ValueError, r"candidates must be \[N, L, K\]"),
+        (
+            {"candidates": torch.zeros(2, 5, 4, dtype=torch.bool)},
+            ValueError,
+            "logits must have 4 channels for tables of 4",
+        ),
+        ({"candidates": torch.zeros(2, 5, dtype=torch.bool)}, ValueError, r"candidates must be \[N, L, K\]"),
         ({"active": torch.zeros(2, 5, 5)}, TypeError, "active must be bool, got torch.float32"),
         ({"active": torch.ones(2, 6, 5, dtype=torch.bool)}, ValueError, "candidates and active must have one shape"),
         ({"reduction": "avg"}, ValueError, "reduction must be 'mean', 'sum' or 'none', got 'avg'"),

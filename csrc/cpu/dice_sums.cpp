@@ -1,0 +1,187 @@
+// The sums of soft Dice losses on the CPU; compiled once per instruction set (LABELDROP_ISA).
+//
+// Each sample's blocks are split into parts, whose number does not depend on the threads. A part's sums are floats
+// within a block and doubles over its blocks; the parts are added up in their order. So the sums depend neither on the
+// number of threads nor on their timing.
+#include "dice_pixels.h"
+
+namespace labeldrop {
+namespace LABELDROP_ISA {
+namespace {
+
+constexpr int64_t kParts = 256;  // of the whole batch: enough to share out, and 1 MiB of sums at 256 classes
+
+// How the blocks of a sample are split.
+struct Parts {
+  Parts(const DiceSumsArguments& a, int64_t block)
+      : blocks((a.pixels + block - 1) / block), count(count_for(a.samples, blocks)) {}
+
+  // first block of a part of a sample; that of part `count` is the end
+  int64_t begin(int64_t part) const { return blocks * part / count; }
+
+  const int64_t blocks, count;  // of a sample
+
+ private:
+  static int64_t count_for(int64_t samples, int64_t blocks) {
+    const int64_t share = samples < kParts ? kParts / (samples > 0 ? samples : 1) : 1;
+    return share < blocks ? share : blocks;
+  }
+};
+
+// The sums of one part. Row 2 k is class k's intersection, row 2 k + 1 its prediction, the last one the cross-entropy.
+template <class Real>
+class PartSums {
+ public:
+  static constexpr int kLanes = Lanes<Real>::count;
+  using V = typename Lanes<Real>::V;
+
+  explicit PartSums(const DiceSumsArguments& a)
+      : rows_(2 * a.channels + 1), block_(rows_ * kLanes), part_(rows_ * kLanes), histogram_(a.labels) {}
+
+  bool allocated() const { return block_.get() && part_.get() && histogram_.get(); }
+
+  LABELDROP_INLINE void add(int64_t row, V values) const {
+    Real* sum = block_.get() + row * kLanes;
+    store_lanes(sum, load_lanes<V>(sum) + values);
+  }
+  LABELDROP_INLINE void add_cross_entropy(V loss) const { add(rows_ - 1, loss); }
+
+  void add_labels(const DiceScratch<Real>& s, int n) const {
+    for (int i = 0; i < n; ++i) histogram_.get()[s.row[i]] += s.counted[i];
+  }
+
+  // a block has ended
+  void flush() const {
+    Real* __restrict block = block_.get();
+    double* __restrict part = part_.get();
+#pragma omp simd
+    for (int64_t i = 0; i < rows_ * kLanes; ++i) {
+      part[i] += static_cast<double>(block[i]);
+      block[i] = 0;
+    }
+  }
+
+  // the part has ended: its sums go to `sums` [2 K + 1], its labels are added to `histogram` [L]
+  void finish(double* sums, int64_t* histogram, int64_t labels) const {
+    for (int64_t row = 0; row < rows_; ++row) {
+      double sum = 0;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        sum += part_.get()[row * kLanes + lane];
+        part_.get()[row * kLanes + lane] = 0;
+      }
+      sums[row] = sum;
+    }
+    for (int64_t l = 0; l < labels; ++l) {
+      const int64_t count = histogram_.get()[l];
+      histogram_.get()[l] = 0;
+#pragma omp atomic
+      histogram[l] += count;
+    }
+  }
+
+ private:
+  const int64_t rows_;
+  Buffer<Real> block_;
+  Buffer<double> part_;
+  Buffer<int64_t> histogram_;
+};
+
+// Adds the pixels of one block to the sums.
+template <DiceMode kMode, class Real>
+struct AddBlock {
+  const DiceSumsForwardArguments& a;
+  const PartSums<Real>& sums;
+
+  void operator()(const DiceScratch<Real>& s, const Block& block, Rows<const Real> logits, Rows<Real>,
+                  const Prefetch& prefetch) const {
+    using V = typename Lanes<Real>::V;
+    const PredictionPower<Real> power(a.squared);
+    const V zero{};
+    for (int i = 0; i < block.count; i += Lanes<Real>::count) {
+      prefetch(i, Lanes<Real>::count);
+      const auto pixels = dice_pixels<kMode>(s, logits, a.channels, i);
+      const auto add = [&](int64_t k, V q, auto bits) __attribute__((always_inline)) {
+        sums.add(2 * k, bits[kPositive] ? q : zero);
+        sums.add(2 * k + 1, bits[kCounted] ? power.term(q) : zero);
+      };
+      const V q_0 = background<kMode>(s, pixels, i);
+      for_classes<kMode>(s, 0, 1, i, [&](int64_t k, auto bits) __attribute__((always_inline)) { add(k, q_0, bits); });
+      for_classes<kMode>(s, 1, a.channels, i, [&](int64_t k, auto bits) __attribute__((always_inline)) {
+        add(k, probability<kMode>(s, pixels, k, i, bits), bits);
+      });
+      if constexpr (kMode == DiceMode::softmax_and_cross_entropy) sums.add_cross_entropy(pixels.loss);
+    }
+  }
+};
+
+// The sums of all parts, one after the other: [samples * parts, 2 K + 1].
+void add_parts(const DiceSumsForwardArguments& a, const Parts& parts, const double* sums) {
+  const int64_t rows = 2 * a.channels + 1;
+  memset(a.intersection, 0, a.samples * a.channels * sizeof(double));
+  memset(a.prediction, 0, a.samples * a.channels * sizeof(double));
+  memset(a.cross_entropy, 0, a.samples * sizeof(double));
+  for (int64_t part = 0; part < a.samples * parts.count; ++part) {
+    const double* of_part = sums + part * rows;
+    const int64_t sample = part / parts.count;
+    for (int64_t k = 0; k < a.channels; ++k) {
+      a.intersection[sample * a.channels + k] += of_part[2 * k];
+      a.prediction[sample * a.channels + k] += of_part[2 * k + 1];
+    }
+    a.cross_entropy[sample] += of_part[rows - 1];
+  }
+}
+
+template <DiceMode kMode, class Real, class Storage>
+int64_t run(const DiceSumsForwardArguments& a, int threads) {
+  const int64_t size = pixel_block(a.channels);
+  const Parts parts(a, size);
+  const Buffer<double> all(a.samples * parts.count * (2 * a.channels + 1));
+  memset(a.histogram, 0, a.samples * a.labels * sizeof(int64_t));
+  int64_t lowest = INT64_MAX;
+  bool out_of_memory = all.get() == nullptr;
+#pragma omp parallel num_threads(threads) reduction(min : lowest) reduction(|| : out_of_memory)
+  {
+    DiceScratch<Real> scratch(a, size);
+    const PartSums<Real> sums(a);
+    out_of_memory = all.get() == nullptr || !scratch.allocated() || !sums.allocated();
+    // contiguous shares, so that each thread reads memory in order
+    const int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
+    const int64_t end = out_of_memory ? 0 : a.samples * parts.count * (thread + 1) / team;
+    for (int64_t p = a.samples * parts.count * thread / team; p < end; ++p) {
+      const int64_t sample = p / parts.count, last = parts.begin(p % parts.count + 1);
+      for (int64_t b = parts.begin(p % parts.count); b < last; ++b) {
+        const int64_t index = sample * parts.blocks + b, next = index + 1;
+        const Block block(a, index, size);
+        const Block after(a, next < a.samples * parts.blocks ? next : index, size);
+        const Prefetch prefetch(a, after, sizeof(Storage));
+        const int64_t invalid = load_dice_masks(a, scratch, block);
+        if (invalid >= 0 && block.pixel + invalid < lowest) lowest = block.pixel + invalid;
+        sums.add_labels(scratch, block.count);
+        const AddBlock<kMode, Real> add{a, sums};
+        compute_in_place_or_scratch<Real, Storage>(a, nullptr, scratch, block, prefetch, add);
+        sums.flush();
+      }
+      sums.finish(all.get() + p * (2 * a.channels + 1), a.histogram + sample * a.labels, a.labels);
+    }
+  }
+  if (out_of_memory) return kOutOfMemory;
+  add_parts(a, parts, all.get());
+  return lowest == INT64_MAX ? kValid : lowest;
+}
+
+}  // namespace
+
+int64_t dice_sums(const DiceSumsForwardArguments& a, int threads) {
+  return with_dice_mode(a, [&](auto mode) {
+    switch (a.logits_type) {
+      case Float::f32: return run<mode(), float, float>(a, threads);
+      case Float::bf16: return run<mode(), float, BFloat16>(a, threads);
+      case Float::f16: return run<mode(), float, Float16>(a, threads);
+      case Float::f64: return run<mode(), double, double>(a, threads);
+    }
+    return kValid;
+  });
+}
+
+}  // namespace LABELDROP_ISA
+}  // namespace labeldrop

@@ -1,0 +1,225 @@
+// The sums of soft Dice losses on the GPU. A block turns its tile into probabilities, then every thread adds up some
+// pixels of one class; a second kernel adds up the blocks in their order. So there is no atomic, and the result is the
+// same from run to run.
+#include "dice_sums.cuh"
+
+namespace labeldrop::cuda {
+namespace {
+
+constexpr int64_t kDiceParts = 2048;  // blocks of the whole batch, if it has no more samples than that
+
+// Sums of a block: intersection [K], prediction [K], cross-entropy [1], histogram [L].
+__host__ __device__ inline int64_t sums_of_part(const DiceSumsArguments& a) { return 2 * a.channels + 1 + a.labels; }
+
+int64_t most_parts(int64_t samples, int64_t pixels) {
+  return std::clamp<int64_t>(pixels, 0, std::max<int64_t>(1, kDiceParts / std::max<int64_t>(1, samples)));
+}
+
+int64_t parts_of_sample(const DiceSumsArguments& a, const DiceTiles& tiles) {
+  return std::min((a.pixels + tiles.pixels - 1) / tiles.pixels, most_parts(a.samples, a.pixels));
+}
+
+// How the threads share out `rows` sums over a tile's pixels: slot i is row i % rows, pixels i / rows + j * subsets.
+struct Slots {
+  int rows, subsets;
+  __host__ __device__ int count() const { return rows * subsets; }
+};
+
+__host__ __device__ inline Slots slots_for(int64_t rows) {
+  return {static_cast<int>(rows), rows < kDiceThreads ? static_cast<int>(kDiceThreads / rows) : 1};
+}
+
+// The block's shared memory.
+template <class Real>
+struct SharedSums {
+  Slots classes, labels;
+  double* intersection;   // [slots of classes]
+  double* prediction;     // [slots of classes]
+  double* cross_entropy;  // [threads]
+  double* histogram;      // [slots of labels]
+  Real* tile;             // [P, pitch]
+  int32_t* rows;          // [P]
+
+  __device__ __forceinline__ SharedSums(const DiceSumsArguments& a, const DiceTiles& tiles, unsigned char* shared)
+      : classes(slots_for(a.channels)), labels(slots_for(a.labels)) {
+    intersection = reinterpret_cast<double*>(shared);
+    prediction = intersection + classes.count();
+    cross_entropy = prediction + classes.count();
+    histogram = cross_entropy + kDiceThreads;
+    tile = reinterpret_cast<Real*>(histogram + labels.count());
+    rows = reinterpret_cast<int32_t*>(tile + tiles.pixels * tiles.pitch);
+  }
+};
+
+int64_t shared_bytes(const DiceSumsArguments& a, const DiceTiles& tiles, int64_t number_bytes) {
+  const int64_t doubles = 2 * slots_for(a.channels).count() + kDiceThreads + slots_for(a.labels).count();
+  return doubles * 8 + dice_tile_bytes(tiles, number_bytes) + tiles.pixels * static_cast<int64_t>(sizeof(int32_t));
+}
+
+// A probability q >= 0 with one more bit: the sign says that the pixel is positive. It also works for NaN.
+template <class Real>
+struct BitsOf {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<double> {
+  using type = uint64_t;
+};
+template <class Real>
+constexpr typename BitsOf<Real>::type kSign = typename BitsOf<Real>::type(1) << (sizeof(Real) * 8 - 1);
+
+template <class Real>
+__device__ __forceinline__ Real marked(Real q, bool positive) {
+  const auto bits = bit_cast<typename BitsOf<Real>::type>(q) & ~kSign<Real>;
+  return bit_cast<Real>(positive ? bits | kSign<Real> : bits);
+}
+template <class Real>
+__device__ __forceinline__ bool is_marked(Real q) {
+  return (bit_cast<typename BitsOf<Real>::type>(q) & kSign<Real>) != 0;
+}
+
+// Logits to what the pixel adds to the sums, in place: 0 where the class is not counted. Returns the cross-entropy.
+template <DiceMode kMode, class Real>
+__device__ __forceinline__ Real process(const DiceLane<Real>& pixel) {
+  const DiceScales<Real> scales = dice_scales<kMode>(pixel);
+  const Real q_0 = background<kMode>(pixel, scales);
+  for_share<kMode>(pixel, [&](int k, const DiceClass& c) {
+    const Real q = k == 0 ? q_0 : scales.probability(pixel.z[k], c);
+    pixel.z[k] = c.counted ? marked(q, c.positive) : Real(0);
+  });
+  return scales.loss;
+}
+
+// Adds a tile of `count` pixels to the block's sums; each slot has a thread of its own.
+template <class Real>
+__device__ __forceinline__ void add_tile(const SharedSums<Real>& s, int pitch, int count,
+                                         const PredictionPower<Real>& power) {
+  for (int slot = static_cast<int>(threadIdx.x); slot < s.classes.count(); slot += kDiceThreads) {
+    Real intersection = 0, prediction = 0;
+    for (int p = slot / s.classes.rows; p < count; p += s.classes.subsets) {
+      const Real value = s.tile[p * pitch + slot % s.classes.rows], q = marked(value, false);
+      if (is_marked(value)) intersection += q;
+      prediction += power.term(q);
+    }
+    s.intersection[slot] += static_cast<double>(intersection);
+    s.prediction[slot] += static_cast<double>(prediction);
+  }
+  for (int slot = static_cast<int>(threadIdx.x); slot < s.labels.count(); slot += kDiceThreads) {
+    int pixels = 0;
+    for (int p = slot / s.labels.rows; p < count; p += s.labels.subsets) pixels += s.rows[p] == slot % s.labels.rows;
+    s.histogram[slot] += pixels;
+  }
+}
+
+// The sums of the block's slots to their place, and zeros in the slots.
+template <class Real>
+__device__ __forceinline__ void store_part(const SharedSums<Real>& s, double* part) {
+  const auto add_up = [](double* slots, int row, int rows, int count) {
+    double sum = 0;
+    for (int slot = row; slot < count; slot += rows) {
+      sum += slots[slot];
+      slots[slot] = 0;
+    }
+    return sum;
+  };
+  const int classes = s.classes.rows, labels = s.labels.rows;
+  for (int r = static_cast<int>(threadIdx.x); r < 2 * classes + 1 + labels; r += kDiceThreads) {
+    part[r] = r < classes       ? add_up(s.intersection, r, classes, s.classes.count())
+              : r < 2 * classes ? add_up(s.prediction, r - classes, classes, s.classes.count())
+              : r > 2 * classes ? add_up(s.histogram, r - 2 * classes - 1, labels, s.labels.count())
+                                : add_up(s.cross_entropy, 0, 1, kDiceThreads);
+  }
+}
+
+template <DiceMode kMode, class Storage>
+__global__ void __launch_bounds__(kDiceThreads)
+    dice_sums_kernel(const DiceSumsForwardArguments a, const DiceTiles tiles, double* partials) {
+  using Real = RealOf<Storage>;
+  LABELDROP_DYNAMIC_SHARED(shared);
+  const SharedSums<Real> s(a, tiles, shared);
+  const Storage* __restrict__ logits = static_cast<const Storage*>(a.logits);
+  const int thread = static_cast<int>(threadIdx.x);
+  const bool leads = thread % tiles.lanes == 0;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * tiles.pixels;
+  for (double* slot = s.intersection + thread; slot < reinterpret_cast<double*>(s.tile); slot += kDiceThreads)
+    *slot = 0;
+  for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
+    for (int64_t first = blockIdx.x * static_cast<int64_t>(tiles.pixels); first < a.pixels; first += step) {
+      const int count = tile_pixels(tiles.pixels, a.pixels - first);
+      for_each_value(a, tiles, sample, first, count,
+                     [&](int to, int64_t from) { s.tile[to] = Element<Storage>::load(logits[from]); });
+      const DiceLane<Real> pixel = load_lane(a, tiles, sample, first, count, s.tile);
+      if (leads) s.rows[thread / tiles.lanes] = pixel.row;
+      __syncthreads();
+      const Real loss = process<kMode>(pixel);
+      if (leads) s.cross_entropy[thread] += static_cast<double>(loss);
+      __syncthreads();
+      add_tile(s, tiles.pitch, count, PredictionPower<Real>(a.squared));
+      __syncthreads();
+    }
+    __syncthreads();
+    store_part(s, partials + (sample * gridDim.x + blockIdx.x) * sums_of_part(a));
+    __syncthreads();
+  }
+}
+
+constexpr int kRowsAtOnce = 32, kSegments = kDiceThreads / kRowsAtOnce;
+
+// The sums over the parts [N, parts, sums], in their order: every segment of them first.
+__global__ void __launch_bounds__(kDiceThreads)
+    finish_dice_sums_kernel(const DiceSumsForwardArguments a, const double* partials, int64_t parts) {
+  __shared__ double segments[kSegments][kRowsAtOnce];
+  const int64_t rows = sums_of_part(a), classes = a.channels;
+  const int lane = static_cast<int>(threadIdx.x) % kRowsAtOnce, segment = static_cast<int>(threadIdx.x) / kRowsAtOnce;
+  const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsAtOnce) + lane;
+  for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
+    double own = 0;
+    for (int64_t part = parts * segment / kSegments; row < rows && part < parts * (segment + 1) / kSegments; ++part) {
+      own += partials[(sample * parts + part) * rows + row];
+    }
+    segments[segment][lane] = own;
+    __syncthreads();
+    if (segment == 0 && row < rows) {
+      double sum = 0;
+      for (int s = 0; s < kSegments; ++s) sum += segments[s][lane];
+      if (row < classes) {
+        a.intersection[sample * classes + row] = sum;
+      } else if (row < 2 * classes) {
+        a.prediction[sample * classes + row - classes] = sum;
+      } else if (row == 2 * classes) {
+        a.cross_entropy[sample] = sum;
+      } else {
+        a.histogram[sample * a.labels + row - 2 * classes - 1] = static_cast<int64_t>(sum);
+      }
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace
+
+int64_t dice_sums_partials(int64_t samples, int64_t classes, int64_t labels, int64_t pixels) {
+  return samples * most_parts(samples, pixels) * (2 * classes + 1 + labels);
+}
+
+void dice_sums(const DiceSumsForwardArguments& a, double* partials, Stream handle) {
+  if (a.samples == 0) return;
+  const auto stream = static_cast<cudaStream_t>(handle);
+  const auto y = static_cast<unsigned>(std::min<int64_t>(a.samples, kDiceParts));
+  int64_t parts = 0;
+  if (a.pixels != 0) {
+    with_dice_types(a, [&](auto mode, auto storage) {
+      using Storage = typename decltype(storage)::type;
+      const DiceTiles tiles = dice_tiles(a.channels, sizeof(RealOf<Storage>));
+      const int64_t shared = shared_bytes(a, tiles, sizeof(RealOf<Storage>));
+      check_shared("dice_sums", a.channels, shared);
+      parts = parts_of_sample(a, tiles);
+      launch("dice_sums", dice_sums_kernel<decltype(mode)::mode, Storage>, dim3(static_cast<unsigned>(parts), y),
+             kDiceThreads, shared, stream, a, tiles, partials);
+    });
+  }
+  const auto x = static_cast<unsigned>((sums_of_part(a) + kRowsAtOnce - 1) / kRowsAtOnce);
+  launch("dice_sums", finish_dice_sums_kernel, dim3(x, y), kDiceThreads, 0, stream, a, partials, parts);
+}
+
+}  // namespace labeldrop::cuda

@@ -1,0 +1,241 @@
+// What both passes of dice_sums share on the GPU. A block takes a tile of pixels through shared memory as numbers
+// [P, K]; 1 to 32 neighbouring lanes share a pixel's classes, so that the tile stays small however many there are. Any
+// number of classes, layout and element type goes the same way.
+#pragma once
+
+#include "../dice_sums.h"
+#include "../math/dice_sums.h"
+#include "pixels.cuh"
+#include "reduce.cuh"
+
+namespace labeldrop::cuda {
+
+enum class DiceMode { softmax, softmax_and_cross_entropy, sigmoid };
+
+constexpr int kDiceThreads = 128;
+constexpr int64_t kDiceTileBytes = 32 * 1024;
+
+struct DiceTiles {
+  int lanes;   // that share a pixel
+  int pixels;  // of a whole tile: threads / lanes
+  int pitch;   // numbers of a pixel: odd, against bank conflicts
+};
+
+inline DiceTiles dice_tiles(int64_t classes, int64_t number_bytes) {
+  DiceTiles tiles{1, kDiceThreads, static_cast<int>(classes | 1)};
+  while (tiles.lanes < 32 && tiles.pixels * tiles.pitch * number_bytes > kDiceTileBytes) {
+    tiles.lanes *= 2;
+    tiles.pixels = kDiceThreads / tiles.lanes;
+  }
+  return tiles;
+}
+
+inline int64_t dice_tile_bytes(const DiceTiles& tiles, int64_t number_bytes) {
+  return (tiles.pixels * tiles.pitch * number_bytes + 15) / 16 * 16;
+}
+
+// copy(number in shared, value in global) for every value of the tile, in global memory's order
+template <class Copy>
+__device__ __forceinline__ void for_each_value(const DiceSumsArguments& a, const DiceTiles& tiles, int64_t sample,
+                                               int64_t first, int count, Copy copy) {
+  const int classes = static_cast<int>(a.channels), thread = static_cast<int>(threadIdx.x);
+  if (a.channels_last) {
+    const int64_t start = (sample * a.pixels + first) * a.channels;
+    int p = thread / classes, k = thread % classes;
+    for (int i = thread; i < count * classes; i += kDiceThreads) {
+      copy(p * tiles.pitch + k, start + i);
+      k += kDiceThreads % classes;
+      p += kDiceThreads / classes;
+      if (k >= classes) k -= classes, ++p;
+    }
+  } else {
+    const int p = thread % tiles.pixels;
+    const int64_t start = sample * a.channels * a.pixels + first + p;
+    if (p >= count) return;
+    for (int k = thread / tiles.pixels; k < classes; k += tiles.lanes) copy(p * tiles.pitch + k, start + k * a.pixels);
+  }
+}
+
+// Largest or summed values of the lanes that share a pixel. All lanes of the warp take part.
+template <class Real, class Join>
+__device__ __forceinline__ Real joined(Real value, int lanes, Join join) {
+  for (int offset = lanes / 2; offset > 0; offset /= 2) value = join(value, __shfl_xor_sync(kAllLanes, value, offset));
+  return value;
+}
+template <class Real>
+__device__ __forceinline__ Real joined_sum(Real value, int lanes) {
+  return joined(value, lanes, [](Real x, Real y) { return x + y; });
+}
+template <class Real>
+__device__ __forceinline__ Real joined_max(Real value, int lanes) {
+  return joined(value, lanes, [](Real x, Real y) { return x > y ? x : y; });
+}
+
+// A pixel as this lane sees it.
+template <class Real>
+struct DiceLane {
+  const uint32_t* tables;  // [T, W]: the pixel's row
+  const uint32_t* merged;  // [W]
+  int32_t row;             // or kSkipped, kInvalid
+  int classes, words, lanes;
+  Real* z;  // [K]: the pixel's row of the tile
+
+  __device__ __forceinline__ bool counts() const { return row != kSkipped; }
+};
+
+// The pixel of this thread; beyond the tile's end it counts for nothing.
+template <class Real>
+__device__ __forceinline__ DiceLane<Real> load_lane(const DiceSumsArguments& a, const DiceTiles& tiles, int64_t sample,
+                                                    int64_t first, int count, Real* tile) {
+  const int p = static_cast<int>(threadIdx.x) / tiles.lanes;
+  int32_t rows[1] = {kSkipped};
+  if (p < count) load_rows(a, sample * a.pixels + first + p, rows);
+  const int words = static_cast<int>((a.channels + 31) / 32), tables = a.with_cross_entropy ? 4 : 3;
+  const int64_t offset = (sample * a.labels + (rows[0] < 0 ? 0 : rows[0])) * tables * words;
+  return {a.tables + offset, a.merged + sample * words, rows[0], static_cast<int>(a.channels), words,
+          tiles.lanes,       tile + p * tiles.pitch};
+}
+
+// One class of a pixel. Active are candidates and others; without cross-entropy all are others.
+struct DiceClass {
+  bool candidate, other, counted, positive, merged;
+  __device__ __forceinline__ bool active() const { return candidate || other; }
+};
+
+__device__ __forceinline__ bool dice_bit(uint32_t word, int k) { return (word >> k & 1u) != 0; }
+
+// step(k, class) for this lane's share of the classes. Every class of an invalid pixel is all of it, so that the
+// pixel's NaN goes everywhere.
+template <DiceMode kMode, class Real, class Step>
+__device__ __forceinline__ void for_share(const DiceLane<Real>& pixel, Step step) {
+  const int lane = static_cast<int>(threadIdx.x) % pixel.lanes;
+  const uint32_t all = pixel.row == kInvalid ? ~0u : 0u, none = pixel.counts() ? ~0u : 0u;
+  const auto word = [&](DiceTable table, int w) {
+    return (__ldg(pixel.tables + table * pixel.words + w) & none) | all;
+  };
+  for (int w = 0; w < pixel.words; ++w) {
+    const uint32_t active = word(kActive, w), counted = word(kCounted, w), positive = word(kPositive, w);
+    const uint32_t candidates = kMode == DiceMode::softmax_and_cross_entropy ? word(kCandidates, w) : 0;
+    const uint32_t others = active & ~candidates, merged = __ldg(pixel.merged + w);
+    const int end = pixel.classes - w * 32 < 32 ? pixel.classes - w * 32 : 32;
+    for (int k = lane; k < end; k += pixel.lanes) {
+      step(w * 32 + k, DiceClass{dice_bit(candidates, k), dice_bit(others, k), dice_bit(counted, k),
+                                 dice_bit(positive, k), dice_bit(merged, k)});
+    }
+  }
+}
+
+// What turns the numbers e_k that are left in the tile into probabilities, and more. NaN for an invalid pixel.
+template <class Real>
+struct DiceScales {
+  Real share, candidate_share;  // p_k = share * e_k, candidate_share * e_k for a candidate
+  Real loss;                    // cross-entropy; its gradient is slope * e_k, candidate_slope * e_k for a candidate
+  Real slope, candidate_slope;
+
+  __device__ __forceinline__ Real probability(Real e, const DiceClass& c) const {
+    return e * (c.candidate ? candidate_share : share);
+  }
+};
+
+template <class Real>
+__device__ __forceinline__ DiceScales<Real> softmax_scales(const DiceLane<Real>& pixel) {
+  Real max = -infinity<Real>(), sum = 0;
+  Real any = 0;
+  for_share<DiceMode::softmax>(pixel, [&](int k, const DiceClass& c) {
+    if (!c.other) return;
+    any = 1;
+    max = pixel.z[k] > max ? pixel.z[k] : max;
+  });
+  any = joined_max(any, pixel.lanes);
+  max = finite_from_below(joined_max(max, pixel.lanes));
+  for_share<DiceMode::softmax>(pixel, [&](int k, const DiceClass& c) {
+    const Real e = c.other ? exp_nonpositive(pixel.z[k] - max) : Real(0);
+    pixel.z[k] = e;
+    sum += e;
+  });
+  const Real share = softmax_share(joined_sum(sum, pixel.lanes), any > 0);
+  return {share, share, 0, 0, 0};
+}
+
+// As set_cross_entropy: exponentials relative to the largest logit of each part, candidates and others.
+template <class Real>
+__device__ __forceinline__ DiceScales<Real> compound_scales(const DiceLane<Real>& pixel) {
+  constexpr DiceMode kMode = DiceMode::softmax_and_cross_entropy;
+  Real max_candidate = -infinity<Real>(), max_other = max_candidate, sum_candidate = 0, sum_other = 0;
+  for_share<kMode>(pixel, [&](int k, const DiceClass& c) {
+    const Real z = finite_from_below(pixel.z[k]);
+    if (c.candidate) max_candidate = z > max_candidate ? z : max_candidate;
+    if (c.other) max_other = z > max_other ? z : max_other;
+  });
+  max_candidate = joined_max(max_candidate, pixel.lanes);
+  max_other = joined_max(max_other, pixel.lanes);
+  for_share<kMode>(pixel, [&](int k, const DiceClass& c) {
+    const Real z = finite_from_below(pixel.z[k]);
+    const Real e = c.active() ? exp_nonpositive(z - (c.candidate ? max_candidate : max_other)) : Real(0);
+    pixel.z[k] = e;
+    if (c.candidate) sum_candidate += e;
+    if (c.other) sum_other += e;
+  });
+  sum_candidate = joined_sum(sum_candidate, pixel.lanes);
+  sum_other = joined_sum(sum_other, pixel.lanes);
+  if (!pixel.counts()) return {0, 0, 0, 0, 0};
+  const auto p = set_cross_entropy_pixel(max_candidate, sum_candidate, max_other, sum_other);
+  return {p.other_scale, p.candidate_share, p.loss, p.other_scale, p.candidate_scale};
+}
+
+// Leaves e_k in the tile.
+template <DiceMode kMode, class Real>
+__device__ __forceinline__ DiceScales<Real> dice_scales(const DiceLane<Real>& pixel) {
+  DiceScales<Real> scales{1, 1, 0, 0, 0};
+  if constexpr (kMode == DiceMode::softmax) {
+    scales = softmax_scales(pixel);
+  } else if constexpr (kMode == DiceMode::softmax_and_cross_entropy) {
+    scales = compound_scales(pixel);
+  } else {
+    for_share<kMode>(pixel, [&](int k, const DiceClass& c) { pixel.z[k] = c.other ? sigmoid(pixel.z[k]) : Real(0); });
+  }
+  if (pixel.row == kInvalid) {
+    const Real nan = infinity<Real>() - infinity<Real>();
+    scales = {nan, nan, kMode == DiceMode::softmax_and_cross_entropy ? nan : Real(0), nan, nan};
+  }
+  return scales;
+}
+
+// Probability of class 0 and those merged into it; for all lanes of the pixel.
+template <DiceMode kMode, class Real>
+__device__ __forceinline__ Real background(const DiceLane<Real>& pixel, const DiceScales<Real>& scales) {
+  Real sum = 0;
+  for_share<kMode>(pixel, [&](int k, const DiceClass& c) {
+    if (k == 0 || c.merged) sum += scales.probability(pixel.z[k], c);
+  });
+  return joined_sum(sum, pixel.lanes);
+}
+
+// Calls f with the mode and the logits' type as values to take the types of.
+template <DiceMode kMode>
+struct ModeConstant {
+  static constexpr DiceMode mode = kMode;
+};
+template <class Storage>
+struct StorageType {
+  using type = Storage;
+};
+
+template <class Mode, class Function>
+void with_dice_storage(const DiceSumsArguments& a, Mode mode, Function f) {
+  switch (a.logits_type) {
+    case Float::f32: return f(mode, StorageType<float>());
+    case Float::bf16: return f(mode, StorageType<BFloat16>());
+    case Float::f16: return f(mode, StorageType<Float16>());
+    case Float::f64: return f(mode, StorageType<double>());
+  }
+}
+
+template <class Function>
+void with_dice_types(const DiceSumsArguments& a, Function f) {
+  if (a.sigmoid) return with_dice_storage(a, ModeConstant<DiceMode::sigmoid>(), f);
+  if (a.with_cross_entropy) return with_dice_storage(a, ModeConstant<DiceMode::softmax_and_cross_entropy>(), f);
+  return with_dice_storage(a, ModeConstant<DiceMode::softmax>(), f);
+}
+
+}  // namespace labeldrop::cuda

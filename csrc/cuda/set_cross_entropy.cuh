@@ -1,0 +1,176 @@
+// Set cross-entropy of N pixels whose K <= 32 logits one thread holds in registers, and the kernels' launchers.
+//
+// Reading and writing memory should take all the time there is, so the steps over the classes are counted in
+// instructions: an inactive class becomes -inf where it is read, and what happens seldom (a part whose logits are all
+// -inf, a gradient that is not finite) has a branch of its own.
+#pragma once
+
+#include "../math/set_cross_entropy.h"
+#include "pixels.cuh"
+#include "reduce.cuh"
+
+namespace labeldrop::cuda {
+
+constexpr int kBlock = 128;           // threads
+constexpr int kMostInRegisters = 32;  // classes: one word of the tables
+constexpr int kMostNumbersHeld = 64;  // logits of one thread, so that nothing spills and enough threads fit
+
+// Bits of the tables of N pixels, and their weights; a pixel that is skipped has no active class and weight 0.
+template <int N>
+struct PixelWords {
+  uint32_t candidates[N], active[N];
+  float weights[N];
+};
+
+template <int N>
+__device__ __forceinline__ PixelWords<N> load_words(const CudaPixelLossArguments& a, int64_t sample, int64_t pixel) {
+  PixelWords<N> p;
+  int32_t rows[N];
+  load_rows(a, pixel, rows);
+  load_weights(a, sample, pixel, rows, p.weights);
+  const uint32_t* candidates = a.candidates + sample * a.labels;
+  const uint32_t* active = a.active + sample * a.labels;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const int32_t row = rows[i] < 0 ? 0 : rows[i];
+    // the NaN of an invalid pixel is to reach every class
+    p.active[i] = rows[i] == kSkipped ? 0 : rows[i] == kInvalid ? ~0u : __ldg(active + row);
+    p.candidates[i] = p.active[i] & __ldg(candidates + row);
+  }
+  return p;
+}
+
+// exp(x) for x <= 0 as a gradient of this type needs it. What is rounded to 8 or 11 bits is served by the device's
+// exponential of 2, whose argument is off by |x| 2^-24: e^x to 1e-5 at worst, where it is 1e-38.
+template <class Storage>
+__device__ __forceinline__ float exponential(float x) {
+  if constexpr (sizeof(Storage) == sizeof(float)) {
+    return exp_nonpositive(x);
+  } else {
+    return exp2f(x * 1.44269504088896341f);
+  }
+}
+
+// step(k) for every class. Steps for k >= K, fewer than an eighth of the register array, may be taken as well.
+template <int MaxK, class Step>
+__device__ __forceinline__ void for_each_class(int classes, Step step) {
+  constexpr int kGroup = MaxK < 8 ? 1 : MaxK / 8;
+#pragma unroll
+  for (int first = 0; first < MaxK; first += kGroup) {
+    if (first < classes) {
+#pragma unroll
+      for (int k = first; k < first + kGroup; ++k) step(k);
+    }
+  }
+}
+
+__device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
+
+template <int N>
+struct Extremes {
+  float candidate[N], other[N];
+};
+
+// Largest logit of each part. read(k) fills z[k]; inactive logits become -inf.
+template <int MaxK, int N, class Read>
+__device__ __forceinline__ Extremes<N> maxima(float (&z)[MaxK][N], const PixelWords<N>& p, int classes, Read read) {
+  constexpr float kInfinity = infinity<float>();
+  Extremes<N> max;
+#pragma unroll
+  for (int i = 0; i < N; ++i) max.candidate[i] = max.other[i] = -kInfinity;
+  for_each_class<MaxK>(classes, [&](int k) {
+    read(k);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      z[k][i] = has_bit(p.active[i], k) ? z[k][i] : -kInfinity;
+      if (has_bit(p.candidates[i], k)) {
+        max.candidate[i] = fmaxf(max.candidate[i], z[k][i]);
+      } else {
+        max.other[i] = fmaxf(max.other[i], z[k][i]);
+      }
+    }
+  });
+  // Active classes that are all -inf (or NaN): finite_from_below lets them share their vanishing probability.
+  bool lost = false;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    lost |= max.candidate[i] == -kInfinity && p.candidates[i] != 0;
+    lost |= max.other[i] == -kInfinity && p.candidates[i] != p.active[i];
+    max.candidate[i] = finite_from_below(max.candidate[i]);
+    max.other[i] = finite_from_below(max.other[i]);
+  }
+  if (lost) {
+    for_each_class<MaxK>(classes, [&](int k) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) z[k][i] = has_bit(p.active[i], k) ? finite_from_below(z[k][i]) : z[k][i];
+    });
+  }
+  return max;
+}
+
+// Fills z with the gradients of the logits that read(k) puts there, if they are asked for, and returns the weighted
+// loss of each pixel. load_factors(float (&)[N]) has the factors of the gradients.
+template <class Storage, int MaxK, int N, class Read, class LoadFactors>
+__device__ __forceinline__ void evaluate(float (&z)[MaxK][N], const PixelWords<N>& p, int classes, bool with_gradient,
+                                         Read read, LoadFactors load_factors, float (&loss)[N]) {
+  const Extremes<N> max = maxima(z, p, classes, read);
+  Extremes<N> sum;
+#pragma unroll
+  for (int i = 0; i < N; ++i) sum.candidate[i] = sum.other[i] = 0;
+  for_each_class<MaxK>(classes, [&](int k) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const bool is_candidate = has_bit(p.candidates[i], k);
+      z[k][i] = exponential<Storage>(z[k][i] - (is_candidate ? max.candidate[i] : max.other[i]));
+      if (is_candidate) {
+        sum.candidate[i] += z[k][i];
+      } else {
+        sum.other[i] += z[k][i];
+      }
+    }
+  });
+  Extremes<N> scale;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const auto pixel = set_cross_entropy_pixel(max.candidate[i], sum.candidate[i], max.other[i], sum.other[i]);
+    loss[i] = p.weights[i] == 0 ? 0 : p.weights[i] * pixel.loss;
+    scale.candidate[i] = pixel.candidate_scale;
+    scale.other[i] = pixel.other_scale;
+  }
+  if (!with_gradient) return;
+  float factors[N];
+  load_factors(factors);
+  bool finite = true;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    scale.candidate[i] = p.weights[i] == 0 ? 0 : scale.candidate[i] * factors[i];
+    scale.other[i] = p.weights[i] == 0 ? 0 : scale.other[i] * factors[i];
+    finite &= fabsf(scale.candidate[i]) < infinity<float>() && fabsf(scale.other[i]) < infinity<float>();
+  }
+  for_each_class<MaxK>(classes, [&](int k) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) z[k][i] *= has_bit(p.candidates[i], k) ? scale.candidate[i] : scale.other[i];
+  });
+  if (!finite) {  // 0 times that is not 0
+    for_each_class<MaxK>(classes, [&](int k) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) z[k][i] = has_bit(p.active[i], k) ? z[k][i] : 0;
+    });
+  }
+}
+
+// The sum of N losses, as float: their own rounding is no smaller.
+template <int N>
+__device__ __forceinline__ float sum_of(const float (&loss)[N]) {
+  float sum = loss[0];
+#pragma unroll
+  for (int i = 1; i < N; ++i) sum += loss[i];
+  return sum;
+}
+
+// Each returns the number of partial sums that it leaves.
+int set_cross_entropy_contiguous(const CudaPixelLossArguments& arguments, cudaStream_t stream);
+int set_cross_entropy_channels_last(const CudaPixelLossArguments& arguments, cudaStream_t stream);
+int set_cross_entropy_many_classes(const CudaPixelLossArguments& arguments, cudaStream_t stream);
+
+}  // namespace labeldrop::cuda

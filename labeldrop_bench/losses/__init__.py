@@ -1,0 +1,182 @@
+"""The losses: a rule joined to a likelihood, and the table that names them.
+
+Adding a loss is one class and one row of `LOSSES`. Outside packages add theirs through the entry-point group
+`labeldrop_bench.losses` (name -> nn.Module class with the same constructor and methods).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from .base import BACKENDS, PartialLabelLoss
+from .compound import SumOfLosses
+from .dice import AdaptiveDice, Dice, ExclusionDice, LeafDice, MarginalDice, SoftDice
+from .sigmoid import (
+    AdaptiveBinaryCrossEntropy,
+    BinaryCrossEntropy,
+    LabelFlip,
+    PredictiveVariance,
+    SigmoidLoss,
+    Smile,
+)
+from .softmax import AdaptiveCrossEntropy, CrossEntropy, MarginalCrossEntropy, SetCrossEntropy
+
+__all__ = [
+    "BACKENDS",
+    "LOSSES",
+    "AdaptiveBinaryCrossEntropy",
+    "AdaptiveCrossEntropy",
+    "AdaptiveDice",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Dice",
+    "ExclusionDice",
+    "LabelFlip",
+    "LeafDice",
+    "LossInfo",
+    "MarginalCrossEntropy",
+    "MarginalDice",
+    "PartialLabelLoss",
+    "PredictiveVariance",
+    "SetCrossEntropy",
+    "SigmoidLoss",
+    "Smile",
+    "SoftDice",
+    "SumOfLosses",
+    "create",
+    "names",
+    "registered",
+]
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """One row of the table of losses: what `labeldrop-bench losses` shows.
+
+    Attributes:
+        module: what `create` makes.
+        formula: of a pixel, or of a class in the Dice family.
+        source: where it was published.
+        channels: how many the network gives, K being the number of classes with background.
+        options: those with which the name makes the module.
+    """
+
+    module: type[nn.Module]
+    formula: str
+    source: str
+    channels: str = "K"
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+_SOFTMAX = "logsumexp(active) - logsumexp(candidates)"
+_SIGMOID = "sum over classes of {0}(z, x)"
+_DICE = "1 - 2 sum(p t) / (sum(p) + sum(t))"
+_FOCAL = {"base": "focal"}
+
+
+def _sigmoid_rows(name: str, module: type[nn.Module], says: str, source: str) -> dict[str, LossInfo]:
+    return {
+        name: LossInfo(module, f"{_SIGMOID.format('BCE')}, {says}", source, "K - 1"),
+        f"{name}_focal": LossInfo(
+            module, f"{_SIGMOID.format('focal')}, {says}", f"{source}; Lin et al. 2017", "K - 1", _FOCAL
+        ),
+    }
+
+
+LOSSES: dict[str, LossInfo] = {
+    "ce": LossInfo(CrossEntropy, f"{_SOFTMAX}, undrawn = background", "Islam et al. 2024, standard loss"),
+    "adaptive_ce": LossInfo(
+        AdaptiveCrossEntropy, f"{_SOFTMAX}, missing classes left out", "Mariscal-Harana et al. 2023"
+    ),
+    "marginal_ce": LossInfo(
+        MarginalCrossEntropy, f"{_SOFTMAX}, background = background or missing", "Shi et al. 2021, marginal loss"
+    ),
+    **_sigmoid_rows("bce", BinaryCrossEntropy, "undrawn = no", "Islam et al. 2026"),
+    **_sigmoid_rows("adaptive_bce", AdaptiveBinaryCrossEntropy, "missing classes left out", "Islam et al. 2026"),
+    **_sigmoid_rows("smile", Smile, "missing classes left out of background", "Petit et al. 2018"),
+    "label_flip": LossInfo(
+        LabelFlip, "L(p, (1-x) q + x (1-q)) + L(q, p disagrees with x)", "McKinley et al. 2019", "2 (K - 1)"
+    ),
+    "predictive_variance": LossInfo(
+        PredictiveVariance,
+        "mean over t of L(z + sigma eps_t, x)",
+        "Kendall and Gal 2017; McKinley et al. 2019",
+        "2 (K - 1)",
+    ),
+    "dice": LossInfo(Dice, f"{_DICE}, undrawn = background", "Milletari et al. 2016"),
+    "adaptive_dice": LossInfo(AdaptiveDice, f"{_DICE}, covered classes share p", "Mariscal-Harana et al. 2023"),
+    "marginal_dice": LossInfo(MarginalDice, f"{_DICE}, missing p added to background's", "Shi et al. 2021"),
+    "exclusion_dice": LossInfo(ExclusionDice, "2 sum(p e) / (sum(p) + sum(e)), e = certainly not", "Shi et al. 2021"),
+    "leaf_dice": LossInfo(LeafDice, "1 - 2 sum(p t) / (sum(p^2) + sum(t)), t = one class alone", "Fidon et al. 2021"),
+}
+
+
+def registered() -> dict[str, LossInfo]:
+    """Every loss: ours, then those of outside packages."""
+    outside = {
+        point.name: LossInfo(point.load(), "see its package", point.value, "see its package")
+        for point in entry_points(group="labeldrop_bench.losses")
+    }
+    return {**outside, **LOSSES}
+
+
+def names() -> tuple[str, ...]:
+    """Every registered loss."""
+    return tuple(registered())
+
+
+def create(name: str, *, weights: Sequence[float] | None = None, **options: Any) -> nn.Module:  # noqa: ANN401
+    """Make a loss by its registered name, or a sum of losses by their names with `+` between.
+
+    Args:
+        name: one of `names()`, or for example "marginal_ce+marginal_dice".
+        weights: of a sum, one factor for each term; None is 1 for all.
+        **options: the loss's keyword arguments, among them num_classes or label_space, and backend. Each term of a sum
+            gets those that it knows.
+
+    Raises:
+        ValueError: no such loss (names the closest one), options that the loss refuses, an option that no term of a sum
+            knows, or weights without a sum.
+    """
+    terms = [part.strip() for part in name.split("+")]
+    infos = [_info(term) for term in terms]
+    if len(terms) == 1:
+        if weights is not None:
+            raise ValueError(f"losses.create: weights are for a sum of losses, got {list(weights)} with {name!r}")
+        return infos[0].module(**{**infos[0].options, **options})
+    known = [_options_of(info.module) for info in infos]
+    unknown = set(options).difference(*known)
+    if unknown:
+        raise ValueError(f"losses.create: no term of {name!r} has an option {', '.join(sorted(unknown))}")
+    modules: list[Any] = [
+        info.module(**{**info.options, **{key: value for key, value in options.items() if key in its_own}})
+        for info, its_own in zip(infos, known, strict=True)
+    ]
+    return SumOfLosses(modules, weights)
+
+
+def _info(name: str) -> LossInfo:
+    known = registered()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"losses.create: no loss is named {name!r}{hint} Known: {', '.join(known)}")
+    return known[name]
+
+
+def _options_of(module: type[nn.Module]) -> set[str]:
+    """The keyword arguments of a class and of those that it hands them on to."""
+    return {
+        parameter
+        for ancestor in module.__mro__
+        if "__init__" in vars(ancestor) and issubclass(ancestor, nn.Module) and ancestor is not nn.Module
+        for parameter, value in inspect.signature(ancestor.__init__).parameters.items()
+        if parameter != "self" and value.kind is not value.VAR_KEYWORD
+    }

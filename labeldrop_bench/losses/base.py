@@ -1,0 +1,136 @@
+"""What all losses share: the label space, the rule's table, and how a network's channels are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import ModuleType
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from labeldrop_bench import ops, reference, rules
+from labeldrop_bench.label_space import LabelSpace
+
+BACKENDS: dict[str, ModuleType] = {"fused": ops, "reference": reference}
+
+
+class PartialLabelLoss(nn.Module):
+    """The base of all losses.
+
+    Args:
+        num_classes: K, when label value c means class c.
+        label_space: for super-labels and labels that are not exhaustive; give this or num_classes.
+        ignore_index: target value of pixels that count for nothing.
+        reduction: "mean" over what counts (0 with zero gradient if nothing does: a batch without supervision must not
+            end a training run), "sum", or "none".
+        backend: "fused" (compiled kernels) or "reference" (plain PyTorch).
+        check_target: also on CUDA, look for target values that are neither a label nor ignore_index and name the first
+            one. The host then waits for the device; without it such a value makes the loss NaN there. On the CPU it is
+            always named.
+
+    Raises:
+        ValueError: both or none of num_classes and label_space, unknown reduction or backend.
+    """
+
+    operator: ClassVar[str]
+    channels_per_class: ClassVar[int] = 1
+    activation: str = "softmax"
+    member: Tensor
+    exhaustive: Tensor
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
+    ) -> None:
+        super().__init__()
+        if (num_classes is None) == (label_space is None):
+            raise ValueError(f"{self._name}: give num_classes or label_space, and only one of them")
+        check_choice(self._name, "reduction", reduction, ("mean", "sum", "none"))
+        check_choice(self._name, "backend", backend, BACKENDS)
+        self.label_space = label_space or LabelSpace.of_classes(num_classes or 0)
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.backend = backend
+        self.check_target = check_target
+        member, exhaustive = rules.membership(self.label_space)
+        self.register_buffer("member", member, persistent=False)
+        self.register_buffer("exhaustive", exhaustive, persistent=False)
+
+    @property
+    def out_channels(self) -> int:
+        """How many channels the network must give: K, or one or two for each foreground class (sigmoid family)."""
+        classes = self.label_space.num_classes
+        return classes if self.activation == "softmax" else self.channels_per_class * (classes - 1)
+
+    def runs_on(self, device_type: str) -> bool:
+        """Whether the backend has what this loss needs on devices of a type ("cpu", "cuda")."""
+        return self.backend == "reference" or ops.built_for(device_type, self.operator)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """`[N, K, *spatial]`: softmax over classes; in the sigmoid family `[N, K-1, *spatial]`, without background.
+
+        Logits are `[N, out_channels, *spatial]`.
+        """
+        return logits.softmax(dim=1) if self.activation == "softmax" else self._class_logits(logits).sigmoid()
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """`[N, *spatial]` int64: the most probable class; in the sigmoid family background where no p > 0.5."""
+        if self.activation == "softmax":
+            return logits.argmax(dim=1)
+        best, channel = self._class_logits(logits).max(dim=1)
+        return torch.where(best > 0, channel + 1, 0)
+
+    def extra_repr(self) -> str:
+        """Shown inside `repr`."""
+        return f"classes={self.label_space.classes}, reduction={self.reduction!r}, backend={self.backend!r}"
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _class_logits(self, logits: Tensor) -> Tensor:
+        """`[N, K-1, *spatial]`: the first channels; where there are two a class, the others come after these."""
+        return logits[:, : self.label_space.num_classes - 1]
+
+    def _prepare(self, logits: Tensor, target: Tensor, annotated: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Target `[N, *spatial]` and annotated `[N, L]`, checked."""
+        target = ops.squeeze_channel(logits, target)
+        batch_size, num_labels = logits.shape[0], self.label_space.num_labels
+        if annotated is None:
+            annotated = torch.ones(batch_size, num_labels, dtype=torch.bool, device=logits.device)
+        _check_annotated(self._name, annotated, batch_size, num_labels)
+        if self.check_target and target.device.type != "cpu":
+            ops.check_labels(self._name, target, num_labels, self.ignore_index)
+        return target, annotated
+
+    def _label_space_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What rules read besides `annotated`."""
+        return self.member.to(device), self.exhaustive.to(device)
+
+
+def check_choice(loss: str, argument: str, value: str, choices: Collection[str]) -> None:
+    """One of some words."""
+    if value not in choices:
+        raise ValueError(f"{loss}: {argument} must be one of {sorted(choices)}, got {value!r}")
+
+
+def _check_annotated(loss: str, annotated: Tensor, batch_size: int, num_labels: int) -> None:
+    if annotated.dtype != torch.bool or annotated.shape != (batch_size, num_labels):
+        raise ValueError(
+            f"{loss}: annotated must be bool [N, L] = {[batch_size, num_labels]}, "
+            f"got {annotated.dtype} with shape {list(annotated.shape)}"
+        )
+    # Looking at a value would make the host wait for an accelerator, and break a compiled graph: there column 0 is
+    # taken at its word.
+    if torch.compiler.is_compiling() or annotated.device.type != "cpu":
+        return
+    if not bool(annotated[:, 0].all()):
+        sample = int((~annotated[:, 0]).nonzero()[0])
+        raise ValueError(f"{loss}: annotated[:, 0] is background's and must be True, got False in sample {sample}")

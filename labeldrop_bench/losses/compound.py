@@ -1,0 +1,105 @@
+"""Sums of losses, which share passes over the logits where they can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labeldrop_bench.label_space import LabelSpace
+
+from .base import PartialLabelLoss
+from .dice import SoftDice
+from .softmax import SetCrossEntropy
+
+
+class SumOfLosses(nn.Module):
+    """`sum of w_i loss_i`. A cross-entropy and a softmax Dice over the same active classes are computed together.
+
+    Args:
+        terms: losses that read the same channels in the same way, reduction "mean" or "sum".
+        weights: a factor for each; None is 1 for all.
+
+    Raises:
+        ValueError: another number of weights than of terms, a weight that is not finite, reduction "none", or terms
+            that want different channels.
+    """
+
+    def __init__(self, terms: Sequence[PartialLabelLoss], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        factors = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(terms)
+        if len(factors) != len(terms):
+            raise ValueError(
+                f"SumOfLosses: weights must be {len(terms)} numbers, one for each term, got {len(factors)}"
+            )
+        if not all(abs(w) < float("inf") for w in factors):
+            raise ValueError(f"SumOfLosses: weights must be finite, got {factors}")
+        wanted = {(term.activation, term.out_channels): type(term).__name__ for term in terms}
+        if len(wanted) != 1:
+            texts = ", ".join(f"{name}: {channels} {activation}" for (activation, channels), name in wanted.items())
+            raise ValueError(
+                f"SumOfLosses: terms must read the same channels in the same way, got {texts}; "
+                f"a Dice takes activation='sigmoid'"
+            )
+        if any(term.reduction == "none" for term in terms):
+            raise ValueError(
+                "SumOfLosses: reduction must be 'mean' or 'sum', got 'none': the terms have no common shape"
+            )
+        self.terms = nn.ModuleList(terms)
+        self.weights = factors
+        self._pair = _sharing(terms)
+
+    @property
+    def out_channels(self) -> int:
+        """How many channels the network must give."""
+        return self._first.out_channels
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Of all terms."""
+        return self._first.label_space
+
+    def runs_on(self, device_type: str) -> bool:
+        """Whether every term does."""
+        return all(term.runs_on(device_type) for term in self._terms)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """See `PartialLabelLoss.probabilities`."""
+        return self._first.probabilities(logits)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """`[N, *spatial]` int64 class map; see `PartialLabelLoss.predict`."""
+        return self._first.predict(logits)
+
+    def forward(self, logits: Tensor, target: Tensor, annotated: Tensor | None = None) -> Tensor:
+        """The sum: a scalar. Arguments as for the terms."""
+        values = [
+            weight * term(logits, target, annotated)
+            for place, (term, weight) in enumerate(zip(self._terms, self.weights, strict=True))
+            if place not in self._pair
+        ]
+        if self._pair:
+            cross_entropy, dice = (self._terms[place] for place in self._pair)
+            dice_value, value = dice.with_cross_entropy(logits, target, annotated, partner=cross_entropy)
+            values += [self.weights[self._pair[0]] * value, self.weights[self._pair[1]] * dice_value]
+        return torch.stack(values).sum()
+
+    @property
+    def _terms(self) -> list[Any]:
+        return list(self.terms)
+
+    @property
+    def _first(self) -> PartialLabelLoss:
+        first: PartialLabelLoss = self._terms[0]
+        return first
+
+
+def _sharing(terms: Sequence[PartialLabelLoss]) -> tuple[int, ...]:
+    """Places of a cross-entropy and a Dice that can share their passes, if there are two such terms."""
+    for i, first in enumerate(terms):
+        for j, second in enumerate(terms):
+            if isinstance(first, SetCrossEntropy) and isinstance(second, SoftDice) and second.can_share(first):
+                return i, j
+    return ()

@@ -1,0 +1,241 @@
+"""Sigmoid family: a yes or no for each foreground class; and the two losses that learn how noisy labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from labeldrop_bench import rules
+
+from ._weights import as_weights
+from .base import BACKENDS, PartialLabelLoss, check_choice
+
+GAMMA = 2.0  # of the focal loss, where it is not given
+
+
+class SigmoidLoss(PartialLabelLoss):
+    """What the losses of this family share. There is no channel for background: class k is channel k - 1.
+
+    Args:
+        num_classes: see `PartialLabelLoss`, also for the other options.
+        rule: "standard", "adaptive" or "smile".
+        base: "bce", or "focal" (Lin et al. 2017).
+        gamma: exponent of the focal loss, from 0; None is 2. Only with base="focal".
+        class_weights: K - 1 factors of the classes' terms, background left out.
+        **options: those of `PartialLabelLoss`.
+    """
+
+    activation = "sigmoid"
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        rule: str,
+        base: str,
+        gamma: float | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+        **options: Any,  # noqa: ANN401 - the base class names them
+    ) -> None:
+        super().__init__(num_classes, **options)
+        check_choice(self._name, "rule", rule, rules.SIGMOID_RULES)
+        check_choice(self._name, "base", base, ("bce", "focal"))
+        if gamma is not None and base != "focal":
+            raise ValueError(f"{self._name}: gamma belongs to base='focal', got gamma={gamma} with base={base!r}")
+        if gamma is not None and not 0 <= gamma < float("inf"):
+            raise ValueError(f"{self._name}: gamma must be finite and not negative, got {gamma}")
+        self.rule, self.base = rule, base
+        self.gamma = 0.0 if base == "bce" else GAMMA if gamma is None else float(gamma)
+        foreground = self.label_space.num_classes - 1
+        weights = as_weights(self._name, class_weights, foreground, "one for each foreground class")
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def table(self, annotated: Tensor) -> rules.Table:
+        """`(candidates, active)`, each `[N, L, K-1]` bool, for `annotated` `[N, L]` bool."""
+        rule = rules.SIGMOID_RULES[self.rule]
+        return rules.binary(*rule(annotated, *self._label_space_on(annotated.device)))
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        annotated: Tensor | None = None,
+        *,
+        pixel_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss: the sum of a pixel's class terms.
+
+        Args:
+            logits: `[N, out_channels, *spatial]`.
+            target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
+            annotated: `[N, L]` bool: was the label drawn in this sample? None means that all were.
+            pixel_weight: `[N, *spatial]` weight of each pixel.
+
+        Returns:
+            Scalar, or `[N, *spatial]` with reduction="none".
+        """
+        target, annotated = self._prepare(logits, target, annotated)
+        weights = self.class_weights
+        loss: Tensor = getattr(BACKENDS[self.backend], self.operator)(
+            logits,
+            target,
+            *self.table(annotated),
+            **self._own_options(),
+            class_weight=None if weights is None else weights.to(logits.device),
+            pixel_weight=pixel_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
+        return loss
+
+    def extra_repr(self) -> str:
+        """Shown inside `repr`."""
+        own = ", ".join(f"{name}={value}" for name, value in self._own_options().items())
+        return f"{super().extra_repr()}, rule={self.rule!r}, {own}"
+
+    def _own_options(self) -> dict[str, Any]:
+        """Those of the operator."""
+        return {"gamma": self.gamma}
+
+
+class _RuledSigmoidLoss(SigmoidLoss):
+    """BCE or focal loss with one rule."""
+
+    operator = "sigmoid_focal"
+    its_rule: ClassVar[str]
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        base: str = "bce",
+        alpha: float | None = None,
+        **options: Any,  # noqa: ANN401 - the base classes name them
+    ) -> None:
+        super().__init__(num_classes, rule=self.its_rule, base=base, **options)
+        if alpha is not None and base != "focal":
+            raise ValueError(f"{self._name}: alpha belongs to base='focal', got alpha={alpha} with base={base!r}")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f"{self._name}: alpha must lie in [0, 1], got {alpha}")
+        self.alpha = alpha
+
+    def _own_options(self) -> dict[str, Any]:
+        return {"gamma": self.gamma, "alpha": self.alpha}
+
+
+class BinaryCrossEntropy(_RuledSigmoidLoss):
+    """Sigmoid BCE or focal loss that takes what was not drawn for background.
+
+    Args:
+        num_classes: see `PartialLabelLoss`, also for the other options.
+        base: "bce", or "focal" (Lin et al. 2017).
+        alpha: weight of the yes terms of the focal loss, 1 - alpha that of the no terms; None weighs both with 1.
+        **options: gamma and class_weights, see `SigmoidLoss`; those of `PartialLabelLoss`.
+    """
+
+    its_rule = "standard"
+
+
+class AdaptiveBinaryCrossEntropy(_RuledSigmoidLoss):
+    """Sigmoid BCE or focal loss over the covered classes. Arguments as for `BinaryCrossEntropy`."""
+
+    its_rule = "adaptive"
+
+
+class Smile(_RuledSigmoidLoss):
+    """Sigmoid BCE or focal loss in which background says nothing about a missing class.
+
+    Petit et al. 2018: w_k = 1 where class k is annotated; where it is not, only where another class is drawn.
+    Arguments as for `BinaryCrossEntropy`.
+    """
+
+    its_rule = "smile"
+
+
+class LabelFlip(SigmoidLoss):
+    """Learns, besides the class, how likely its label is to be wrong (McKinley et al. 2019).
+
+    With p = sigmoid(z), q = sigmoid(f) / 2 and a label x, `loss = L(p, (1-x) q + x (1-q)) + L(q, d)`, where d is 1
+    where p > 0.5 disagrees with x. Logits `[N, 2 (K-1), *spatial]`: the class logits z, then the flip logits f.
+
+    Args:
+        num_classes: see `PartialLabelLoss`, also for the other options.
+        rule: "smile", "adaptive" or "standard"; the same when all is drawn.
+        base: L: "focal" (the paper's choice) or "bce".
+        detach_target: stop the gradient that reaches q through the soft target.
+        **options: gamma and class_weights, see `SigmoidLoss`; those of `PartialLabelLoss`.
+    """
+
+    operator = "label_flip"
+    channels_per_class = 2
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        rule: str = "smile",
+        base: str = "focal",
+        detach_target: bool = False,
+        **options: Any,  # noqa: ANN401 - the base classes name them
+    ) -> None:
+        super().__init__(num_classes, rule=rule, base=base, **options)
+        self.detach_target = detach_target
+
+    def flip_probability(self, logits: Tensor) -> Tensor:
+        """`[N, K-1, *spatial]` float32 (float64 for float64 logits): q, in (0, 0.5) for every finite flip logit."""
+        flip = logits[:, self.label_space.num_classes - 1 :]
+        flip = flip if flip.dtype == torch.float64 else flip.float()
+        half = torch.tensor(0.5, dtype=flip.dtype)
+        below_half = float(torch.nextafter(half, torch.zeros_like(half)))
+        return (flip.sigmoid() / 2).clamp(torch.finfo(flip.dtype).tiny, below_half)
+
+    def _own_options(self) -> dict[str, Any]:
+        return {"gamma": self.gamma, "detach_target": self.detach_target}
+
+
+class PredictiveVariance(SigmoidLoss):
+    """Learns, besides the class, the variance of its logit (Kendall and Gal 2017, as used by McKinley et al. 2019).
+
+    `loss = mean over T samples of L(z + e^(s/2) eps, x)`, eps ~ N(0, 1). Logits `[N, 2 (K-1), *spatial]`: the class
+    logits z, then the log-variances s. The noise comes from torch's generator's seed.
+
+    Args:
+        num_classes: see `PartialLabelLoss`, also for the other options.
+        rule: "smile", "adaptive" or "standard"; the same when all is drawn.
+        base: L: "bce" or "focal".
+        samples: T.
+        average: "loss"; or "probability", for -log of the mean likelihood (base="bce").
+        **options: gamma and class_weights, see `SigmoidLoss`; those of `PartialLabelLoss`.
+    """
+
+    operator = "predictive_variance"
+    channels_per_class = 2
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        rule: str = "smile",
+        base: str = "bce",
+        samples: int = 10,
+        average: str = "loss",
+        **options: Any,  # noqa: ANN401 - the base classes name them
+    ) -> None:
+        super().__init__(num_classes, rule=rule, base=base, **options)
+        check_choice(self._name, "average", average, ("loss", "probability"))
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"{self._name}: samples must be a whole number from 1, got {samples!r}")
+        if average == "probability" and base != "bce":
+            raise ValueError(f"{self._name}: average='probability' needs a likelihood, base='bce', got base={base!r}")
+        self.samples, self.average = samples, average
+
+    def standard_deviation(self, logits: Tensor) -> Tensor:
+        """`[N, K-1, *spatial]`: e^(s/2), of the class logits."""
+        return (logits[:, self.label_space.num_classes - 1 :] / 2).exp()
+
+    def _own_options(self) -> dict[str, Any]:
+        return {"samples": self.samples, "gamma": self.gamma, "average": self.average}

@@ -1,0 +1,110 @@
+"""The CUDA kernels of dice_sums without a GPU: on an emulated device, against the reference and the CPU kernels."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from dice_problems import MODES, Problem, assert_fused_is_exact, problems, random_tables, random_upstream
+from emulation.device import ORDERS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import FLOATS, INTEGERS, Case, lay_out
+
+from labeldrop_bench import LabelSpace, ops
+
+
+def problem_of(num_classes, pixels, mode, dtype=torch.float32, layout="contiguous", integer=torch.uint8, squared=False):
+    """Two samples of random logits and tables; every seventh pixel is ignored."""
+    generator = torch.Generator().manual_seed(num_classes)
+    logits = torch.randn(2, num_classes, pixels, generator=generator).to(dtype)
+    target = torch.randint(0, num_classes, (2, pixels), generator=generator)
+    ignore_index = 255 if num_classes < 255 and integer == torch.uint8 else -100
+    target[:, ::7] = ignore_index
+    annotated = torch.ones(2, num_classes, dtype=torch.bool)
+    space = LabelSpace.of_classes(num_classes)
+    case = Case(lay_out(logits, layout), target.to(integer), annotated, space, ignore_index)
+    return Problem(case, random_tables(case, 0), mode, squared)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_equals_reference(emulated_cuda, dtype, data):
+    problem = data.draw(problems(dtype))
+    with emulated_cuda(data.draw(st.sampled_from(ORDERS))):
+        assert_fused_is_exact(problem)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_layouts_and_target_types(emulated_cuda, mode, integer):
+    with emulated_cuda():
+        for layout in ("contiguous", "channels_last"):
+            assert_fused_is_exact(problem_of(14, 300, mode, layout=layout, integer=integer, squared=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("num_classes", [2, 33, 130, 300])
+def test_one_to_many_lanes_share_a_pixel(emulated_cuda, mode, num_classes):
+    """Up to 32 lanes in double; more classes than threads."""
+    with emulated_cuda():
+        for dtype in (torch.float32, torch.float64):
+            assert_fused_is_exact(problem_of(num_classes, 70, mode, dtype, integer=torch.int16))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_the_cpu_and_itself(emulated_cuda, mode):
+    """In any order of blocks and threads the sums have the same bits; the CPU's differ by rounding."""
+    problem = problem_of(5, 5000, mode, layout="channels_last")
+    upstream = random_upstream(problem)
+    results = []
+    for order in ORDERS:
+        with emulated_cuda(order):
+            results.append(problem.run(ops, torch.float32, upstream))
+    for found in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found, results[0], strict=True))
+    for found, expected in zip(results[0], problem.run(ops, torch.float32, upstream), strict=True):
+        # both are within some roundings of float32 of the exact numbers
+        torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_value_that_is_no_label_makes_its_sample_nan(emulated_cuda, mode):
+    problem = problem_of(5, 200, mode, integer=torch.int64)
+    target = problem.case.target.clone()
+    target[1, 3] = 5
+    broken = replace(problem, case=replace(problem.case, target=target))
+    with emulated_cuda():
+        upstream = random_upstream(problem)
+        intersection, prediction, _, cross_entropy, gradient = broken.run(ops, torch.float32, upstream)
+    assert intersection[1].isnan().all()
+    assert prediction[1].isnan().all()
+    assert prediction[0].isfinite().all()
+    assert bool(cross_entropy.isnan()) == (mode == "softmax with cross-entropy")
+    assert gradient[1, :, 3].isnan().all()
+    assert gradient[0].isfinite().all()
+    assert gradient[1, :, 4:].isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0)])
+def test_empty_tensors(emulated_cuda, shape):
+    logits = torch.zeros(shape, requires_grad=True)
+    table = torch.ones(shape[0], 3, 3, dtype=torch.bool)
+    target = torch.zeros(shape[0], *shape[2:], dtype=torch.uint8)
+    with emulated_cuda():
+        sums = ops.dice_sums(logits, target, table, table, table, table[:, 0] & False, candidates=table)
+        (sums.intersection.sum() + sums.prediction.sum() + sums.cross_entropy).backward()
+    assert all(each.sum() == 0 for each in sums)
+    assert logits.grad.shape == shape
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("mode", MODES)
+def test_on_a_real_device(dtype, mode):
+    for num_classes, layout in ((2, "contiguous"), (14, "channels_last"), (130, "contiguous")):
+        problem = problem_of(num_classes, 40_000, mode, dtype, layout, torch.int16, squared=True)
+        case = problem.case
+        case = replace(case, logits=lay_out(case.logits.cuda(), layout), target=case.target.cuda())
+        tables = {name: table.cuda() for name, table in problem.tables.items()}
+        assert_fused_is_exact(replace(problem, case=case, tables=tables))

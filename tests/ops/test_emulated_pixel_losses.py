@@ -1,0 +1,272 @@
+"""The CUDA kernels of the losses that are sums over pixels, on the emulated device."""
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+import pytest
+import torch
+from emulation.device import ORDERS
+from strategies import FLOATS, INTEGERS, LAYOUTS, lay_out
+from torch import Tensor
+
+from labeldrop_bench import ops, reference
+from labeldrop_bench.ops._pixel_loss import PixelLoss
+from labeldrop_bench.ops._tables import pack
+
+KEY = torch.tensor([-1234567890123456789])
+# (channels of a class, weight that only this loss has, the options that choose between kernels)
+LOSSES = {
+    "set_cross_entropy": (1, "label_weight", [{}]),
+    "sigmoid_focal": (1, "class_weight", [{}, {"gamma": 2.0, "alpha": 0.25}, {"gamma": 1.3}]),
+    "label_flip": (2, "class_weight", [{}, {"gamma": 2.0}, {"gamma": 1.3, "detach_target": True}]),
+    "predictive_variance": (
+        2,
+        "class_weight",
+        [
+            {"key": KEY},
+            {"key": KEY, "samples": 7, "gamma": 2.0},
+            {"key": KEY, "samples": 3, "gamma": 1.3},
+            {"key": KEY, "samples": 5, "average": "probability"},
+        ],
+    ),
+}
+OPTIONS = [(name, options) for name, (_, _, choices) in LOSSES.items() for options in choices]
+CLASSES = (2, 4, 5, 17, 32, 33, 70)  # around vectors, registers and words of bits
+SHAPES = ((2, 1), (3, 33), (2, 5, 16), (1, 640), (2, 3, 4, 9))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything a loss is called with."""
+
+    name: str
+    logits: Tensor  # [N, C, *spatial]
+    target: Tensor  # [N, *spatial]
+    candidates: Tensor  # [N, L, K]
+    active: Tensor  # [N, L, K]
+    options: dict
+    ignore_index: int = -100
+
+    def __call__(self, backend, logits, reduction="mean"):
+        arguments = (logits, self.target, self.candidates, self.active)
+        return getattr(backend, self.name)(
+            *arguments, **self.options, ignore_index=self.ignore_index, reduction=reduction
+        )
+
+    @property
+    def registered(self) -> PixelLoss:
+        """The operator as torch has it."""
+        return import_module(f"labeldrop_bench.ops.{self.name}")._OPERATOR
+
+
+def make(name, classes, shape, seed=0, dtype=torch.float32, integer=torch.int64, weighted=False, **options):
+    """A case with random tables, a fifth of the pixels ignored, some weights 0."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = classes + 2
+    channels, own_weight, _ = LOSSES[name]
+    samples, *spatial = shape
+
+    def rand(*size):
+        return torch.rand(size, generator=generator)
+
+    logits = torch.randn(samples, channels * classes, *spatial, generator=generator, dtype=torch.float64) * 2
+    target = torch.randint(0, labels, shape, generator=generator)
+    ignore_index = 200 if integer == torch.uint8 else -100
+    target[rand(*shape) < 0.2] = ignore_index
+    candidates = rand(samples, labels, classes) < 0.3
+    if name == "set_cross_entropy":
+        candidates.scatter_(2, torch.randint(0, classes, (samples, labels, 1), generator=generator), True)
+    active = candidates | (rand(samples, labels, classes) < 0.5)
+    if weighted:
+        of_pixels = rand(*shape) * (rand(*shape) < 0.8)
+        options |= {"pixel_weight": of_pixels, own_weight: rand(*active.shape[slice(*_AXES[own_weight])])}
+    return Case(name, logits.to(dtype), target.to(integer), candidates, active, options, ignore_index)
+
+
+_AXES = {"label_weight": (0, 2), "class_weight": (2, 3)}  # of [N, L, K]
+
+
+def run(backend, case, reduction="mean", upstream=None):
+    """Loss and gradient."""
+    logits = case.logits.detach().requires_grad_()
+    loss = case(backend, logits, reduction)
+    loss.backward(torch.ones_like(loss) if upstream is None else upstream.to(loss.dtype))
+    return loss.detach(), logits.grad
+
+
+def assert_equals_reference(device, case, reduction, order, upstream):
+    """Against the plain version in float64.
+
+    The terms are off by some ulp of |z| < 12 and of normal numbers below 7 sigma; sums over classes and pixels have a
+    relative error well below 1e-5, where every wrong class, weight or sign shows in the first digits. Half types round
+    the gradient once more, and their kernels may use exponentials to 1e-5.
+    """
+    with device(order):
+        loss, gradient = run(ops, case, reduction, upstream)
+    exact_loss, exact_gradient = run(reference, replace(case, logits=case.logits.double()), reduction, upstream)
+    assert gradient.dtype == case.logits.dtype
+    tolerance = 1e-11 if case.logits.dtype == torch.float64 else 3e-5
+    torch.testing.assert_close(
+        loss.double(), exact_loss, rtol=tolerance, atol=tolerance * max(1, float(exact_loss.abs().max()))
+    )
+    storage = torch.finfo(case.logits.dtype)
+    largest = float(exact_gradient.abs().max())
+    torch.testing.assert_close(
+        gradient.double(),
+        exact_gradient,
+        rtol=storage.eps / 2 + tolerance,
+        atol=tolerance * largest + storage.smallest_normal * storage.eps,
+    )
+
+
+@pytest.fixture
+def device(emulated_cuda, name):
+    """The emulated device, with a kernel of this loss."""
+    assert hasattr(emulated_cuda.module, name)
+    return emulated_cuda
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_fused_equals_reference(device, name, classes, dtype):
+    choices = LOSSES[name][2]
+    seed = CLASSES.index(classes) * 11 + FLOATS.index(dtype) * 5  # elsewhere each time in the choices below
+    for layout in LAYOUTS:
+        for shape in SHAPES:
+            seed += 1
+            reduction = ("mean", "sum", "none")[seed % 3]
+            options = choices[seed // 2 % len(choices)]
+            case = make(name, classes, shape, seed, dtype, INTEGERS[seed % 4], seed // 3 % 2 == 0, **options)
+            case = replace(case, logits=lay_out(case.logits, layout))
+            upstream = torch.randn(shape if reduction == "none" else (), dtype=torch.float64)
+            assert_equals_reference(device, case, reduction, ORDERS[seed // 3 % 3], upstream)
+
+
+def displaced(tensor):
+    """The same values, one element further in memory: not aligned to vectors."""
+    storage = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+    storage[1:] = tensor.flatten()
+    return storage[1:].view(tensor.shape)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_alignment(device, name, dtype):
+    """A misaligned access stops the emulated device."""
+    for classes in CLASSES:
+        case = make(name, classes, (2, 64), 3, dtype, torch.uint8, weighted=True, **LOSSES[name][2][0])
+        weights = {**case.options, "pixel_weight": displaced(case.options["pixel_weight"])}
+        upstream = torch.randn(case.target.shape)
+        for change in (
+            {"logits": displaced(case.logits)},
+            {"target": displaced(case.target)},
+            {"options": weights},
+            {"logits": displaced(case.logits.movedim(1, -1).contiguous()).movedim(-1, 1)},
+        ):
+            assert_equals_reference(device, replace(case, **change), "none", 0, upstream)
+        assert_equals_reference(device, case, "none", 0, displaced(upstream))
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_bits_do_not_depend_on_the_schedule(device, name, options):
+    for classes, layout in ((4, "contiguous"), (4, "channels_last"), (40, "contiguous"), (40, "channels_last")):
+        for dtype in (torch.float32, torch.float64):
+            case = make(name, classes, (3, 1500), dtype=dtype, weighted=True, **options)
+            case = replace(case, logits=lay_out(case.logits, layout))
+            results = []
+            for order in (0, *ORDERS):
+                with device(order):
+                    results.append(run(ops, case))
+            for loss, gradient in results[1:]:
+                assert torch.equal(loss, results[0][0])
+                assert torch.equal(gradient, results[0][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize(("classes", "shape"), [(3, (2050, 257)), (40, (2050, 40)), (3, (4099, 3))])
+@pytest.mark.parametrize("name", LOSSES)
+def test_blocks_that_take_several_tiles(device, name, classes, shape, layout):
+    """A grid has up to 4096 blocks: more than 2048 samples leave one for each, that has all of its pixels to do."""
+    case = make(name, classes, shape, weighted=True, **LOSSES[name][2][-1])
+    case = replace(case, logits=lay_out(case.logits, layout))
+    assert_equals_reference(device, case, "mean", 2, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("classes", [4, 20, 40])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_value_that_is_no_label_gives_nan(device, name, classes, dtype):
+    for layout in LAYOUTS:
+        case = make(name, classes, (2, 32), dtype=dtype, **LOSSES[name][2][0])
+        case.target[1, 7], case.target[0, 3] = -1, case.active.shape[1]
+        invalid = torch.zeros(2, 32, dtype=torch.bool)
+        invalid[1, 7] = invalid[0, 3] = True
+        case = replace(case, logits=lay_out(case.logits, layout))
+        with device():
+            loss, gradient = run(ops, case, "none")
+            assert torch.equal(loss.isnan(), invalid)
+            assert torch.equal(gradient.isnan().any(1), invalid)
+            loss, gradient = run(ops, case, "mean")
+            assert loss.isnan()
+            assert gradient.movedim(1, -1)[invalid].isnan().any(-1).all()
+            assert not gradient.movedim(1, -1)[~invalid].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_counts_for_nothing_is_not_looked_at(device, name, dtype):
+    for classes in (4, 20, 40):
+        for layout in LAYOUTS:
+            case = make(name, classes, (2, 48), dtype=dtype, weighted=True, **LOSSES[name][2][0])
+            channels = LOSSES[name][0]
+            counted = (case.target != case.ignore_index) & (case.options["pixel_weight"] != 0)
+            label = torch.where(counted, case.target, 0)
+            active = case.active[torch.arange(2).view(2, 1), label] & counted.unsqueeze(-1)  # [N, S, K]
+            hidden = ~active.movedim(-1, 1).repeat(1, channels, 1)
+            dirty = torch.where(hidden, torch.tensor([float("nan"), float("inf")], dtype=dtype).repeat(24), case.logits)
+            clean = replace(case, logits=lay_out(case.logits, layout))
+            with device():
+                expected = run(ops, clean)
+                loss, gradient = run(ops, replace(case, logits=lay_out(dirty, layout)))
+            assert torch.equal(loss, expected[0])
+            assert torch.equal(gradient, expected[1])
+            assert (gradient[hidden] == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_nothing_that_counts(device, name):
+    case = make(name, 4, (2, 48), weighted=True, **LOSSES[name][2][0])
+    ignored = replace(case, target=torch.full_like(case.target, -100))
+    weightless = replace(case, options={**case.options, "pixel_weight": torch.zeros(2, 48)})
+    empty = make(name, 4, (0, 48), **LOSSES[name][2][0])
+    with device():
+        for nothing in (ignored, weightless, empty):
+            loss, gradient = run(ops, nothing)
+            assert loss == 0
+            assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("classes", [4, 20, 40])
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_rescaling_leaves_a_gradient_for_an_upstream_of_one(device, name, dtype, layout, classes):
+    case = make(name, classes, (2, 48), dtype=dtype, weighted=True, **LOSSES[name][2][0])
+    logits = lay_out(case.logits, layout)
+    accumulation = torch.float64 if dtype == torch.float64 else torch.float32
+    weights = [case.options.get(weight) for weight in ("label_weight", "class_weight", "pixel_weight")]
+    weights = [None if weight is None else weight.to(accumulation) for weight in weights]
+    divisor = torch.tensor(3.0, dtype=torch.double)
+    parameters = {"predictive_variance": [0.0, 10.0, 0.0], "sigmoid_focal": [0.0, -1.0], "label_flip": [0.0, 0.0]}
+    inputs = (logits, case.target, pack(case.candidates), pack(case.active), *weights, case.options.get("key"))
+    arguments = (*inputs, parameters.get(name, []), case.ignore_index)
+    with device():
+        kept = torch.full_like(logits, 5)
+        case.registered.rescale(kept, torch.ones((), dtype=accumulation), divisor, *arguments)
+        assert (kept == 5).all()
+        written = torch.full_like(logits, 5)
+        case.registered.rescale(written, torch.tensor(2.0, dtype=accumulation), divisor, *arguments)
+        expected = case.registered.backward(torch.tensor(2.0, dtype=accumulation), divisor, *arguments)
+    assert torch.equal(written, expected)

@@ -1,0 +1,117 @@
+"""What lies under benchmarks/ and is not installed: options of pytest, the device report, the check of spills."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import labeldrop_bench as lb
+
+ROOT = Path(__file__).parents[1]
+SAY = "import sys; del sys.path[0]; "  # imports the package that is tested, not the tree that the process stands in
+PYTEST = [sys.executable, "-c", f"{SAY}import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
+
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("benchmarks/ is not in this copy of the sources", allow_module_level=True)
+
+
+def run(*command, **options):
+    # the package that is tested here, wherever it was found
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **options)
+
+
+def collected(*arguments):
+    done = run(*PYTEST, "--collect-only", "-q", "-p", "no:cacheprovider", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_the_quick_subset_has_every_loss():
+    quick = collected("benchmarks", "--benchmark-only")
+    for loss in lb.losses.names():
+        assert any(f"-{loss}-K14-" in name or f"[{loss}-K14-" in name for name in quick), loss
+    assert not any("-K32-" in name for name in quick)
+
+
+def test_the_option_runs_the_benchmarks_alone_and_k_chooses_from_all():
+    chosen = collected("--benchmark", "-k", "marginal_ce-K32-1x96x96x96-bfloat16-contiguous")
+    assert chosen
+    assert all(name.startswith("benchmarks/test_speed.py") and "-K32-" in name for name in chosen)
+
+
+def test_plain_pytest_runs_no_benchmark(pytestconfig):
+    assert pytestconfig.getini("testpaths") == ["tests"]
+
+
+@pytest.mark.slow
+def test_a_benchmark_tells_bytes_and_memory(tmp_path):
+    file = tmp_path / "out.json"
+    pattern = "marginal_ce-K4-1x64x64x64-float32-contiguous and (fused or copy) and not compile"
+    done = run(*PYTEST, "--benchmark", "-q", "-p", "no:cacheprovider", "-k", pattern, f"--benchmark-json={file}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {b["name"]: b["extra_info"] for b in json.loads(file.read_text())["benchmarks"]}
+    assert found["fused"]["bytes"] == 64**3 * (2 * 4 * 4 + 1)
+    assert 0 < found["fused"]["share_of_copy"] < 2
+
+
+def report(tmp_path, *arguments):
+    done = run(sys.executable, "-m", "benchmarks.device_report", "--out", str(tmp_path), *arguments)
+    path = tmp_path / "report.json"
+    return done, json.loads(path.read_text()), (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_device_report_on_the_cpu(tmp_path):
+    arguments = ("--device", "cpu", "--size", "tiny", "--skip", "build", "--tests", "tests/test_every_kernel.py")
+    done, content, page = report(tmp_path, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr + page
+    status = {step["name"]: step["status"] for step in content["steps"]}
+    tools = ("memcheck", "racecheck", "initcheck")
+    assert status == {
+        "environment": "passed",
+        "tests": "passed",
+        **dict.fromkeys(tools, "skipped"),
+        "benchmark": "passed",
+    }
+    assert {row["loss"] for row in content["rows"]} >= set(lb.losses.names())
+    assert all(row["milliseconds"] > 0 for row in content["rows"])
+    assert "| label_flip" in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_device_report_without_a_device_says_so(tmp_path):
+    done, content, _ = report(tmp_path)
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stdout
+    assert [step["name"] for step in content["steps"]] == ["environment"]
+
+
+def test_a_step_that_fails_is_recorded_and_the_next_one_is_done(tmp_path):
+    arguments = ("--device", "cpu", "--skip", "benchmark", "--skip", "build", "--tests", "tests/nowhere.py")
+    done, content, page = report(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert [step["status"] for step in content["steps"]] == ["passed", "failed", "skipped", "skipped", "skipped"]
+    assert "nowhere.py" in page
+
+
+LOG = """\
+ptxas info    : Compiling entry function '_Z4goodv' for 'sm_90'
+ptxas info    : Function properties for _Z4goodv
+    0 bytes stack frame, {stores} bytes spill stores, {loads} bytes spill loads
+ptxas info    : Used 40 registers, used 0 barriers
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "code"), [(LOG.format(stores=0, loads=0), 0), (LOG.format(stores=8, loads=4), 1), ("", 1)]
+)
+def test_spills_are_found(tmp_path, log, code):
+    (tmp_path / "log").write_text(log)
+    done = run(sys.executable, "benchmarks/ptxas.py", str(tmp_path / "log"))
+    assert done.returncode == code, done.stdout
+    assert ("NOT ALLOWED" in done.stdout) == ("8 bytes" in log)

@@ -1,0 +1,229 @@
+"""The measuring itself: what the peers compute, what is compiled, and that numbers mean what they say."""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import labeldrop_bench as lb
+from labeldrop_bench import speed
+from labeldrop_bench.cli import app
+from labeldrop_bench.speed import Problem, peers, table, timing
+from labeldrop_bench.speed.peers import check_backward_is_compiled, stock
+from labeldrop_bench.speed.problem import COMPOUNDS, LAYOUTS, ORDINARY
+
+CPU = torch.device("cpu")
+ROOT = Path(lb.__file__).parents[1]  # where processes started here find the package that is being tested
+NAMES = lb.losses.names()
+needs_mallopt = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="a C library without mallopt")
+needs_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is Linux's own count")
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("loss", ORDINARY)
+def test_stock_losses_compute_the_same(loss: str, num_classes: int) -> None:
+    """In float64, where no order of operations can hide a difference of definition."""
+    problem = Problem(loss, num_classes, (3, 6, 7), torch.float64)
+    logits, target, annotated = problem.tensors(CPU)
+    assert annotated.all()
+    results = [problem.create("reference")(logits, target, annotated)]
+    results += [make(problem)(logits, target.long()) for make in stock(problem).values()]
+    assert len(results) == 2
+    gradients = [torch.autograd.grad(value, logits)[0] for value in results]
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("loss", NAMES)
+def test_bytes_are_those_of_the_tensors(loss: str, layout: str) -> None:
+    problem = Problem(loss, 5, (2, 4, 3), torch.bfloat16, layout)
+    logits, target, _ = problem.tensors(CPU)
+    assert logits.shape == (2, problem.create().out_channels, 4, 3)
+    assert (logits.stride(1) == 1) == (layout == "channels_last")
+    assert problem.compulsory_bytes == 2 * logits.nbytes + target.nbytes
+
+
+def test_default_problems_have_every_loss_once_at_14_classes() -> None:
+    problems = speed.default_problems()
+    assert len({problem.label for problem in problems}) == len(problems)
+    plain = [p.loss for p in problems if p.num_classes == 14 and p.dtype == torch.float32 and not p.options]
+    compounds = [c for c in COMPOUNDS if set(c.split("+")) <= set(NAMES)]
+    assert plain == [*NAMES, *compounds]
+
+
+def test_the_compiled_peer_is_compiled_forward_and_backward() -> None:
+    problem = Problem("marginal_ce", 3, (1, 4, 4))
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    peers(problem, CPU)["compile"]()()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1
+
+
+def test_a_backward_pass_that_is_not_compiled_is_refused() -> None:
+    logits, target, annotated = Problem("marginal_ce", 3, (1, 4, 4)).tensors(CPU)
+    loss = lb.losses.create("marginal_ce", num_classes=3, backend="reference")
+    eager = loss(logits, target, annotated)
+    partly = torch.compile(loss, fullgraph=True)(logits * 2, target, annotated) * 3
+    for value in (eager, partly):
+        with pytest.raises(RuntimeError, match="not one compiled graph"):
+            check_backward_is_compiled(value, logits)
+
+
+def _alone(code: str) -> list[str]:
+    """What a process of its own prints: the state of memory belongs to a process."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+FAULTS = """
+import resource
+import statistics
+import torch
+from labeldrop_bench.speed import set_memory_state
+from labeldrop_bench.speed.memory import settle
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    source.clone()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+source = torch.ones(4 << 20)  # 16 MiB, 4096 pages of 4 KiB
+for state in ("fresh", "reused"):
+    set_memory_state(state)
+    settle([faults])
+    print(statistics.median(faults() for _ in range(9)))
+"""
+
+
+@needs_mallopt
+def test_fresh_memory_faults_and_reused_memory_does_not() -> None:
+    fresh, reused = map(float, _alone(FAULTS))
+    assert fresh >= 8  # huge pages of 2 MiB, where the system uses them; else 4096
+    assert reused == 0
+
+
+@needs_mallopt
+def test_fresh_does_not_follow_reused() -> None:
+    code = "from labeldrop_bench.speed import set_memory_state as s; s('reused')\ntry: s('fresh')\n"
+    assert "start" in _alone(code + "except RuntimeError as error: print(error)")
+
+
+@needs_mallopt
+@needs_linux
+def test_peak_memory_is_that_of_the_tensors() -> None:
+    code = """
+import torch
+from labeldrop_bench.speed import peak_bytes, set_memory_state
+
+set_memory_state("fresh")
+source = torch.ones(4 << 20)  # 16 MiB
+source.clone() + source.clone()
+for step in (lambda: source.clone(), lambda: source.clone() + source.clone()):
+    print(peak_bytes(step, source.device))
+"""
+    one, three = (int(size) / (1 << 20) for size in _alone(code))
+    # 2 MiB: a huge page that is touched in part, and the counters' own grain
+    assert one == pytest.approx(16, abs=2)
+    assert three == pytest.approx(48, abs=6)
+
+
+def test_rows_relate_time_to_bytes() -> None:
+    problem = Problem("ce", 4, (1, 16, 16))
+    rows = {row.peer: row for row in speed.measure(problem, CPU, "fresh", ("fused", "copy", "F.cross_entropy"), 0.05)}
+    fused, copy, other = rows["fused"], rows["copy"], rows["F.cross_entropy"]
+    assert fused.bytes == problem.compulsory_bytes == 16 * 16 * (2 * 4 * 4 + 1)
+    assert fused.gigabytes_per_second == pytest.approx(fused.bytes / fused.milliseconds / 1e6)
+    assert copy.gigabytes_per_second == pytest.approx(2 * problem.logits_bytes / copy.milliseconds / 1e6)
+    assert fused.share_of_copy == pytest.approx(fused.gigabytes_per_second / copy.gigabytes_per_second)
+    assert copy.share_of_copy == fused.ratio == 1
+    assert other.ratio == pytest.approx(other.milliseconds / fused.milliseconds)
+
+
+def test_a_peer_that_fails_is_a_note_and_the_fused_loss_is_an_error() -> None:
+    def fail() -> timing.Step:
+        raise MemoryError("no room\nat all")
+
+    timings = timing.time_peers({"fused": lambda: lambda: None, "eager": fail}, CPU)
+    assert timings["eager"].note == "MemoryError: no room"
+    assert timings["eager"].seconds is None
+    with pytest.raises(MemoryError):
+        timing.time_peers({"fused": fail}, CPU)
+
+
+def test_a_slow_peer_is_called_no_more_often_than_its_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0  # a clock that only the steps move
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
+    calls = {"fused": 0, "eager": 0, "compile": 0}
+
+    def taking(name: str, seconds: float) -> timing.Step:
+        def step() -> None:
+            nonlocal now
+            now += seconds
+            calls[name] += 1
+
+        return step
+
+    seconds = {"fused": 0.01, "eager": 3.0, "compile": 0.6}
+    makers = {name: lambda name=name: taking(name, seconds[name]) for name in calls}
+    timings = timing.time_peers(makers, CPU, budget=2.0)
+    # two calls to warm up, or one of what is slow; then rounds
+    assert calls == {"fused": 2 + timing.ROUNDS, "eager": 1, "compile": 1 + 3}
+    assert {name: found.rounds for name, found in timings.items()} == {"fused": timing.ROUNDS, "eager": 1, "compile": 3}
+    for name, found in timings.items():
+        assert found.seconds == pytest.approx(seconds[name])
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two problems of a moment, and a process whose memory stays as it is."""
+    problems = (Problem("ce", 3, (1, 8, 8)), Problem("marginal_ce", 3, (1, 8, 8), layout="channels_last"))
+    monkeypatch.setattr(table, "default_problems", lambda: problems)
+    monkeypatch.setattr(table, "set_memory_state", lambda state: None)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("out", ["folder", "file.csv"])
+def test_speed_prints_and_writes(out: str, tmp_path: Path) -> None:
+    import pandas as pd
+
+    result = CliRunner().invoke(app, ["speed", "--device", "cpu", "--loss", "ce", "--out", str(tmp_path / out)])
+    assert result.exit_code == 0, result.output
+    assert "of copy" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if "Written" not in line) <= 120
+    path = tmp_path / out if out.endswith(".csv") else tmp_path / out / "speed.csv"
+    rows = pd.read_csv(path)
+    assert set(rows["peer"]) == {"fused", "copy", "eager", "compile", "F.cross_entropy"}
+    assert set(rows["loss"]) == {"ce"}
+    assert rows["milliseconds"].notna().all()
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("small")
+def test_speed_keeps_what_it_has_when_a_loss_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = Problem.create
+
+    def fail(self: Problem, backend: str = "fused") -> torch.nn.Module:
+        if self.loss == "ce" and backend == "fused":
+            raise RuntimeError("no kernel")
+        return create(self, backend)
+
+    monkeypatch.setattr(Problem, "create", fail)
+    result = CliRunner().invoke(app, ["speed", "--device", "cpu"])
+    assert "marginal_ce" in result.stdout
+    assert "ce-K3-1x8x8" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["--loss", "cee"], "no measured loss"), (["--device", "cuda"], "no CUDA")]
+)
+def test_speed_refuses_in_one_line(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(app, ["speed", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
