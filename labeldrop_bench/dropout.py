@@ -47,6 +47,11 @@ class LabelDropout(nn.Module):
         # Copied to a device once, so that later calls need no transfer.
         self._on_device: dict[tuple[torch.device, int], Tensor] = {}
 
+    @staticmethod
+    def runs_on(device_type: str) -> bool:
+        """Whether there is a compiled kernel for devices of a type ("cpu", "cuda")."""
+        return ops.built_for(device_type, "label_dropout")
+
     def forward(self, annotated: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw which labels to hide.
 

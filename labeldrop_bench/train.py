@@ -109,7 +109,7 @@ def train(
     loss_of = make_loss(strategy, space, fabric.device)
     network = make_network(config, dataset, loss_of)
     augment = Augmentation(config.augmentation)
-    drop = LabelDropout(strategy.dropout, label_values(space, strategy.dropout_classes))
+    drop = make_dropout(strategy, space, fabric.device)
     model, optimizer = fabric.setup(network, make_optimizer(network, training))
     steps = steps_per_epoch(dataset, training)
     schedule = make_schedule(optimizer, training, steps * training.epochs)
@@ -178,6 +178,12 @@ def label_values(space: LabelSpace, names: Sequence[str] | None) -> list[int] | 
 def make_loss(strategy: StrategyConfig, space: LabelSpace, device: torch.device | str = "cpu") -> Loss:
     """The strategy's loss with its options."""
     return cast(Loss, losses.create(strategy.loss, label_space=space, **strategy.loss_options).to(device))
+
+
+def make_dropout(strategy: StrategyConfig, space: LabelSpace, device: torch.device) -> LabelDropout:
+    """The strategy's label dropout; plain PyTorch, which draws the same, where there is no kernel for the device."""
+    backend = "fused" if LabelDropout.runs_on(device.type) else "reference"
+    return LabelDropout(strategy.dropout, label_values(space, strategy.dropout_classes), backend)
 
 
 def make_network(config: RunConfig | SuiteConfig, dataset: Dataset, loss: Loss) -> nn.Module:

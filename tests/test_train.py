@@ -162,6 +162,16 @@ def test_dropout_reaches_the_loss_through_annotated_alone(
     assert int((target == 2).sum()) == int((dataset.train.target == 2).sum()) > 0
 
 
+def test_dropout_without_a_kernel_draws_the_same(
+    tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config({"name": "adaptive", "loss": "adaptive_ce", "dropout": 0.5}, training={"epochs": 2})
+    fused = _train(config, discs(), tmp_path / "fused", fabric)
+    monkeypatch.setattr(train.LabelDropout, "runs_on", lambda device_type: False)
+    assert train.make_dropout(config.strategy, discs().label_space, fabric.device).backend == "reference"
+    assert _train(config, discs(), tmp_path / "reference", fabric).rows == fused.rows
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, fabric: Fabric) -> None:
     dataset = discs()
     images = dataset.train.images.clone()
