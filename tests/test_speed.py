@@ -103,7 +103,7 @@ for state in ("fresh", "reused"):
 
 @needs_mallopt
 def test_fresh_memory_faults_and_reused_memory_does_not() -> None:
-    # Another process's need of memory, or where the system has put the heap, can spoil a try: one of three is to show it.
+    # Another process's need of memory, or where the system has put the heap, can spoil a try: one of three will do.
     tries = [tuple(map(float, _alone(FAULTS))) for _ in range(3)]
     assert all(fresh >= 8 for fresh, _ in tries)  # huge pages of 2 MiB, where the system uses them; else 4096
     assert min(reused for _, reused in tries) == 0
