@@ -73,7 +73,7 @@ def _measurements(content):
     notes = [f"- {row['loss']} {row['options']} K={row['num_classes']} {row['shape']} {row['dtype']}, {row['peer']}: "
              f"{row['note']}" for row in rows if row["note"]]  # fmt: skip
     if notes:
-        yield "Not measured:\n\n" + "\n".join(notes)
+        yield "Notes:\n\n" + "\n".join(notes)
 
 
 _NAME = ("loss", "N x size", "dtype", "layout", "K")

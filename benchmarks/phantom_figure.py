@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from labeldrop_bench import data
+from labeldrop_bench.data.edits import draw_only
 
 COLUMNS_PER_DOMAIN = 4
 COLOURS = {"LV": "#4cc9f0", "LVM": "#7ae582", "LA": "#ff9f1c"}
@@ -32,7 +33,7 @@ def overlay(axis, labels):
 def draw_figure(size=160, gap=1.0):
     info = data.get("phantom")
     options = info.options(size=size, gap=gap, train=COLUMNS_PER_DOMAIN, validation=1, test=1, seed=1)
-    dataset = info.load(options, {"B": ("LV", "LVM")})
+    dataset = draw_only(info.load(options), {"B": ("LV", "LVM")})
     samples = dataset.train
     # A narrow empty column keeps the domains apart.
     widths = [1] * COLUMNS_PER_DOMAIN + [0.08] + [1] * COLUMNS_PER_DOMAIN

@@ -19,7 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-USER_ERROR, INTERRUPTED = 2, 130
+data_app = typer.Typer(no_args_is_help=True, help="Look at the data of a suite.")
+app.add_typer(data_app, name="data")
+BAD_DATA, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 class Device(str, Enum):
@@ -76,13 +78,15 @@ def run(
         from labeldrop_bench import leaderboard, suites
 
         loaded = suites.load(suite, overrides or [])
+        leaderboard.check_figures(loaded.config)
         directory = out or Path("runs") / loaded.config.name
         with _told_how_to_resume(directory):
             # after the cheap checks: these import torch and MONAI, which takes seconds
             from labeldrop_bench import sweep
             from labeldrop_bench.progress import ProgressListener
+            from labeldrop_bench.run import epochs
 
-            with ProgressListener(directory, loaded.config.training.epochs) as listener:
+            with ProgressListener(directory, epochs) as listener:
                 sweep.run(loaded, directory, device=device.value, listener=listener)
         if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
             typer.echo(leaderboard.render(leaderboard.load(directory), "terminal"))
@@ -140,6 +144,29 @@ def list_datasets() -> None:
 
     infos = [data.get(name) for name in data.names()]
     _lines((info.name, info.licence, info.description) for info in infos)
+
+
+@data_app.command("check")
+def check_data(
+    suite: Annotated[str, typer.Argument(help="Name of a suite (see `suites`), or path of a TOML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key: data.root=/my/data ...")
+    ] = None,
+) -> None:
+    """Load every data set of a suite and count what is there, or list all that is wrong with it (exit code 1).
+
+    Counted is what its owners drew, before the suite hides anything.
+    """
+    with _clean_errors():
+        from labeldrop_bench import suites
+
+        loaded = suites.load(suite, overrides or [])
+        from labeldrop_bench.data.check import check  # imports torch
+
+        found = check((run.data.name, run.data.options) for run in loaded.config.runs())
+        typer.echo("\n".join(line for checked in found for line in checked.lines))
+        if not all(checked.good for checked in found):
+            raise typer.Exit(BAD_DATA)
 
 
 def _lines(rows: Iterable[tuple[str, ...]]) -> None:

@@ -2,7 +2,7 @@
 
 Conventions. Dice of one class in one image is 2 |P and T| / (|P| + |T|), P and T being the pixels of the class in the
 prediction and in the truth. Both empty: not a number, and left out of every mean. Truth empty, prediction not: 0.
-Label values are classes here (label value c means class c): super-labels have no Dice.
+Pixels whose truth is IGNORED are neither.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+IGNORED = 255  # as in `data.base`
+
 
 def dice_per_image(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
     """Dice of every class in every image.
 
     Args:
         prediction: [n, *spatial] integer class map, values 0 ... K-1.
-        truth: the same shape, on the same device; the integer dtypes may differ.
+        truth: the same shape, on the same device, values 0 ... K-1 or IGNORED; the integer dtypes may differ.
         num_classes: K, background counted.
 
     Returns:
@@ -31,18 +33,20 @@ def dice_per_image(prediction: Tensor, truth: Tensor, num_classes: int) -> Tenso
             f"dice_per_image: prediction and truth must have the same shape [n, *spatial], "
             f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
         )
+    counts = truth != IGNORED
     predicted = _class_map("prediction", prediction, num_classes)
-    true = _class_map("truth", truth, num_classes)
+    true = _class_map("truth", truth.masked_fill(~counts, 0), num_classes)
     n = len(predicted)
-    # One bin for each pair of image and class, and a last bin for the pixels where the maps disagree.
+    # One bin for each pair of image and class, and a last bin for the pixels that do not count.
     offset = torch.arange(n, device=predicted.device)[:, None] * num_classes
     bins = n * num_classes
-    common = torch.where(predicted == true, true + offset, bins)
+    counts = counts.view_as(true)
 
-    def count(index: Tensor) -> Tensor:
+    def count(classes: Tensor, where: Tensor) -> Tensor:
+        index = torch.where(where, classes + offset, bins)
         return torch.bincount(index.flatten(), minlength=bins + 1)[:bins].view(n, num_classes).double()
 
-    return 2 * count(common) / (count(predicted + offset) + count(true + offset))
+    return 2 * count(true, counts & (predicted == true)) / (count(predicted, counts) + count(true, counts))
 
 
 def foreground_dice(prediction: Tensor, target: Tensor, annotated: Tensor) -> Tensor:

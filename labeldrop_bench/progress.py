@@ -7,6 +7,7 @@ terminal there is no bar; a line for each run takes its place.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,28 +20,35 @@ from labeldrop_bench.leaderboard.wording import number
 from labeldrop_bench.records import RunConfig, RunResult
 
 if TYPE_CHECKING:  # torch is slow to import
+    from labeldrop_bench.checkpoints import Epoch
     from labeldrop_bench.errors import TrainingError
-    from labeldrop_bench.train import Epoch
 
 NAME_WIDTH, SCORE_WIDTH = 26, 13
+PATIENCE = 20  # times as long as the leaderboard takes to write before it is written again
 
 
 class ProgressListener:
-    """A `sweep.Listener` that writes the leaderboard after every run and shows how the suite gets on.
+    """A `sweep.Listener` that keeps the leaderboard written and shows how the suite gets on.
+
+    Figures take seconds and some runs take no longer, so that it is written after a run only if that costs little time
+    in all, and once more at the end.
 
     Args:
         directory: the suite's.
-        epochs: of one run.
+        epochs: how many a run takes, all its rounds together; asked once the suite has passed its checks.
         console: where to show it.
     """
 
-    def __init__(self, directory: Path, epochs: int, console: Console | None = None) -> None:
+    def __init__(self, directory: Path, epochs: Callable[[RunConfig], int], console: Console | None = None) -> None:
         self.directory = directory
         self.epochs = epochs
         self.console = console or Console(stderr=True)
-        self.shown: set[str] = set()
+        self.shown: set[tuple[str, str]] = set()  # condition and strategy
+        self.head = ""
+        self.due = 0.0  # when the leaderboard is to be written again
+        self.unwritten = False
         self.started = time.monotonic()
-        self.todo = self.done = 0
+        self.todo = self.done = self.total = 0
         self.seen: dict[str, int] = {}  # epochs of each run that the bar has counted
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
@@ -59,22 +67,25 @@ class ProgressListener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+        if self.unwritten:
+            self._write()
 
-    def begin(self, todo: int, done: int) -> None:
+    def begin(self, todo: Sequence[RunConfig], done: int) -> None:
         """Show what was found finished."""
-        self.todo, self.started = todo, time.monotonic()
-        self.bar.update(self.task, total=todo * self.epochs)
+        self.todo, self.started = len(todo), time.monotonic()
+        self.total = sum(self.epochs(config) for config in todo)
+        self.bar.update(self.task, total=self.total)
         if done:
-            self.console.print(f"{done} of {todo + done} runs were finished before; {todo} to do")
+            self.console.print(f"{done} of {self.todo + done} runs were finished before; {self.todo} to do")
             self._rows()
 
     def epoch(self, config: RunConfig, epoch: Epoch) -> None:
         """Move the bar."""
-        self.seen[config.run] = epoch.epoch
+        self.seen[config.run] = self.seen.get(config.run, 0) + 1
         self.bar.update(self.task, advance=1, description=config.run)
 
     def finished(self, config: RunConfig, result: RunResult) -> None:
-        """Write the leaderboard; show the run, and its strategy if that is complete."""
+        """Show the run, and its strategy if that is complete; write the leaderboard."""
         dice = f"validation Dice {result.validation_dice:.3f}"
         self._count(config, f"{result.seconds:.0f} s, best epoch {result.best_epoch} ({dice})")
         self._rows()
@@ -87,27 +98,39 @@ class ProgressListener:
     def _count(self, config: RunConfig, line: str) -> None:
         """One run less to do; epochs that it did not come to are done with too."""
         self.done += 1
-        self.bar.update(self.task, advance=self.epochs - self.seen.get(config.run, 0))
-        self.seen[config.run] = self.epochs
+        epochs = self.epochs(config)
+        self.bar.update(self.task, advance=epochs - self.seen.get(config.run, 0))
+        self.seen[config.run] = epochs
         if not self.console.is_terminal:
             # by epochs, since the runs beside this one are half done
             done = sum(self.seen.values())
-            left = (time.monotonic() - self.started) / done * (self.todo * self.epochs - done)
+            left = (time.monotonic() - self.started) / done * (self.total - done)
             self._print(f"[{self.done}/{self.todo}] {config.run}: {line}; about {left / 60:.1f} min left")
 
     def _rows(self) -> None:
-        """A row for each strategy whose seeds are all done and that was not shown yet."""
-        board = leaderboard.write(self.directory)
-        columns = [column for column in board.columns if column.name in ("undrawn", "drawn", "overall")]
-        for entry in board.strategies:
-            if entry.missing_seeds or entry.strategy.name in self.shown:
-                continue
-            if not self.shown:
-                heads = "".join(f"{column.name:>{SCORE_WIDTH}}" for column in columns)
-                self._print(f"{'Dice':<{NAME_WIDTH}}{heads}")
-            self.shown.add(entry.strategy.name)
-            scores = "".join(f"{number(entry.scores[column]):>{SCORE_WIDTH}}" for column in columns)
-            self._print(f"{entry.strategy.name:<{NAME_WIDTH}}{scores}")
+        """A row for each strategy whose seeds are all done in a condition and that was not shown yet."""
+        self.unwritten = True
+        if time.monotonic() >= self.due:
+            self._write()
+        for board in leaderboard.load(self.directory).boards:
+            heads = "".join(f"{column.name:>{SCORE_WIDTH}}" for column in board.summary)
+            head = f"{f'Dice, {board.name}' if board.name else 'Dice':<{NAME_WIDTH}}{heads}"
+            for entry in board.strategies:
+                name = entry.strategy.name
+                if entry.missing_seeds or (board.name, name) in self.shown:
+                    continue
+                if head != self.head:  # also when runs of another condition, side by side, came in between
+                    self._print(head)
+                    self.head = head
+                self.shown.add((board.name, name))
+                scores = "".join(f"{number(entry.scores[column]):>{SCORE_WIDTH}}" for column in board.summary)
+                self._print(f"{name:<{NAME_WIDTH}}{scores}")
+
+    def _write(self) -> None:
+        began = time.monotonic()
+        leaderboard.write(self.directory)
+        self.unwritten = False
+        self.due = time.monotonic() + PATIENCE * (time.monotonic() - began)
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

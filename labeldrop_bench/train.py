@@ -1,172 +1,188 @@
-"""Train one network by one strategy and score it: `train`, which reads from top to bottom.
+"""Train one network: `fit`, which reads from top to bottom.
 
-What is random and where it comes from: a run's seed decides initial weights, order, augmentation and label dropout,
-the data none of it. All strategies draw in the same order, so with one seed they start from the same weights and see
-the same pictures. With a fixed number of threads a run on the CPU is repeatable bit for bit.
+What is random and where it comes from: a run's seed decides initial weights, order, patches, augmentation and label
+dropout, the data none of it. All strategies draw in the same order, so with one seed they start from the same weights
+and see the same pictures. With a fixed number of threads a run on the CPU is repeatable bit for bit, also if it is
+broken off and goes on.
 """
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, OneCycleLR, PolynomialLR
 
-from labeldrop_bench import environment, losses, metrics, models, records
+from labeldrop_bench import checkpoints, losses, models
 from labeldrop_bench.augment import Augmentation
-from labeldrop_bench.data.base import Dataset, Samples
+from labeldrop_bench.checkpoints import Epoch, Fit
+from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.dropout import LabelDropout
 from labeldrop_bench.errors import TrainingError
+from labeldrop_bench.evaluate import Loss, Predictor, validate
 from labeldrop_bench.label_space import LabelSpace
-from labeldrop_bench.records import ResultRow, RunConfig, RunResult, StrategyConfig, SuiteConfig, TrainingConfig
+from labeldrop_bench.patches import Patches, make_patches
+from labeldrop_bench.records import ModelConfig, PatchConfig, RunConfig, StrategyConfig, TrainingConfig
 
-METRIC = "dice"
-IMAGES_AT_ONCE = 64  # in prediction
-
-
-class Loss(Protocol):
-    """What training needs of a registered loss, which is an `nn.Module` besides."""
-
-    out_channels: int
-
-    def __call__(self, logits: Tensor, target: Tensor, annotated: Tensor) -> Tensor:
-        """Scalar."""
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """[n, *spatial] class map."""
-
-    def runs_on(self, device_type: str) -> bool:
-        """Whether it has what it needs on a type of device: "cpu" or "cuda"."""
+__all__ = ["Epoch", "Fit", "Hook", "Learner", "fit"]
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One row of history.csv.
+@dataclass
+class Learner:
+    """What a fit trains, and what its hook may exchange between epochs: the loss and the training samples.
 
     Attributes:
-        epoch: counted from 1.
-        loss: mean over the epoch's steps and over the processes.
-        validation_dice: foreground Dice on what is annotated; None where this epoch was not validated.
-        lr: learning rate after the last step.
-        seconds: training and validation.
+        network: as it is validated, without the wrapping for several processes.
+        loss: of the next steps.
+        samples: the training split.
+        patches: what the network sees at once.
+        fabric: device, precision and processes.
     """
 
-    epoch: int
-    loss: float
-    validation_dice: float | None
-    lr: float
-    seconds: float
+    network: nn.Module
+    loss: Loss
+    samples: Samples
+    patches: Patches
+    fabric: Fabric
+
+    @property
+    def predictor(self) -> Predictor:
+        """The network as it is now, to predict with."""
+        return Predictor(self.network, self.loss, self.patches, self.fabric)
 
 
-@dataclass(frozen=True)
-class Best:
-    """The epoch with the best validation Dice so far, and its weights on the CPU."""
+class Hook(Protocol):
+    """What a procedure does inside a fit. It must do the same on every process."""
 
-    epoch: int
-    dice: float
-    weights: dict[str, Tensor]
+    def before_epoch(self, epoch: int, learner: Learner) -> None:
+        """Called before each epoch, counted from 1."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it needs to go on after a break: tensors, numbers and text."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take that back."""
 
 
-def train(
+def fit(
     config: RunConfig,
     dataset: Dataset,
     directory: Path,
     *,
     fabric: Fabric,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
-) -> RunResult | None:
-    """Train, take the best epoch by the validation split, score it on the test split, write the run's files.
+    hook: Hook | None = None,
+) -> Fit:
+    """Train, and take the best epoch by the validation split. What was broken off goes on; what is done is read back.
 
     Args:
-        config: everything the run needs; `sweep.prepare` has checked it.
-        dataset: what `config.data` describes.
-        directory: the run's own. result.json is written last: its presence says that the run is finished.
+        config: everything a run needs; `sweep.prepare` has checked it.
+        dataset: what to train and validate on.
+        directory: its own. checkpoint.pt is written last: its presence says that the fit is finished.
         fabric: device, precision and processes.
         on_epoch: called on the first process after every epoch.
+        hook: what a procedure does between epochs.
 
     Returns:
-        The result; None on every process but the first.
+        The best epoch, the same on every process.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or a file to go on from cannot be read.
     """
-    started = time.perf_counter()
-    training, strategy, space = config.training, config.strategy, dataset.label_space
-    dataset = everything_drawn(dataset) if strategy.full_labels else dataset
-    samples = dataset.train
-
+    finished = checkpoints.read_best(directory)
+    if finished is not None:
+        return finished
+    training = config.training
     Fabric.seed_everything(config.seed, verbose=False)
-    loss_of = make_loss(strategy, space, fabric.device)
-    network = make_network(config, dataset, loss_of)
-    augment = Augmentation(config.augmentation)
-    drop = make_dropout(strategy, space, fabric.device)
-    model, optimizer = fabric.setup(network, make_optimizer(network, training))
-    steps = steps_per_epoch(dataset, training)
-    schedule = make_schedule(optimizer, training, steps * training.epochs)
-    order = torch.Generator().manual_seed(config.seed)  # the same on every process
-    torch.manual_seed(config.seed + (fabric.global_rank << 32))  # augmentation and dropout: each process its own
+    learner = make_learner(config, dataset, fabric)
+    steps = Steps(config, dataset, learner)
+    torch.manual_seed(config.seed + (fabric.global_rank << 32))  # patches, augmentation, dropout: each process its own
+    parts = {**steps.parts, **({"hook": hook} if hook else {})}
+    progress = checkpoints.load_last(directory, parts, steps.order, fabric)
 
-    best = Best(0, -1.0, {})
-    history: list[Epoch] = []
-    for epoch in range(1, training.epochs + 1):
+    for epoch in range(len(progress.history) + 1, training.epochs + 1):
         began = time.perf_counter()
-        values = []
-        model.train()
-        for index in batches(len(samples), steps, order, fabric):
-            images, target, annotated = fabric.to_device(take(samples, index))
-            images, target = augment(images, target)
-            loss = loss_of(model(images), target, drop(annotated))
-            optimizer.zero_grad()
+        if hook is not None:
+            hook.before_epoch(epoch, learner)
+        mean = mean_loss(steps.epoch(learner), config, epoch, fabric)
+        dice, truth = None, None
+        if fabric.is_global_zero and (epoch % training.validate_every == 0 or epoch == training.epochs):
+            dice, truth = validate(learner.predictor, dataset.validation, dataset.label_space)  # the others wait
+            best = progress.best
+            if best.epoch == 0 or math.isnan(best.dice) or dice > best.dice:
+                progress.best = Fit(epoch, dice, copied_weights(learner.network))
+        progress.history.append(Epoch(epoch, mean, dice, truth, steps.learning_rate, time.perf_counter() - began))
+        if fabric.is_global_zero:
+            checkpoints.write_history(directory, progress.history)
+            on_epoch(progress.history[-1])
+        if epoch % training.save_every == 0 and epoch < training.epochs:
+            checkpoints.save_last(directory, parts, progress, steps.order, fabric)
+
+    best = replace(progress.best, seconds=math.fsum(row.seconds for row in progress.history))
+    best = fabric.broadcast(best)
+    if fabric.is_global_zero:
+        checkpoints.write_best(directory, best, config)
+    fabric.barrier()
+    return best
+
+
+class Steps:
+    """The training steps of a fit, an epoch at a time.
+
+    Args:
+        config: of the run.
+        dataset: as for `fit`.
+        learner: what is trained; its loss and samples may change from epoch to epoch.
+
+    Attributes:
+        order: draws the order of the samples, the same on every process.
+        parts: what has a state that the next step depends on, by name.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, learner: Learner) -> None:
+        fabric, training = learner.fabric, config.training
+        self.per_image = config.patches.per_image
+        self.number = steps_per_epoch(dataset, config)
+        self.augment = Augmentation(config.augmentation) if config.strategy.augmented else keep
+        self.drop = make_dropout(config.strategy, dataset.label_space, fabric.device)
+        self.model, self.optimizer = fabric.setup(learner.network, make_optimizer(learner.network, training))
+        self.schedule = make_schedule(self.optimizer, training, self.number * training.epochs)
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.parts = {"network": learner.network, "optimizer": self.optimizer, "schedule": self.schedule}
+
+    def epoch(self, learner: Learner) -> list[Tensor]:
+        """Show every training sample; the loss of each step."""
+        fabric, values = learner.fabric, []
+        self.model.train()
+        for index in batches(len(learner.samples), self.number, self.per_image, self.order, fabric):
+            images, target, annotated = fabric.to_device(take(learner.samples, index))
+            images, target = self.augment(*learner.patches.draw(images, target))
+            loss = learner.loss(self.model(images), target, self.drop(annotated))
+            self.optimizer.zero_grad()
             fabric.backward(loss)
-            optimizer.step()
-            schedule.step()
+            self.optimizer.step()
+            self.schedule.step()
             values.append(loss.detach())
-        mean = mean_loss(values, config, epoch, fabric)
-        if not fabric.is_global_zero:
-            continue  # the first process validates and writes; the others wait for it in the next step
-        dice = None
-        if epoch % training.validate_every == 0 or epoch == training.epochs:
-            dice = validate(network, loss_of, dataset.validation, fabric)
-            best = best if best.dice >= dice else Best(epoch, dice, copied_weights(network))
-        history.append(Epoch(epoch, mean, dice, float(schedule.get_last_lr()[0]), time.perf_counter() - began))
-        records.write_text(directory / "history.csv", history_csv(history))
-        on_epoch(history[-1])
+        return values
 
-    if not fabric.is_global_zero:
-        return None
-    network.load_state_dict(best.weights)
-    write_checkpoint(directory / "checkpoint.pt", best, config)
-    result = RunResult(
-        run=config.run,
-        rows=score(network, loss_of, dataset, config, fabric),
-        best_epoch=best.epoch,
-        validation_dice=best.dice,
-        seconds=time.perf_counter() - started,
-        environment=environment.describe(fabric),
-    )
-    records.write_json(directory / "result.json", result)
-    return result
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.schedule.get_last_lr()[0])
 
 
-def everything_drawn(dataset: Dataset) -> Dataset:
-    """The data set of the upper bound: all ground truth there is takes the place of what was drawn."""
-
-    def of(samples: Samples) -> Samples:
-        return dataclasses.replace(samples, target=samples.truth, annotated=samples.truth_annotated)
-
-    return dataclasses.replace(
-        dataset, train=of(dataset.train), validation=of(dataset.validation), test=of(dataset.test)
-    )
+def make_learner(config: RunConfig, dataset: Dataset, fabric: Fabric) -> Learner:
+    """Fresh weights, the strategy's loss, the training samples."""
+    loss = make_loss(config.strategy, dataset.label_space, fabric.device)
+    network = make_network(config.model, config.patches, dataset, loss)
+    return Learner(network, loss, dataset.train, make_patches(config.patches), fabric)
 
 
 def label_values(space: LabelSpace, names: Sequence[str] | None) -> list[int] | None:
@@ -177,7 +193,8 @@ def label_values(space: LabelSpace, names: Sequence[str] | None) -> list[int] | 
 
 def make_loss(strategy: StrategyConfig, space: LabelSpace, device: torch.device | str = "cpu") -> Loss:
     """The strategy's loss with its options."""
-    return cast(Loss, losses.create(strategy.loss, label_space=space, **strategy.loss_options).to(device))
+    options = {"ignore_index": IGNORED, **strategy.loss_options}
+    return cast(Loss, losses.create(strategy.loss, label_space=space, **options).to(device))
 
 
 def make_dropout(strategy: StrategyConfig, space: LabelSpace, device: torch.device) -> LabelDropout:
@@ -186,15 +203,16 @@ def make_dropout(strategy: StrategyConfig, space: LabelSpace, device: torch.devi
     return LabelDropout(strategy.dropout, label_values(space, strategy.dropout_classes), backend)
 
 
-def make_network(config: RunConfig | SuiteConfig, dataset: Dataset, loss: Loss) -> nn.Module:
+def make_network(config: ModelConfig, patches: PatchConfig, dataset: Dataset, loss: Loss) -> nn.Module:
     """The configured network for the images of a data set, with as many outputs as the loss asks for."""
     images = dataset.train.images
     network = models.create(
-        config.model.name,
+        config.name,
         spatial_dims=images.ndim - 2,
         in_channels=images.shape[1],
         out_channels=loss.out_channels,
-        channels=config.model.channels,
+        channels=config.channels,
+        dropout=config.dropout,
     )
     # Two-dimensional convolutions are faster with channels last: 59 against 73 ms a step of the quick suite's network
     if images.ndim == 4:
@@ -203,37 +221,46 @@ def make_network(config: RunConfig | SuiteConfig, dataset: Dataset, loss: Loss) 
 
 
 def make_optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum (Islam et al. 2024, section 2)."""
+    """SGD with Nesterov momentum (Islam et al. 2024, section 2) or RMSprop (McKinley et al. 2019, section 3)."""
+    shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    if training.optimizer == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), momentum=training.momentum, **shared)
     return torch.optim.SGD(
         network.parameters(),
-        lr=training.learning_rate,
         momentum=training.momentum,
         nesterov=training.momentum > 0,
-        weight_decay=training.weight_decay,
         fused=True,  # 0.5 instead of 1.8 ms a step
+        **shared,
     )
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> LRScheduler:
-    """The learning rate over all steps of a run: up to its peak and down to nothing, or down as (1 - t)^0.9."""
+    """The learning rate over all steps of a fit."""
     if training.schedule == "poly":
         return PolynomialLR(optimizer, total_iters=steps, power=0.9)
+    if training.schedule == "cosine_restarts":
+        return CosineAnnealingWarmRestarts(optimizer, training.restart_steps, eta_min=training.final_learning_rate)
     # cycle_momentum off: the momentum stays what the suite says
     return OneCycleLR(optimizer, max_lr=training.learning_rate, total_steps=steps, cycle_momentum=False)
 
 
-def steps_per_epoch(dataset: Dataset, training: TrainingConfig) -> int:
-    """How many batches it takes to show every training sample once."""
-    return math.ceil(len(dataset.train) / training.batch_size)
+def steps_per_epoch(dataset: Dataset, config: RunConfig) -> int:
+    """How many batches it takes to show every training sample, `patches.per_image` times."""
+    return math.ceil(len(dataset.train) * config.patches.per_image / config.training.batch_size)
 
 
-def batches(n: int, steps: int, order: torch.Generator, fabric: Fabric) -> Iterator[Tensor]:
+def keep(images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """No augmentation."""
+    return images, target
+
+
+def batches(n: int, steps: int, times: int, order: torch.Generator, fabric: Fabric) -> Iterator[Tensor]:
     """Indices of this process's share of each batch.
 
-    Every sample comes once; batches are of one size, give or take a sample, and so are the processes' shares.
+    Every sample comes so many times; batches are of one size, give or take a sample, and so are the processes' shares.
     """
-    for batch in torch.randperm(n, generator=order).tensor_split(steps):
-        yield batch[fabric.global_rank :: fabric.world_size]
+    for batch in torch.randperm(n * times, generator=order).tensor_split(steps):
+        yield batch[fabric.global_rank :: fabric.world_size] % n
 
 
 def take(samples: Samples, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,69 +288,3 @@ def mean_loss(values: Sequence[Tensor], config: RunConfig, epoch: int, fabric: F
 def copied_weights(network: nn.Module) -> dict[str, Tensor]:
     """The weights as they are now, on the CPU."""
     return {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
-
-
-@torch.inference_mode()
-def predict(network: nn.Module, loss: Loss, images: Tensor, fabric: Fabric) -> Tensor:
-    """Class maps [n, *spatial] int64, on the CPU."""
-    network.eval()
-    maps = []
-    for chunk in torch.split(images, IMAGES_AT_ONCE):
-        with fabric.autocast():
-            logits = network(fabric.to_device(chunk))
-        maps.append(loss.predict(logits).cpu())
-    return torch.cat(maps)
-
-
-def validate(network: nn.Module, loss: Loss, samples: Samples, fabric: Fabric) -> float:
-    """Foreground Dice on what is annotated."""
-    prediction = predict(network, loss, samples.images, fabric)
-    return float(metrics.foreground_dice(prediction, samples.target, samples.annotated))
-
-
-def score(network: nn.Module, loss: Loss, dataset: Dataset, config: RunConfig, fabric: Fabric) -> tuple[ResultRow, ...]:
-    """Dice on the test split, for each domain and each class that has ground truth there."""
-    test, training, classes = dataset.test, dataset.train, dataset.label_space.classes
-    prediction = predict(network, loss, test.images, fabric)
-    dice = metrics.dice_per_image(prediction, test.truth, len(classes))
-    dice = dice.masked_fill(~test.truth_annotated, math.nan)
-    rows = []
-    for number, domain in enumerate(dataset.domains):
-        here = test.domain == number
-        for c in range(1, len(classes)):
-            if not test.truth_annotated[here, c].any():
-                continue
-            defined = dice[here, c]
-            defined = defined[~defined.isnan()]
-            row = {
-                "suite": config.suite,
-                "run": config.run,
-                "strategy": config.strategy.name,
-                "loss": config.strategy.loss,
-                "dropout": config.strategy.dropout,
-                "seed": config.seed,
-                "domain": domain,
-                "class": classes[c],
-                "annotated": bool(training.annotated[training.domain == number, c].any()),
-                "metric": METRIC,
-                "value": float(defined.mean()) if len(defined) else None,
-                "n": len(defined),
-            }
-            rows.append(ResultRow.model_validate(row))
-    return tuple(rows)
-
-
-def history_csv(history: Sequence[Epoch]) -> str:
-    """Epochs as the text of history.csv; an epoch that was not validated has an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(epoch) for epoch in history)
-    return text.getvalue()
-
-
-def write_checkpoint(path: Path, best: Best, config: RunConfig) -> None:
-    """What `torch.load(path, weights_only=True)` gives back: {"weights", "epoch", "config"}, the last one as JSON."""
-    content = io.BytesIO()
-    torch.save({"weights": best.weights, "epoch": best.epoch, "config": config.model_dump_json()}, content)
-    records.write_bytes(path, content.getvalue())

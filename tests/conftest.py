@@ -14,6 +14,14 @@ settings.register_profile("thorough", parent=settings.get_profile("default"), ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.fixture(scope="session")
+def fabric():
+    """One process on the CPU."""
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="cpu", devices=1, precision="32-true")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch finds none")

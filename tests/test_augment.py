@@ -84,3 +84,30 @@ def test_each_image_is_changed_with_the_given_probability() -> None:
     changed, _ = _augment(probability=0.3, brightness=0.5)(images, target)
     rate = ((changed - images).abs().amax((1, 2, 3)) > 1e-3).float().mean()
     assert abs(float(rate) - 0.3) < 0.05  # five standard deviations of a rate over 2000 images
+
+
+def test_volumes_change_in_the_plane_all_slices_alike() -> None:
+    images, target = _batch()
+    volume, labels = images[:, :, None].repeat(1, 1, 5, 1, 1), target[:, None].repeat(1, 5, 1, 1)
+    changed, moved = _augment(rotation=20.0, scale=0.2)(volume, labels)
+    assert changed.shape == volume.shape
+    assert torch.equal(moved, moved[:, :1].expand_as(moved))
+    assert not torch.equal(moved, labels)
+    assert (changed[:, 0].round() == moved).float().mean() > 0.93
+
+
+def test_a_slab_moves_with_the_labels_of_its_middle_slice() -> None:
+    images, target = _batch()
+    slabs = images[:, :, None] * torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1)  # [n, channels, depth, height, width]
+    changed, labels = _augment(rotation=20.0)(slabs, target)
+    assert changed.shape == slabs.shape
+    assert labels.shape == target.shape
+    assert (changed[:, 0, 1].round() == labels).float().mean() > 0.93
+    torch.testing.assert_close(changed[:, 0, 2], 5 * changed[:, 0, 1], atol=1e-4, rtol=1e-4)
+
+
+def test_ignored_pixels_move_and_stay_ignored() -> None:
+    images, target = _batch()
+    target[target == 3] = 255
+    _, labels = _augment(rotation=20.0)(images, target)
+    assert set(labels.unique().tolist()) == {0, 1, 255}

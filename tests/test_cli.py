@@ -132,3 +132,11 @@ def test_a_run_that_failed_is_told(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "2 of 2 runs could not go on" in result.stderr
     assert "lower training.learning_rate" in result.stderr
+
+
+def test_a_procedure_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
+    text = TOML.replace("dropout = 0.5", 'procedure = { name = "smilr" }\ndropout = 0.5')
+    result = runner.invoke(app, ["run", write_suite(tmp_path, text), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "tiny.toml: strategies.adaptive.procedure: procedure.name: there is no procedure 'smilr'" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeldrop_bench.metrics import dice_per_image, foreground_dice
+from labeldrop_bench.metrics import IGNORED, dice_per_image, foreground_dice
 
 
 @st.composite
@@ -102,3 +102,16 @@ def test_annotated_must_fit():
     for bad in (torch.ones(3, 4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)):
         with pytest.raises(ValueError, match=r"annotated must be \[n, K\] with n = 2"):
             foreground_dice(maps, maps, bad)
+
+
+@given(cases())
+def test_pixels_of_unknown_truth_count_for_nothing(case):
+    """What is predicted there makes no difference, and Dice is that of the other pixels alone."""
+    prediction, truth, _, k = case
+    if truth[0].ndim == 0:
+        return
+    unknown = truth.long().flatten(1)
+    unknown[:, 0] = IGNORED
+    flat = prediction.long().flatten(1)
+    result = dice_per_image(flat, unknown, k).nan_to_num(-1)
+    assert torch.equal(result, dice_per_image(flat[:, 1:], truth.long().flatten(1)[:, 1:], k).nan_to_num(-1))

@@ -41,12 +41,22 @@ MAY_IMPORT = {
     "suites": ["errors", "records"],
     "leaderboard": ["records"],
     "speed": ["losses", "errors", "records"],
+    "patches": ["records"],
+    "checkpoints": ["errors", "records"],
+    "evaluate": ["label_space", "data", "metrics", "patches", "records"],
     "train": [
-        "label_space", "dropout", "losses", "data", "augment", "models", "metrics", "environment", "errors", "records",
+        "label_space", "dropout", "losses", "data", "augment", "models", "patches", "checkpoints", "evaluate", "errors",
+        "records",
     ],
-    "sweep": ["label_space", "losses", "data", "models", "train", "suites", "errors", "records"],
-    "progress": ["train", "leaderboard", "errors", "records"],
-    "cli": ["__init__", "losses", "data", "suites", "sweep", "progress", "leaderboard", "speed", "errors"],
+    "procedures": ["label_space", "rules", "losses", "data", "checkpoints", "evaluate", "train", "records"],
+    "run": [
+        "label_space", "data", "environment", "errors", "checkpoints", "evaluate", "train", "procedures", "records",
+    ],
+    "sweep": [
+        "losses", "data", "patches", "checkpoints", "train", "procedures", "run", "suites", "errors", "records",
+    ],
+    "progress": ["checkpoints", "leaderboard", "errors", "records"],
+    "cli": ["__init__", "losses", "data", "suites", "run", "sweep", "progress", "leaderboard", "speed", "errors"],
 }  # fmt: skip
 
 
@@ -92,8 +102,8 @@ def _python(code: str) -> str:
 
 
 HARNESS = {
-    "PIL", "filelock", "jinja2", "kornia", "lightning_fabric", "matplotlib", "monai", "pandas", "pydantic", "rich",
-    "scipy", "tabulate", "typer",
+    "PIL", "SimpleITK", "av", "einops", "filelock", "jinja2", "kornia", "lightning_fabric", "matplotlib", "monai",
+    "nibabel", "pandas", "pydantic", "rich", "scipy", "skimage", "tabulate", "typer",
 }  # fmt: skip
 
 USE_EVERY_LOSS = """

@@ -8,7 +8,17 @@ import pytest
 from pydantic import ValidationError
 
 from labeldrop_bench import records
-from labeldrop_bench.records import COLUMNS, ResultRow, RunConfig, RunResult, SuiteConfig
+from labeldrop_bench.records import (
+    COLUMNS,
+    CaseRow,
+    PatchConfig,
+    ResultRow,
+    RunConfig,
+    RunResult,
+    SuiteConfig,
+    TrainingConfig,
+    files,
+)
 
 SUITE = {
     "name": "tiny",
@@ -83,7 +93,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     def fail(*_: object) -> None:
         raise OSError("disk is full")
 
-    monkeypatch.setattr(records.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="disk is full"):
         records.write_text(path, "new")
     assert path.read_text() == "old"
@@ -97,3 +107,47 @@ def test_results_csv_has_the_promised_columns_and_an_empty_field_for_no_value() 
     assert [row["value"] for row in rows] == ["0.25", ""]
     assert rows[0]["class"] == "LA"
     assert rows[0]["annotated"] == "True"
+
+
+def test_cases_survive_csv(tmp_path: Path) -> None:
+    run = SuiteConfig.model_validate(SUITE).runs()[0]
+    rows = tuple(
+        CaseRow(case=f"a, {i}", patient="p", domain="B", class_="LA", metric="dice", value=value)
+        for i, value in enumerate((0.1 + 0.2, None, 0.0))
+    )
+    with pytest.raises(FileNotFoundError):
+        records.read_cases(tmp_path, run)
+    records.write_text(records.run_directory(tmp_path, run) / "cases.csv", records.cases_csv(rows))
+    assert records.read_cases(tmp_path, run) == rows
+
+
+def test_a_grid_is_every_combination() -> None:
+    training = TrainingConfig(epochs=3, grid={"batch_size": (2.0, 4.0), "weight_decay": (0.0, 0.1, 0.2)})
+    assert [(p.batch_size, p.weight_decay, p.epochs, p.grid) for p in training.points()] == [
+        (size, decay, 3, {}) for size in (2, 4) for decay in (0.0, 0.1, 0.2)
+    ]
+    assert TrainingConfig().points() == (TrainingConfig(),)
+    for grid, message in (
+        ({"learning_rate": ()}, "at least one value"),
+        ({"learning_rate": (0.1, -1)}, "greater than 0"),
+        ({"batch_size": (2.5,)}, "integer"),
+        ({"epochs": (2,)}, "Input should be 'learning_rate'"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            TrainingConfig.model_validate({"grid": grid})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"kind": "whole", "size": (4, 4)}, "size must have 0 numbers for whole"),
+        ({"kind": "box"}, "size must have 2 or 3 numbers for box"),
+        ({"kind": "slab", "size": (4, 4, 4)}, "size must have 2 numbers for slab"),
+        ({"kind": "slab", "size": (4, 4), "depth": 4}, "an odd depth and different planes, got 4"),
+        ({"kind": "slab", "size": (4, 4), "planes": (0, 0)}, "an odd depth and different planes"),
+        ({"kind": "slab", "size": (4, 4), "planes": ()}, "an odd depth and different planes"),
+    ],
+)
+def test_patches_that_cannot_be_are_refused(table: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PatchConfig.model_validate(table)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from filelock import FileLock
 from tiny import TOML, write_suite
 
 from labeldrop_bench import records, suites, sweep
+from labeldrop_bench.checkpoints import Epoch
 from labeldrop_bench.errors import SuiteError, TrainingError
 from labeldrop_bench.records import DataConfig, RunConfig, RunResult
 from labeldrop_bench.sweep import checks, workers
-from labeldrop_bench.train import Epoch
 
 ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
 
@@ -30,8 +31,8 @@ class Heard:
         self.runs: list[str] = []
         self.failures: list[str] = []
 
-    def begin(self, todo: int, done: int) -> None:
-        self.begun.append((todo, done))
+    def begin(self, todo: Sequence[RunConfig], done: int) -> None:
+        self.begun.append((len(todo), done))
 
     def epoch(self, config: RunConfig, epoch: Epoch) -> None:
         self.epochs.append((config.run, epoch.epoch))
@@ -68,7 +69,7 @@ def test_a_suite_leaves_everything_that_is_promised(suite: str, tmp_path: Path) 
     assert heard.epochs == [(run, epoch) for run in heard.runs for epoch in (1, 2)]
     for run in heard.runs:
         files = {path.name for path in (tmp_path / "runs" / run).iterdir()}
-        assert files == {"config.json", "result.json", "history.csv", "checkpoint.pt"}
+        assert files == {"config.json", "split.csv", "result.json", "cases.csv", "history.csv", "checkpoint.pt"}
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert tuple(rows[0]) == records.COLUMNS
     assert len(rows) == 2 * 2 * 3  # runs x domains x classes
@@ -160,7 +161,7 @@ def test_a_killed_process_is_made_good(suite: str, tmp_path: Path) -> None:
 
     heard = _run(suite, out, *overrides)
     assert heard.begun == [(4 - len(kept), len(kept))]
-    assert ("adaptive-seed0", 1) in heard.epochs
+    assert ("adaptive-seed0", 20) in heard.epochs
     assert {path: path.read_bytes() for path in kept} == kept
     assert not list(out.rglob("*.tmp"))
     assert len((broken / "history.csv").read_text().splitlines()) == 21
@@ -220,7 +221,11 @@ def test_a_suite_repeats_itself(suite: str, finished: Path, tmp_path: Path) -> N
         ('"adaptive_ce"', '"adaptiv_ce"', "strategies.adaptive.loss: .*'adaptiv_ce'; did you mean 'adaptive_ce'"),
         ("dropout = 0.5", "loss_options.gamma = 1", "tiny.toml: strategies.adaptive.loss_options: .*gamma"),
         ('["LA"]', '["LAA"]', "strategies.adaptive.dropout_classes: .*'LAA'; did you mean 'LA'"),
-        ("drawn.B =", "drawn = {A = [], B = []}\n#", "tiny.toml: data.drawn: the validation split shows no foreground"),
+        (
+            "drawn.B =",
+            "drawn = {A = [], B = []}\n#",
+            "tiny.toml: data: the validation split shows no class that",
+        ),
     ],
 )
 def test_every_name_is_checked_before_training(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -240,11 +245,11 @@ def test_a_loss_without_a_cuda_kernel_is_said_and_not_passed_over(suite: str, mo
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("labeldrop_bench.losses.PartialLabelLoss.runs_on", lambda self, device_type: False)
     with pytest.warns(UserWarning, match="--device auto: training on the CPU, although there is a CUDA device"):
-        assert checks.choose_device("auto", prepared.config, prepared.dataset) == "cpu"
+        assert checks.choose_device("auto", prepared) == "cpu"
     with pytest.raises(SuiteError, match="--device cuda: the losses of these strategies have no CUDA kernel"):
-        checks.choose_device("cuda", prepared.config, prepared.dataset)
+        checks.choose_device("cuda", prepared)
     monkeypatch.setattr("labeldrop_bench.losses.PartialLabelLoss.runs_on", lambda self, device_type: True)
-    assert checks.choose_device("auto", prepared.config, prepared.dataset) == "cuda"
+    assert checks.choose_device("auto", prepared) == "cuda"
 
 
 def test_auto_precision_is_one_of_the_two_and_is_recorded(suite: str, tmp_path: Path) -> None:

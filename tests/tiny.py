@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from labeldrop_bench.data.base import Dataset, draw, drawn_table
+from labeldrop_bench.checkpoints import Fit
+from labeldrop_bench.data.base import Dataset, Samples, make_samples
+from labeldrop_bench.data.edits import draw_only
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import RunConfig, SuiteConfig
 
@@ -56,6 +58,7 @@ def run_config(strategy: dict[str, Any] | None = None, **tables: dict[str, Any])
         "title": "Tiny",
         "data": {"name": "made up"},
         "model": {"channels": [4, 8]},
+        "patches": {},
         "training": {"epochs": 3, "batch_size": 4, "precision": "32-true"},
         "augmentation": {"probability": 0.0},
     }
@@ -66,21 +69,38 @@ def run_config(strategy: dict[str, Any] | None = None, **tables: dict[str, Any])
     return SuiteConfig.model_validate({**merged, "strategies": strategies}).runs()[0]
 
 
-def discs(n: int = 6, size: int = 16) -> Dataset:
-    """Two domains, bright discs of class 1 and dark ones of class 2, which is not drawn in domain B."""
+def discs(n: int = 6, size: int = 16, depth: int | None = None) -> Dataset:
+    """Two domains, bright discs of class 1 and dark ones of class 2, which is not drawn in domain B.
+
+    Args:
+        n: images of each domain in each split.
+        size: height and width.
+        depth: makes volumes of so many slices, all alike but for their noise; None makes images.
+    """
     space, domains = LabelSpace.of_classes(("background", "bright", "dark")), ("A", "B")
-    drawn = drawn_table(space, domains, {"B": ["bright"]})
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     generator = torch.Generator().manual_seed(1)
 
-    def split() -> Any:
+    def split(name: str) -> Samples:
         truth = torch.zeros(2 * n, size, size, dtype=torch.uint8)
         for image in truth:
             for label in (1, 2):
                 row, column = torch.randint(4, size - 4, (2,), generator=generator)
                 image[(y - row) ** 2 + (x - column) ** 2 <= 9] = label
+        if depth is not None:
+            truth = truth[:, None].repeat(1, depth, 1, 1)
         level = torch.tensor([0.0, 2.0, -2.0])[truth.long()]
         images = (level + 0.3 * torch.randn(level.shape, generator=generator))[:, None]
-        return draw(images, truth, torch.arange(2).repeat_interleave(n), drawn)
+        everything = torch.ones(2 * n, 3, dtype=torch.bool)
+        cases = [f"{name}-{i}" for i in range(2 * n)]
+        return make_samples(space, images, truth, everything, torch.arange(2).repeat_interleave(n), cases, cases)
 
-    return Dataset(space, domains, split(), split(), split())
+    dataset = Dataset(space, domains, split("train"), split("validation"), split("test"))
+    return draw_only(dataset, {"B": ["bright"]})
+
+
+def same_weights(one: Fit, other: Fit) -> bool:
+    """Whether two fits chose the very same weights, bit for bit."""
+    return one.weights.keys() == other.weights.keys() and all(
+        torch.equal(weight, other.weights[name]) for name, weight in one.weights.items()
+    )

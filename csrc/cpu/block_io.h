@@ -77,6 +77,17 @@ auto with_integers(const void* target, Integer type, Function f) {
   }
 }
 
+// Calls f with a zero of the type that is computed in and one of the type that is stored.
+template <class Function>
+int64_t with_floats(Float type, Function f) {
+  switch (type) {
+    case Float::f32: return f(float(), float());
+    case Float::bf16: return f(float(), BFloat16());
+    case Float::f16: return f(float(), Float16());
+    default: return f(double(), double());
+  }
+}
+
 // First of n pixels whose value is neither a label nor ignore_index. There is one.
 template <class Value>
 int64_t first_invalid(const Value* target, int n, int64_t labels, int64_t ignore_index) {

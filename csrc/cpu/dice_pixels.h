@@ -272,15 +272,16 @@ LABELDROP_INLINE DicePixels<typename Lanes<Real>::V> dice_pixels(const DiceScrat
   }
 }
 
-// Calls f with the mode as a type and the logits' types: f(mode, Real, Storage), all of them empty values.
-template <DiceMode kMode>
-using ModeConstant = std::integral_constant<DiceMode, kMode>;
-
+// Calls f(mode, real, storage): the mode as an integral_constant, the logits' types as in with_floats.
 template <class Function>
-int64_t with_dice_mode(const DiceSumsArguments& a, Function f) {
-  if (a.sigmoid) return f(ModeConstant<DiceMode::sigmoid>());
-  if (a.with_cross_entropy) return f(ModeConstant<DiceMode::softmax_and_cross_entropy>());
-  return f(ModeConstant<DiceMode::softmax>());
+int64_t with_dice_types(const DiceSumsArguments& a, Function f) {
+  return with_floats(a.logits_type, [&](auto real, auto storage) {
+    if (a.sigmoid) return f(std::integral_constant<DiceMode, DiceMode::sigmoid>(), real, storage);
+    if (a.with_cross_entropy) {
+      return f(std::integral_constant<DiceMode, DiceMode::softmax_and_cross_entropy>(), real, storage);
+    }
+    return f(std::integral_constant<DiceMode, DiceMode::softmax>(), real, storage);
+  });
 }
 
 }  // namespace

@@ -92,14 +92,8 @@ int64_t run(const DiceSumsBackwardArguments& a, int threads) {
 }  // namespace
 
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
-  return with_dice_mode(a, [&](auto mode) {
-    switch (a.logits_type) {
-      case Float::f32: return run<mode(), float, float>(a, threads);
-      case Float::bf16: return run<mode(), float, BFloat16>(a, threads);
-      case Float::f16: return run<mode(), float, Float16>(a, threads);
-      case Float::f64: return run<mode(), double, double>(a, threads);
-    }
-    return kValid;
+  return with_dice_types(a, [&](auto mode, auto real, auto storage) {
+    return run<mode(), decltype(real), decltype(storage)>(a, threads);
   });
 }
 

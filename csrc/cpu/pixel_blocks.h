@@ -258,13 +258,9 @@ int64_t run_blocks_as(const CpuPixelLossArguments& a, const Compute& compute) {
 
 template <class Compute>
 int64_t run_blocks(const CpuPixelLossArguments& a, const Compute& compute) {
-  switch (a.logits_type) {
-    case Float::f32: return run_blocks_as<float, float>(a, compute);
-    case Float::bf16: return run_blocks_as<float, BFloat16>(a, compute);
-    case Float::f16: return run_blocks_as<float, Float16>(a, compute);
-    case Float::f64: return run_blocks_as<double, double>(a, compute);
-  }
-  return kValid;
+  return with_floats(a.logits_type, [&](auto real, auto storage) {
+    return run_blocks_as<decltype(real), decltype(storage)>(a, compute);
+  });
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 namespace labeldrop::cuda {
 namespace {
 
-constexpr int64_t kDiceParts = 2048;  // blocks of the whole batch, if it has no more samples than that
+// blocks of the whole batch, if it has no more samples than that
+constexpr int64_t kDiceParts = std::min<int64_t>(2048, kPartials);
 
 // Sums of a block: intersection [K], prediction [K], cross-entropy [1], histogram [L].
 __host__ __device__ inline int64_t sums_of_part(const DiceSumsArguments& a) { return 2 * a.channels + 1 + a.labels; }
@@ -15,7 +16,7 @@ int64_t most_parts(int64_t samples, int64_t pixels) {
   return std::clamp<int64_t>(pixels, 0, std::max<int64_t>(1, kDiceParts / std::max<int64_t>(1, samples)));
 }
 
-int64_t parts_of_sample(const DiceSumsArguments& a, const DiceTiles& tiles) {
+int64_t parts_of_sample(const DiceSumsArguments& a, const LaneTiles& tiles) {
   return std::min((a.pixels + tiles.pixels - 1) / tiles.pixels, most_parts(a.samples, a.pixels));
 }
 
@@ -26,7 +27,7 @@ struct Slots {
 };
 
 __host__ __device__ inline Slots slots_for(int64_t rows) {
-  return {static_cast<int>(rows), rows < kDiceThreads ? static_cast<int>(kDiceThreads / rows) : 1};
+  return {static_cast<int>(rows), rows < kTileThreads ? static_cast<int>(kTileThreads / rows) : 1};
 }
 
 // The block's shared memory.
@@ -40,20 +41,20 @@ struct SharedSums {
   Real* tile;             // [P, pitch]
   int32_t* rows;          // [P]
 
-  __device__ __forceinline__ SharedSums(const DiceSumsArguments& a, const DiceTiles& tiles, unsigned char* shared)
+  __device__ __forceinline__ SharedSums(const DiceSumsArguments& a, const LaneTiles& tiles, unsigned char* shared)
       : classes(slots_for(a.channels)), labels(slots_for(a.labels)) {
     intersection = reinterpret_cast<double*>(shared);
     prediction = intersection + classes.count();
     cross_entropy = prediction + classes.count();
-    histogram = cross_entropy + kDiceThreads;
+    histogram = cross_entropy + kTileThreads;
     tile = reinterpret_cast<Real*>(histogram + labels.count());
     rows = reinterpret_cast<int32_t*>(tile + tiles.pixels * tiles.pitch);
   }
 };
 
-int64_t shared_bytes(const DiceSumsArguments& a, const DiceTiles& tiles, int64_t number_bytes) {
-  const int64_t doubles = 2 * slots_for(a.channels).count() + kDiceThreads + slots_for(a.labels).count();
-  return doubles * 8 + dice_tile_bytes(tiles, number_bytes) + tiles.pixels * static_cast<int64_t>(sizeof(int32_t));
+int64_t shared_bytes(const DiceSumsArguments& a, const LaneTiles& tiles, int64_t number_bytes) {
+  const int64_t doubles = 2 * slots_for(a.channels).count() + kTileThreads + slots_for(a.labels).count();
+  return doubles * 8 + tiles.bytes(number_bytes) + tiles.pixels * static_cast<int64_t>(sizeof(int32_t));
 }
 
 // A probability q >= 0 with one more bit: the sign says that the pixel is positive. It also works for NaN.
@@ -94,7 +95,7 @@ __device__ __forceinline__ Real process(const DiceLane<Real>& pixel) {
 template <class Real>
 __device__ __forceinline__ void add_tile(const SharedSums<Real>& s, int pitch, int count,
                                          const PredictionPower<Real>& power) {
-  for (int slot = static_cast<int>(threadIdx.x); slot < s.classes.count(); slot += kDiceThreads) {
+  for (int slot = static_cast<int>(threadIdx.x); slot < s.classes.count(); slot += kTileThreads) {
     Real intersection = 0, prediction = 0;
     for (int p = slot / s.classes.rows; p < count; p += s.classes.subsets) {
       const Real value = s.tile[p * pitch + slot % s.classes.rows], q = marked(value, false);
@@ -104,7 +105,7 @@ __device__ __forceinline__ void add_tile(const SharedSums<Real>& s, int pitch, i
     s.intersection[slot] += static_cast<double>(intersection);
     s.prediction[slot] += static_cast<double>(prediction);
   }
-  for (int slot = static_cast<int>(threadIdx.x); slot < s.labels.count(); slot += kDiceThreads) {
+  for (int slot = static_cast<int>(threadIdx.x); slot < s.labels.count(); slot += kTileThreads) {
     int pixels = 0;
     for (int p = slot / s.labels.rows; p < count; p += s.labels.subsets) pixels += s.rows[p] == slot % s.labels.rows;
     s.histogram[slot] += pixels;
@@ -123,17 +124,17 @@ __device__ __forceinline__ void store_part(const SharedSums<Real>& s, double* pa
     return sum;
   };
   const int classes = s.classes.rows, labels = s.labels.rows;
-  for (int r = static_cast<int>(threadIdx.x); r < 2 * classes + 1 + labels; r += kDiceThreads) {
+  for (int r = static_cast<int>(threadIdx.x); r < 2 * classes + 1 + labels; r += kTileThreads) {
     part[r] = r < classes       ? add_up(s.intersection, r, classes, s.classes.count())
               : r < 2 * classes ? add_up(s.prediction, r - classes, classes, s.classes.count())
               : r > 2 * classes ? add_up(s.histogram, r - 2 * classes - 1, labels, s.labels.count())
-                                : add_up(s.cross_entropy, 0, 1, kDiceThreads);
+                                : add_up(s.cross_entropy, 0, 1, kTileThreads);
   }
 }
 
 template <DiceMode kMode, class Storage>
-__global__ void __launch_bounds__(kDiceThreads)
-    dice_sums_kernel(const DiceSumsForwardArguments a, const DiceTiles tiles, double* partials) {
+__global__ void __launch_bounds__(kTileThreads)
+    dice_sums_kernel(const DiceSumsForwardArguments a, const LaneTiles tiles, double* partials) {
   using Real = RealOf<Storage>;
   LABELDROP_DYNAMIC_SHARED(shared);
   const SharedSums<Real> s(a, tiles, shared);
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(kDiceThreads)
   const int thread = static_cast<int>(threadIdx.x);
   const bool leads = thread % tiles.lanes == 0;
   const int64_t step = static_cast<int64_t>(gridDim.x) * tiles.pixels;
-  for (double* slot = s.intersection + thread; slot < reinterpret_cast<double*>(s.tile); slot += kDiceThreads)
+  for (double* slot = s.intersection + thread; slot < reinterpret_cast<double*>(s.tile); slot += kTileThreads)
     *slot = 0;
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
     for (int64_t first = blockIdx.x * static_cast<int64_t>(tiles.pixels); first < a.pixels; first += step) {
@@ -163,10 +164,10 @@ __global__ void __launch_bounds__(kDiceThreads)
   }
 }
 
-constexpr int kRowsAtOnce = 32, kSegments = kDiceThreads / kRowsAtOnce;
+constexpr int kRowsAtOnce = 32, kSegments = kTileThreads / kRowsAtOnce;
 
 // The sums over the parts [N, parts, sums], in their order: every segment of them first.
-__global__ void __launch_bounds__(kDiceThreads)
+__global__ void __launch_bounds__(kTileThreads)
     finish_dice_sums_kernel(const DiceSumsForwardArguments a, const double* partials, int64_t parts) {
   __shared__ double segments[kSegments][kRowsAtOnce];
   const int64_t rows = sums_of_part(a), classes = a.channels;
@@ -210,16 +211,16 @@ void dice_sums(const DiceSumsForwardArguments& a, double* partials, Stream handl
   if (a.pixels != 0) {
     with_dice_types(a, [&](auto mode, auto storage) {
       using Storage = typename decltype(storage)::type;
-      const DiceTiles tiles = dice_tiles(a.channels, sizeof(RealOf<Storage>));
+      const LaneTiles tiles = lane_tiles(a.channels, sizeof(RealOf<Storage>));
       const int64_t shared = shared_bytes(a, tiles, sizeof(RealOf<Storage>));
-      check_shared("dice_sums", a.channels, shared);
+      check_shared("dice_sums", shared, a.channels);
       parts = parts_of_sample(a, tiles);
       launch("dice_sums", dice_sums_kernel<decltype(mode)::mode, Storage>, dim3(static_cast<unsigned>(parts), y),
-             kDiceThreads, shared, stream, a, tiles, partials);
+             kTileThreads, shared, stream, a, tiles, partials);
     });
   }
   const auto x = static_cast<unsigned>((sums_of_part(a) + kRowsAtOnce - 1) / kRowsAtOnce);
-  launch("dice_sums", finish_dice_sums_kernel, dim3(x, y), kDiceThreads, 0, stream, a, partials, parts);
+  launch("dice_sums", finish_dice_sums_kernel, dim3(x, y), kTileThreads, 0, stream, a, partials, parts);
 }
 
 }  // namespace labeldrop::cuda

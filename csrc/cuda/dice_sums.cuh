@@ -1,75 +1,15 @@
-// What both passes of dice_sums share on the GPU. A block takes a tile of pixels through shared memory as numbers
-// [P, K]; 1 to 32 neighbouring lanes share a pixel's classes, so that the tile stays small however many there are. Any
-// number of classes, layout and element type goes the same way.
+// What both passes of dice_sums share on the GPU: a block takes a tile of pixels through shared memory, see
+// lane_tiles.cuh. Any number of classes, layout and element type goes the same way.
 #pragma once
 
 #include "../dice_sums.h"
 #include "../math/dice_sums.h"
+#include "lane_tiles.cuh"
 #include "pixels.cuh"
-#include "reduce.cuh"
 
 namespace labeldrop::cuda {
 
 enum class DiceMode { softmax, softmax_and_cross_entropy, sigmoid };
-
-constexpr int kDiceThreads = 128;
-constexpr int64_t kDiceTileBytes = 32 * 1024;
-
-struct DiceTiles {
-  int lanes;   // that share a pixel
-  int pixels;  // of a whole tile: threads / lanes
-  int pitch;   // numbers of a pixel: odd, against bank conflicts
-};
-
-inline DiceTiles dice_tiles(int64_t classes, int64_t number_bytes) {
-  DiceTiles tiles{1, kDiceThreads, static_cast<int>(classes | 1)};
-  while (tiles.lanes < 32 && tiles.pixels * tiles.pitch * number_bytes > kDiceTileBytes) {
-    tiles.lanes *= 2;
-    tiles.pixels = kDiceThreads / tiles.lanes;
-  }
-  return tiles;
-}
-
-inline int64_t dice_tile_bytes(const DiceTiles& tiles, int64_t number_bytes) {
-  return (tiles.pixels * tiles.pitch * number_bytes + 15) / 16 * 16;
-}
-
-// copy(number in shared, value in global) for every value of the tile, in global memory's order
-template <class Copy>
-__device__ __forceinline__ void for_each_value(const DiceSumsArguments& a, const DiceTiles& tiles, int64_t sample,
-                                               int64_t first, int count, Copy copy) {
-  const int classes = static_cast<int>(a.channels), thread = static_cast<int>(threadIdx.x);
-  if (a.channels_last) {
-    const int64_t start = (sample * a.pixels + first) * a.channels;
-    int p = thread / classes, k = thread % classes;
-    for (int i = thread; i < count * classes; i += kDiceThreads) {
-      copy(p * tiles.pitch + k, start + i);
-      k += kDiceThreads % classes;
-      p += kDiceThreads / classes;
-      if (k >= classes) k -= classes, ++p;
-    }
-  } else {
-    const int p = thread % tiles.pixels;
-    const int64_t start = sample * a.channels * a.pixels + first + p;
-    if (p >= count) return;
-    for (int k = thread / tiles.pixels; k < classes; k += tiles.lanes) copy(p * tiles.pitch + k, start + k * a.pixels);
-  }
-}
-
-// Largest or summed values of the lanes that share a pixel. All lanes of the warp take part.
-template <class Real, class Join>
-__device__ __forceinline__ Real joined(Real value, int lanes, Join join) {
-  for (int offset = lanes / 2; offset > 0; offset /= 2) value = join(value, __shfl_xor_sync(kAllLanes, value, offset));
-  return value;
-}
-template <class Real>
-__device__ __forceinline__ Real joined_sum(Real value, int lanes) {
-  return joined(value, lanes, [](Real x, Real y) { return x + y; });
-}
-template <class Real>
-__device__ __forceinline__ Real joined_max(Real value, int lanes) {
-  return joined(value, lanes, [](Real x, Real y) { return x > y ? x : y; });
-}
 
 // A pixel as this lane sees it.
 template <class Real>
@@ -85,7 +25,7 @@ struct DiceLane {
 
 // The pixel of this thread; beyond the tile's end it counts for nothing.
 template <class Real>
-__device__ __forceinline__ DiceLane<Real> load_lane(const DiceSumsArguments& a, const DiceTiles& tiles, int64_t sample,
+__device__ __forceinline__ DiceLane<Real> load_lane(const DiceSumsArguments& a, const LaneTiles& tiles, int64_t sample,
                                                     int64_t first, int count, Real* tile) {
   const int p = static_cast<int>(threadIdx.x) / tiles.lanes;
   int32_t rows[1] = {kSkipped};

@@ -42,8 +42,8 @@ __device__ __forceinline__ void process(const DiceSumsBackwardArguments& a, int6
 constexpr int kBlocksAtOnce = 8;
 
 template <DiceMode kMode, class Storage>
-__global__ void __launch_bounds__(kDiceThreads, kBlocksAtOnce)
-    dice_sums_backward_kernel(const DiceSumsBackwardArguments a, const DiceTiles tiles) {
+__global__ void __launch_bounds__(kTileThreads, kBlocksAtOnce)
+    dice_sums_backward_kernel(const DiceSumsBackwardArguments a, const LaneTiles tiles) {
   using Real = RealOf<Storage>;
   LABELDROP_DYNAMIC_SHARED(shared);
   Real* tile = reinterpret_cast<Real*>(shared);  // [P, pitch]
@@ -72,11 +72,11 @@ void dice_sums_backward(const DiceSumsBackwardArguments& a, Stream handle) {
   if (a.samples == 0 || a.pixels == 0) return;
   with_dice_types(a, [&](auto mode, auto storage) {
     using Storage = typename decltype(storage)::type;
-    const DiceTiles tiles = dice_tiles(a.channels, sizeof(RealOf<Storage>));
-    const int64_t shared = dice_tile_bytes(tiles, sizeof(RealOf<Storage>));
-    check_shared("dice_sums_backward", a.channels, shared);
+    const LaneTiles tiles = lane_tiles(a.channels, sizeof(RealOf<Storage>));
+    const int64_t shared = tiles.bytes(sizeof(RealOf<Storage>));
+    check_shared("dice_sums_backward", shared, a.channels);
     const dim3 grid = grid_of_partials((a.pixels + tiles.pixels - 1) / tiles.pixels, a.samples);
-    launch("dice_sums_backward", dice_sums_backward_kernel<decltype(mode)::mode, Storage>, grid, kDiceThreads, shared,
+    launch("dice_sums_backward", dice_sums_backward_kernel<decltype(mode)::mode, Storage>, grid, kTileThreads, shared,
            static_cast<cudaStream_t>(handle), a, tiles);
   });
 }

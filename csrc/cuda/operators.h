@@ -13,7 +13,10 @@ namespace labeldrop::cuda {
 using Stream = void*;  // a cudaStream_t
 
 // Doubles of scratch that a reduction needs: no grid has more blocks.
-constexpr int64_t kPartials = 4096;
+#ifndef LABELDROP_PARTIALS
+#define LABELDROP_PARTIALS 4096
+#endif
+constexpr int64_t kPartials = LABELDROP_PARTIALS;
 
 // dL/dlogits = upstream / divisor * weight * dloss/dlogits, and result = sum of weight * loss / divisor.
 struct CudaPixelLossArguments : PixelLossArguments {

@@ -1,40 +1,10 @@
 // Set cross-entropy of any number of classes, layout and element type: K > 32, and double. A block takes a tile of
-// pixels through shared memory as numbers [P, K]; 1 to 32 neighbouring lanes share a pixel's classes, so that the tile
-// stays small however many there are.
+// pixels through shared memory, see lane_tiles.cuh.
+#include "lane_tiles.cuh"
 #include "set_cross_entropy.cuh"
 
 namespace labeldrop::cuda {
 namespace {
-
-constexpr int64_t kTileBytes = 32 * 1024;
-
-struct Tiles {
-  int lanes;   // that share a pixel
-  int pixels;  // of a whole tile: kBlock / lanes
-  int pitch;   // numbers of a pixel: odd, against bank conflicts
-};
-
-// copy(number in shared, value in global) for every value of the tile, in global memory's order
-template <class Storage, class Copy>
-__device__ __forceinline__ void for_each_value(const CudaPixelLossArguments& a, const Tiles& tiles, int64_t sample,
-                                               int64_t first, int count, Copy copy) {
-  const int classes = static_cast<int>(a.classes), thread = static_cast<int>(threadIdx.x);
-  if (a.channels_last) {
-    const int64_t start = (sample * a.pixels + first) * a.classes;
-    int p = thread / classes, k = thread % classes;
-    for (int i = thread; i < count * classes; i += kBlock) {
-      copy(p * tiles.pitch + k, start + i);
-      k += kBlock % classes;
-      p += kBlock / classes;
-      if (k >= classes) k -= classes, ++p;
-    }
-  } else {
-    const int p = thread % tiles.pixels;
-    const int64_t start = sample * a.classes * a.pixels + first + p;
-    if (p >= count) return;
-    for (int k = thread / tiles.pixels; k < classes; k += tiles.lanes) copy(p * tiles.pitch + k, start + k * a.pixels);
-  }
-}
 
 template <class Real>
 struct Parts {
@@ -62,32 +32,23 @@ __device__ __forceinline__ void for_share(int classes, int lanes, const Rows& ro
   }
 }
 
-// Largest or summed values of the lanes that share a pixel. All lanes of the warp take part.
-template <class Real, class Join>
-__device__ __forceinline__ Real joined(Real value, int lanes, Join join) {
-  for (int offset = lanes / 2; offset > 0; offset /= 2) value = join(value, __shfl_xor_sync(kAllLanes, value, offset));
-  return value;
-}
-
 // Logits to gradients in place for this lane's share of a pixel; `z` is its row. Returns the unweighted loss.
 template <class Real>
 __device__ __forceinline__ Real process(int classes, int lanes, const Rows& rows, Real weight, Real factor, Real* z) {
   const Real lowest = -infinity<Real>();
-  const auto larger = [](Real x, Real y) { return x > y ? x : y; };
-  const auto plus = [](Real x, Real y) { return x + y; };
   Parts<Real> max{lowest, lowest}, sum{0, 0};
   for_share(classes, lanes, rows, [&](int k, bool is_candidate, bool is_other) {
     const Real value = finite_from_below(z[k]);
     if (is_candidate) max.candidates = value > max.candidates ? value : max.candidates;
     if (is_other) max.others = value > max.others ? value : max.others;
   });
-  max = {joined(max.candidates, lanes, larger), joined(max.others, lanes, larger)};
+  max = {joined_max(max.candidates, lanes), joined_max(max.others, lanes)};
   for_share(classes, lanes, rows, [&](int k, bool is_candidate, bool is_other) {
     z[k] = exp_nonpositive(finite_from_below(z[k]) - (is_candidate ? max.candidates : max.others));
     if (is_candidate) sum.candidates += z[k];
     if (is_other) sum.others += z[k];
   });
-  sum = {joined(sum.candidates, lanes, plus), joined(sum.others, lanes, plus)};
+  sum = {joined_sum(sum.candidates, lanes), joined_sum(sum.others, lanes)};
   const auto pixel = set_cross_entropy_pixel(max.candidates, sum.candidates, max.others, sum.others);
   const Parts<Real> scale{pixel.candidate_scale * factor, pixel.other_scale * factor};
   for_share(classes, lanes, rows, [&](int k, bool is_candidate, bool is_other) {
@@ -116,8 +77,8 @@ __device__ __forceinline__ Rows load_pixel(const CudaPixelLossArguments& a, int6
 }
 
 template <class Storage>
-__global__ void __launch_bounds__(kBlock)
-    set_cross_entropy_many_classes_kernel(const CudaPixelLossArguments a, const Tiles tiles) {
+__global__ void __launch_bounds__(kTileThreads)
+    set_cross_entropy_many_classes_kernel(const CudaPixelLossArguments a, const LaneTiles tiles) {
   using Real = RealOf<Storage>;
   LABELDROP_DYNAMIC_SHARED(shared);
   if (gradient_stays<Real>(a)) return;
@@ -132,8 +93,8 @@ __global__ void __launch_bounds__(kBlock)
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
     for (int64_t first = blockIdx.x * static_cast<int64_t>(tiles.pixels); first < a.pixels; first += step) {
       const int count = tile_pixels(tiles.pixels, a.pixels - first);
-      for_each_value<Storage>(a, tiles, sample, first, count,
-                              [&](int to, int64_t from) { tile[to] = Element<Storage>::load(logits[from]); });
+      for_each_value(a, tiles, sample, first, count,
+                     [&](int to, int64_t from) { tile[to] = Element<Storage>::load(logits[from]); });
       const int64_t pixel = sample * a.pixels + first + p;
       Real weights[1], factors[1];
       const Rows rows = load_pixel(a, sample, pixel, p < count, common, weights, factors);
@@ -147,8 +108,8 @@ __global__ void __launch_bounds__(kBlock)
       }
       __syncthreads();
       if (gradient != nullptr) {
-        for_each_value<Storage>(a, tiles, sample, first, count,
-                                [&](int from, int64_t to) { gradient[to] = Element<Storage>::store(tile[from]); });
+        for_each_value(a, tiles, sample, first, count,
+                       [&](int from, int64_t to) { gradient[to] = Element<Storage>::store(tile[from]); });
         __syncthreads();
       }
     }
@@ -158,16 +119,13 @@ __global__ void __launch_bounds__(kBlock)
 
 template <class Storage>
 int launch_tiles(const CudaPixelLossArguments& a, cudaStream_t stream) {
-  Tiles tiles;
-  tiles.pitch = static_cast<int>(a.classes | 1);
-  const int64_t pixel_bytes = tiles.pitch * static_cast<int64_t>(sizeof(RealOf<Storage>));
-  tiles.lanes = 1;
-  while (tiles.lanes < 32 && kBlock / tiles.lanes * pixel_bytes > kTileBytes) tiles.lanes *= 2;
-  tiles.pixels = kBlock / tiles.lanes;
-  const int64_t shared = tiles.pixels * pixel_bytes;
+  constexpr int64_t kNumber = sizeof(RealOf<Storage>);
+  const LaneTiles tiles = lane_tiles(a.classes, kNumber);
+  const int64_t shared = tiles.bytes(kNumber);
   check_shared("set_cross_entropy", shared, a.classes);
   const dim3 grid = grid_of_partials((a.pixels + tiles.pixels - 1) / tiles.pixels, a.samples);
-  launch("set_cross_entropy", set_cross_entropy_many_classes_kernel<Storage>, grid, kBlock, shared, stream, a, tiles);
+  launch("set_cross_entropy", set_cross_entropy_many_classes_kernel<Storage>, grid, kTileThreads, shared, stream, a,
+         tiles);
   return static_cast<int>(grid.x * grid.y);
 }
 

@@ -19,8 +19,16 @@ __all__ = ["GROUP", "get", "names"]
 
 GROUP = "labeldrop_bench.datasets"
 _BUILT_IN = {
+    "abdomen_phantom": "labeldrop_bench.data.abdomen_phantom:INFO",
+    "brain_phantom": "labeldrop_bench.data.brain_phantom:INFO",
+    "camus": "labeldrop_bench.data.camus:INFO",
+    "combined": "labeldrop_bench.data.combined:INFO",
+    "echonet_dynamic": "labeldrop_bench.data.echonet_dynamic:INFO",
+    "fetal_atlas": "labeldrop_bench.data.fetal_atlas:INFO",
     "folder": "labeldrop_bench.data.folder:INFO",
+    "nnunet": "labeldrop_bench.data.nnunet:INFO",
     "phantom": "labeldrop_bench.data.phantom:INFO",
+    "unity": "labeldrop_bench.data.unity:INFO",
 }
 
 

@@ -33,8 +33,8 @@ FACE, DEPTH = 0.17, 1.10  # sector from radius FACE to radius DEPTH, from the vi
 FIELD_SD, FIELD_SCALE = 2.5, 0.08  # dB and fraction of height: tissue is not even; parts of the wall drop out
 
 
-def draw_style(n: int, shift: float, rng: np.random.Generator) -> Array:
-    """Style numbers sigmoid(shift + N(0, 1)), [n, len(STYLE)] float32 in (0, 1)."""
+def draw_style(n: int, shift: float | np.ndarray, rng: np.random.Generator) -> Array:
+    """Style numbers sigmoid(shift + N(0, 1)), [n, len(STYLE)] float32 in (0, 1); one shift, or one for each."""
     style: Array = expit(shift + rng.standard_normal((n, len(STYLE)))).astype(np.float32)
     return style
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -13,8 +16,10 @@ from torch import Tensor
 
 from labeldrop_bench.label_space import LabelSpace
 
-Drawn = Mapping[str, Sequence[str]]
-"""Domain -> names of the foreground labels drawn there. A domain that is not named has all of them."""
+IGNORED = 255
+"""Value of pixels of `target` and `truth` about which nothing is known; they count for nothing."""
+VARIABLE = "LABELDROP_DATA"
+"""Environment variable: the folder that holds the folders of data sets."""
 
 
 def _pair(size: object) -> object:
@@ -32,23 +37,28 @@ class Samples:
 
     Attributes:
         images: [n, channels, *spatial] float32, each image with mean 0 and standard deviation 1 (`standardise`).
-        target: [n, *spatial] uint8, label values as drawn; a label that was not drawn reads background (0).
+        target: [n, *spatial] uint8, label values as drawn, mistakes included; a label that was not drawn reads
+            background (0), and IGNORED pixels say nothing.
         annotated: [n, L] bool, was label value l drawn in this sample? Column 0 is True.
-        truth: [n, *spatial] uint8, all ground truth there is.
-        truth_annotated: [n, L] bool, which labels have ground truth. Column 0 is True.
+        truth: [n, *spatial] uint8, the class of each pixel as far as anyone knows; IGNORED where nobody does.
+        known: [n, K] bool, does `truth` show all of class c? Column 0 is True.
         domain: [n] int64, index into `Dataset.domains`.
+        cases: n names, all different in a data set.
+        patients: n names; samples of one patient lie in one split.
 
     Raises:
         TypeError: a tensor of another dtype.
-        ValueError: shapes that do not fit together, or background that is not annotated.
+        ValueError: shapes or lengths that do not fit together, or background that is not annotated or known.
     """
 
     images: Tensor
     target: Tensor
     annotated: Tensor
     truth: Tensor
-    truth_annotated: Tensor
+    known: Tensor
     domain: Tensor
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
@@ -56,13 +66,13 @@ class Samples:
                 raise TypeError(f"Samples: {name} must be {dtype}, got {found}")
         if self.images.ndim < 3:
             raise ValueError(f"Samples: images must be [n, channels, *spatial], got shape {tuple(self.images.shape)}")
-        n, labels = len(self.images), self.annotated.shape[-1]
+        n = len(self.images)
         image_shape = (n, *self.images.shape[2:])
         expected = {
             "target": image_shape,
             "truth": image_shape,
-            "annotated": (n, labels),
-            "truth_annotated": (n, labels),
+            "annotated": (n, self.annotated.shape[-1]),
+            "known": (n, self.known.shape[-1]),
             "domain": (n,),
         }
         for name, shape in expected.items():
@@ -71,12 +81,25 @@ class Samples:
                     f"Samples: {name} must have shape {shape} to fit images of shape {tuple(self.images.shape)}, "
                     f"got {found}"
                 )
-        for name in ("annotated", "truth_annotated"):
+        for name in ("annotated", "known"):
             if not bool(getattr(self, name)[:, 0].all()):
                 raise ValueError(f"Samples: column 0 (background) of {name} must be True in every sample")
+        for name in ("cases", "patients"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(
+                    f"Samples: {name} must have one name for each of {n} images, got {len(getattr(self, name))}"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, index: Tensor) -> Samples:
+        """The samples at some places, `index` being [m] int64."""
+        chosen = index.tolist()
+        tensors = {name: getattr(self, name)[index] for name in _DTYPES}
+        return Samples(
+            **tensors, cases=tuple(self.cases[i] for i in chosen), patients=tuple(self.patients[i] for i in chosen)
+        )
 
 
 _DTYPES = {
@@ -84,22 +107,24 @@ _DTYPES = {
     "target": torch.uint8,
     "annotated": torch.bool,
     "truth": torch.uint8,
-    "truth_annotated": torch.bool,
+    "known": torch.bool,
     "domain": torch.int64,
 }
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of one data set. In the test split too, `target` says what was drawn and `truth` everything.
+    """Three splits of one data set. In the test split too, `target` says what was drawn and `truth` everything known.
 
     Attributes:
         label_space: K classes and L label values.
         domains: names; `Samples.domain` indexes them.
         train, validation, test: the splits.
+        skipped: one sentence for each case that was left out because its files are bad (`skip_bad`).
 
     Raises:
-        ValueError: a split that is empty or whose labels or domains are not those of `label_space` and `domains`.
+        ValueError: a split that is empty or whose labels, classes or domains are not those of `label_space` and
+            `domains`; a case in two places; a patient in two splits.
     """
 
     label_space: LabelSpace
@@ -107,25 +132,53 @@ class Dataset:
     train: Samples
     validation: Samples
     test: Samples
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        num_labels = self.label_space.num_labels
-        for name in ("train", "validation", "test"):
-            split: Samples = getattr(self, name)
+        space = self.label_space
+        sizes = {"annotated": space.num_labels, "known": space.num_classes}
+        limits = {"target": space.num_labels, "truth": space.num_classes, "domain": len(self.domains)}
+        for name, split in self.splits().items():
             if len(split) == 0:
                 raise ValueError(f"Dataset: split {name!r} must hold at least one sample, got none")
-            if split.annotated.shape[1] != num_labels:
-                raise ValueError(
-                    f"Dataset: annotated of split {name!r} must have {num_labels} columns, one for each label, "
-                    f"got {split.annotated.shape[1]}"
-                )
-            for what, limit in (("target", num_labels), ("truth", num_labels), ("domain", len(self.domains))):
+            for what, columns in sizes.items():
+                if (found := getattr(split, what).shape[1]) != columns:
+                    raise ValueError(f"Dataset: {what} of split {name!r} must have {columns} columns, got {found}")
+            for what, limit in limits.items():
                 values: Tensor = getattr(split, what)
-                if int(values.min()) < 0 or int(values.max()) >= limit:
+                values = values if what == "domain" else values[values != IGNORED]
+                if values.numel() and (int(values.min()) < 0 or int(values.max()) >= limit):
                     raise ValueError(
                         f"Dataset: {what} of split {name!r} must lie in 0 ... {limit - 1}, "
                         f"got values from {int(values.min())} to {int(values.max())}"
                     )
+        _check_names(self)
+
+    def splits(self) -> dict[str, Samples]:
+        """The splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def map(self, change: Callable[[Samples], Samples], label_space: LabelSpace | None = None) -> Dataset:
+        """A copy with every split changed, and with another label space if one is given."""
+        return replace(
+            self,
+            label_space=label_space or self.label_space,
+            train=change(self.train),
+            validation=change(self.validation),
+            test=change(self.test),
+        )
+
+
+def _check_names(dataset: Dataset) -> None:
+    """A case lies in one place, a patient in one split."""
+    repeated = [c for c, n in Counter(c for s in dataset.splits().values() for c in s.cases).items() if n > 1]
+    if repeated:
+        raise ValueError(f"Dataset: cases must have different names, got more than once: {', '.join(repeated[:5])}")
+    split_of: dict[str, str] = {}
+    for name, split in dataset.splits().items():
+        for patient in set(split.patients):
+            if (other := split_of.setdefault(patient, name)) != name:
+                raise ValueError(f"Dataset: patient {patient!r} must lie in one split, got {other} and {name}")
 
 
 @dataclass(frozen=True)
@@ -135,10 +188,10 @@ class DatasetInfo:
     Attributes:
         name: what the `[data]` table calls it.
         description: one line.
-        licence, source: of the data.
+        licence, source: of the data, and where to get them.
         options: the data set's own keys of the `[data]` table; unknown keys are an error.
-        load: makes the data set from checked options and from what is drawn where. It depends on nothing else, so
-            two runs with the same `[data]` table see the same samples.
+        load: makes the data set from checked options, with everything its owners drew; `data.edits` hides labels. It
+            depends on nothing else, so two runs with the same `[data]` table see the same samples.
     """
 
     name: str
@@ -146,7 +199,27 @@ class DatasetInfo:
     licence: str
     source: str
     options: type[BaseModel]
-    load: Callable[[Any, Drawn], Dataset]
+    load: Callable[[Any], Dataset]
+
+
+def find_folder(name: str, root: Path | None, folder: str) -> Path:
+    """Where a data set's files are: `root`, or `folder` inside the one that the environment variable names.
+
+    Raises:
+        ValueError: neither is given.
+        FileNotFoundError: there is no such folder.
+    """
+    if root is None:
+        parent = os.environ.get(VARIABLE)
+        if not parent:
+            raise ValueError(
+                f"{name}: no data folder given. Set {name}'s root to the folder with its files, or the environment "
+                f"variable {VARIABLE} to the folder that holds {folder}"
+            )
+        root = Path(parent) / folder
+    if not root.is_dir():
+        raise FileNotFoundError(f"{name}: root must be a folder, and there is none at {root}")
+    return root
 
 
 def standardise(images: Tensor) -> Tensor:
@@ -170,39 +243,51 @@ def hint(name: str, known: Sequence[str]) -> str:
     return (f"; did you mean {close[0]!r}?" if close else ".") + f" Known: {', '.join(known)}"
 
 
-def drawn_table(label_space: LabelSpace, domains: Sequence[str], drawn: Drawn) -> Tensor:
-    """Which labels are drawn in which domain, [domains, L] bool; background always is.
-
-    Raises:
-        ValueError: `drawn` names a domain or a foreground label that does not exist, or a label twice.
-    """
-    names = [label.name for label in label_space.labels]
-    table = torch.ones(len(domains), len(names), dtype=torch.bool)
-    for domain, labels in drawn.items():
-        if domain not in domains:
-            raise ValueError(f"drawn: there is no domain {domain!r}{hint(domain, domains)}")
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"drawn: the labels of domain {domain!r} must all differ, got {list(labels)}")
-        for label in labels:
-            if label not in names[1:]:
-                raise ValueError(f"drawn: domain {domain!r} has no label {label!r}{hint(label, names[1:])}")
-        table[domains.index(domain), 1:] = torch.tensor([name in labels for name in names[1:]])
-    return table
-
-
-def draw(images: Tensor, truth: Tensor, domain: Tensor, drawn: Tensor) -> Samples:
-    """Samples whose every label has ground truth, of which only some are drawn.
+def make_samples(
+    space: LabelSpace,
+    images: Tensor,
+    labels: Tensor,
+    annotated: Tensor,
+    domain: Tensor,
+    cases: Sequence[str],
+    patients: Sequence[str],
+) -> Samples:
+    """Samples whose truth is what was drawn.
 
     Args:
+        space: what label values mean.
         images: [n, channels, *spatial] float32.
-        truth: [n, *spatial] uint8 label values.
+        labels: [n, *spatial] uint8 label values, or IGNORED.
+        annotated: [n, L] bool.
         domain: [n] int64 index of each sample's domain.
-        drawn: [domains, L] bool (`drawn_table`).
-
-    Returns:
-        Samples with target = truth where the pixel's label is drawn in the sample's domain, else background.
+        cases: n names.
+        patients: n names.
     """
-    annotated = drawn[domain]
-    values = truth.flatten(1).long()
-    target = (values * annotated.gather(1, values)).to(torch.uint8).view_as(truth)
-    return Samples(images, target, annotated, truth, torch.ones_like(annotated), domain)
+    truth, known = class_map(space, labels), known_classes(space, annotated)
+    return Samples(images, labels, annotated, truth, known, domain, tuple(cases), tuple(patients))
+
+
+def class_map(space: LabelSpace, labels: Tensor) -> Tensor:
+    """[n, *spatial] uint8 label values as classes; IGNORED where a label may be one of several classes."""
+    lookup = torch.full((256,), IGNORED, dtype=torch.uint8)
+    for value, label in enumerate(space.labels):
+        if len(label.classes) == 1:
+            (lookup[value],) = label.classes
+    return torch.stack([lookup[image.int()] for image in labels])
+
+
+def known_classes(space: LabelSpace, annotated: Tensor) -> Tensor:
+    """[n, K] bool: is all of class c drawn, as a class of its own?
+
+    Args:
+        space: what label values mean.
+        annotated: [n, L] bool.
+    """
+    known = torch.zeros(len(annotated), space.num_classes, dtype=torch.bool)
+    for value, label in enumerate(space.labels):
+        if len(label.classes) == 1 and label.exhaustive:
+            known[:, list(label.classes)] |= annotated[:, [value]]
+    for value, label in enumerate(space.labels):
+        if len(label.classes) > 1:
+            known[:, list(label.classes)] &= ~annotated[:, [value]]
+    return known

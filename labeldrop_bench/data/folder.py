@@ -1,34 +1,33 @@
 """Image-mask folders: `images/` and `masks/` with the same PNG file names.
 
 How a picture becomes a sample: grey by ITU-R 601 luma (Pillow's "L"), resized (image: bilinear, averaging over the
-pixels that shrink into one; mask: nearest) without keeping the aspect ratio, scaled to [0, 1], standardised on its own.
+pixels that shrink into one; mask: nearest) without keeping the aspect ratio, standardised on its own.
 Scores of a model refer to the resized masks.
 
-A folder says nothing about who drew what, so every label counts as drawn by its owners, and `drawn` hides labels.
+A folder says nothing about who drew what, so every label counts as drawn by its owners; `data.edits` hides labels.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from labeldrop_bench.data.base import Dataset, DatasetInfo, Drawn, Size, draw, drawn_table, standardise
-from labeldrop_bench.data.split import grouped_split
+from labeldrop_bench.data._options import GroupOptions
+from labeldrop_bench.data.base import VARIABLE, Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare
+from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
 
-VARIABLE = "LABELDROP_DATA"
 _PIXEL_SIZE = re.compile(r"\d+x\d+")
 _IMAGE_MODES = ("1", "L", "P", "RGB", "RGBA")
 _MASK_MODES = ("1", "L", "P")
@@ -38,71 +37,47 @@ Value = Annotated[int, Field(ge=1, le=255)]
 Selectors = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 
-class FolderOptions(BaseModel):
-    """Keys of the `[data]` table.
+class FolderOptions(GroupOptions):
+    """Keys of the `[data]` table, besides those of `GroupOptions`.
 
     Attributes:
-        root: folder that holds `images/` and `masks/`.
         folder: where `root` is not given, root is this folder inside the one that LABELDROP_DATA names.
         labels: name -> value in the masks (1 ... 255), in the order of the classes; background is 0.
         size: (height, width) of the samples in pixels, or one number for both.
         domains: name -> selectors, each an image size "WIDTHxHEIGHT" as stored or a glob pattern on the file name.
             Files that no domain selects are left out.
-        group: regular expression on the file name; files for which its first group (the whole match if it has none)
-            is the same stay in one split. By default each file is a group of its own.
         together: lists of file names without ".png" that also stay in one split, with their groups.
         validation, test: fractions of each domain's images; training takes the rest.
-        seed: of the split.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    root: Path | None = None
     folder: str | None = None
     labels: dict[str, Value] = Field(min_length=1)
     size: Size = (128, 128)
     domains: dict[str, Selectors] = Field(default={"all": ("*",)}, min_length=1)
-    group: str | None = None
     together: tuple[tuple[str, ...], ...] = ()
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.3, gt=0, lt=1)
-    seed: NonNegativeInt = 0
-
-    @field_validator("group")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"group must be a regular expression, got {pattern!r}: {error}") from error
-        return pattern
 
     @model_validator(mode="after")
     def _fits(self) -> FolderOptions:
         values = list(self.labels.values())
         if len(set(values)) != len(values) or "background" in self.labels:
             raise ValueError(f"labels must have different values and leave background out, got {self.labels}")
-        if self.validation + self.test >= 1:
-            raise ValueError(
-                f"validation + test must leave something to training (be below 1), got {self.validation} + {self.test}"
-            )
         return self
 
     def find_root(self) -> Path:
         """The folder that holds `images/` and `masks/`.
 
         Raises:
-            ValueError: neither `root` nor the environment variable is set.
+            ValueError: neither `root` nor `folder` is set, or `folder` is and the environment variable is not.
             FileNotFoundError: the folder, or one of the two in it, is not there.
         """
-        root = self.root
-        if root is None:
-            parent = os.environ.get(VARIABLE)
-            if not parent:
-                raise ValueError(
-                    f"folder: no data folder given. Set data.root to the folder that holds images/ and masks/, "
-                    f"or the environment variable {VARIABLE} to the folder that holds {self.folder or 'these two'}"
-                )
-            root = Path(parent) / (self.folder or "")
+        if self.root is None and self.folder is None:
+            raise ValueError(
+                f"folder: set root to the folder that holds images/ and masks/, or folder to its name inside the "
+                f"folder that the environment variable {VARIABLE} names"
+            )
+        root = find_folder("folder", self.root, self.folder or "")
         missing = [str(path) for path in (root / "images", root / "masks") if not path.is_dir()]
         if missing:
             raise FileNotFoundError(
@@ -112,85 +87,90 @@ class FolderOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One image with its mask, as read: grey [H, W] and label values [H, W], both uint8."""
+class Read:
+    """Reads an image and its mask.
 
-    name: str
-    domain: int
-    grey: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    Attributes:
+        labels: names and values in the masks, in the order of the classes.
+        size: (height, width) of the result in pixels.
+    """
+
+    labels: tuple[tuple[str, int], ...]
+    size: tuple[int, int]
+
+    def __call__(self, case: Case) -> Prepared:
+        """Reads one; raises DataProblem."""
+        image_path, mask_path = case.inputs
+        image, mask = _open(image_path, _IMAGE_MODES), _open(mask_path, _MASK_MODES)
+        if mask.size != image.size:
+            raise DataProblem(
+                mask_path, f"mask of {_size_name(mask.size)} pixels, but its image has {_size_name(image.size)}"
+            )
+        stored = np.asarray(mask).astype(np.uint8)
+        unknown = sorted(set(np.unique(stored).tolist()) - {0, *(value for _, value in self.labels)})
+        if unknown:
+            raise DataProblem(mask_path, f"label values {unknown} are not in labels = {dict(self.labels)}")
+        lookup = np.zeros(256, np.uint8)
+        lookup[[value for _, value in self.labels]] = np.arange(1, len(self.labels) + 1)
+        to = self.size[::-1]
+        grey = image.convert("L").resize(to, Image.Resampling.BILINEAR)
+        labels = Image.fromarray(lookup[stored]).resize(to, Image.Resampling.NEAREST)
+        return Prepared(np.array(grey)[None], np.array(labels), (True,) * (len(self.labels) + 1))
 
 
-def load(options: FolderOptions, drawn: Drawn) -> Dataset:
+def load(options: FolderOptions) -> Dataset:
     """Reads the folder.
 
     Raises:
-        ValueError: no data folder given; `drawn` names a domain or label that does not exist; or files that do not fit,
-            all of them listed: image without mask or mask without image, unreadable file, other pixel format,
-            mask of another size, label value that `labels` lacks, file in two domains or without a group, same pixels
-            in two groups, a domain without files or with too few groups for three splits.
+        ValueError: no data folder given, or files that do not fit, all of them listed: image without mask or mask
+            without image, unreadable file, other pixel format, mask of another size, label value that `labels` lacks,
+            file in two domains or without a group, a domain without files; or else same pixels in two groups, or a
+            domain with too few groups for three splits.
         FileNotFoundError: a folder that is not there.
     """
-    label_space = LabelSpace.of_classes(("background", *options.labels))
-    domains = tuple(options.domains)
-    table = drawn_table(label_space, domains, drawn)
     root = options.find_root()
-    pictures = _read_all(root, options)
-    groups = _groups(root, pictures, options)
-    domain = [picture.domain for picture in pictures]
+    domains = tuple(options.domains)
+    listed, problems = _list(root, options)
+    read = Read(tuple(options.labels.items()), options.size)
+    cases, prepared, skipped = prepare(
+        listed, read, name="folder", settings=asdict(read), skip_bad=options.skip_bad, problems=problems
+    )
+    cases, prepared, copies = _without_copies(cases, prepared, options.skip_bad)
+    domain = [case.domain for case in cases]
     fractions = (1 - options.validation - options.test, options.validation, options.test)
-    part = grouped_split(groups, domain, fractions, options.seed)
-    _check_split(root, np.asarray(domain), part, domains)
-
-    images = standardise(torch.stack([_image(p.grey, options.size) for p in pictures]))
-    truth = torch.stack([_labels(p.labels, options) for p in pictures])
-    domain_index = torch.tensor(domain)
-    chosen = [torch.from_numpy(np.flatnonzero(part == i)) for i in range(3)]
-    train, validation, test = (draw(images[i], truth[i], domain_index[i], table) for i in chosen)
-    return Dataset(label_space, domains, train, validation, test)
+    part = grouped_split([case.patient for case in cases], domain, fractions, options.seed).tolist() if cases else []
+    report_lacking(f"folder: {root}", domain, part, domains)
+    part_of = {case.patient: p for case, p in zip(cases, part, strict=True)}
+    space = LabelSpace.of_classes(("background", *options.labels))
+    return assemble(space, domains, cases, prepared, part_of, (*skipped, *copies))
 
 
-def _read_all(root: Path, options: FolderOptions) -> list[_Picture]:
-    """Every picture that a domain selects, in the order of the file names."""
+def _list(root: Path, options: FolderOptions) -> tuple[list[Case], list[DataProblem]]:
+    """Every picture that a domain selects, in the order of the file names, with its group as patient."""
     files = {part: {path.name for path in (root / part).glob("*.png")} for part in ("images", "masks")}
-    problems = [f"{root / 'images' / name}: no mask of that name" for name in files["images"] - files["masks"]]
-    problems += [f"{root / 'masks' / name}: no image of that name" for name in files["masks"] - files["images"]]
-    pictures = []
+    problems = [DataProblem(root / "images" / n, "no mask of that name") for n in files["images"] - files["masks"]]
+    problems += [DataProblem(root / "masks" / n, "no image of that name") for n in files["masks"] - files["images"]]
+    domain_of: dict[str, int] = {}
     for name in sorted(files["images"] & files["masks"]):
         try:
-            picture = _read(root, name, options)
-        except _ProblemError as problem:  # noqa: PERF203 - all problems are listed at once
-            problems.append(str(problem))
+            domain = _domain(root / "images" / name, options.domains)
+        except DataProblem as problem:  # noqa: PERF203 - all problems are listed at once
+            problems.append(problem)
         else:
-            pictures += [picture] if picture else []
-    empty = set(range(len(options.domains))) - {picture.domain for picture in pictures}
+            domain_of |= {} if domain is None else {name: domain}
     if not problems:  # an unreadable file may be the one that a domain lacks
-        names = list(options.domains.items())
-        problems = [f"{root / 'images'}: no file for domain {names[i][0]!r} = {list(names[i][1])}" for i in empty]
-    _report(root, problems)
-    return pictures
-
-
-class _ProblemError(Exception):
-    """One thing wrong with one file; collected, not shown on its own."""
-
-
-def _read(root: Path, name: str, options: FolderOptions) -> _Picture | None:
-    image_path, mask_path = root / "images" / name, root / "masks" / name
-    image = _open(image_path, _IMAGE_MODES)
-    domain = _domain(image_path, image.size, options.domains)
-    if domain is None:
-        return None
-    mask = _open(mask_path, _MASK_MODES)
-    if mask.size != image.size:
-        raise _ProblemError(
-            f"{mask_path}: mask of {_size_name(mask.size)} pixels, but its image has {_size_name(image.size)}"
-        )
-    labels = np.asarray(mask).astype(np.uint8)
-    unknown = sorted(set(np.unique(labels).tolist()) - {0, *options.labels.values()})
-    if unknown:
-        raise _ProblemError(f"{mask_path}: label values {unknown} are not in labels = {options.labels}")
-    return _Picture(name, domain, np.asarray(image.convert("L")), labels)
+        empty = set(range(len(options.domains))) - set(domain_of.values())
+        selectors = list(options.domains.items())
+        problems = [
+            DataProblem(root / "images", f"no file for domain {selectors[i][0]!r} = {list(selectors[i][1])}")
+            for i in sorted(empty)
+        ]
+    group_of, more = _groups(root, list(domain_of), options)
+    cases = [
+        Case(name.removesuffix(".png"), group, domain_of[name], (root / "images" / name, root / "masks" / name))
+        for name, group in group_of.items()
+    ]
+    return cases, [*problems, *more]
 
 
 def _open(path: Path, modes: tuple[str, ...]) -> Image.Image:
@@ -199,20 +179,26 @@ def _open(path: Path, modes: tuple[str, ...]) -> Image.Image:
         image = Image.open(path)
         image.load()
     except _UNREADABLE as error:
-        raise _ProblemError(f"{path}: cannot be read as an image ({error})") from error
+        raise DataProblem(path, f"cannot be read as an image ({error})") from error
     if image.mode not in modes:
-        raise _ProblemError(f"{path}: pixel format must be one of {', '.join(modes)}, got {image.mode}")
+        raise DataProblem(path, f"pixel format must be one of {', '.join(modes)}, got {image.mode}")
     return image
 
 
-def _domain(path: Path, size: tuple[int, int], domains: dict[str, tuple[str, ...]]) -> int | None:
+def _domain(path: Path, domains: dict[str, tuple[str, ...]]) -> int | None:
+    """The domain that selects a file; the size of a picture stands in its header."""
+    try:
+        with Image.open(path) as image:
+            size = _size_name(image.size)
+    except _UNREADABLE as error:
+        raise DataProblem(path, f"cannot be read as an image ({error})") from error
+
     def selects(selector: str) -> bool:
-        is_size = _PIXEL_SIZE.fullmatch(selector)
-        return selector == _size_name(size) if is_size else fnmatchcase(path.name, selector)
+        return selector == size if _PIXEL_SIZE.fullmatch(selector) else fnmatchcase(path.name, selector)
 
     found = [i for i, selectors in enumerate(domains.values()) if any(selects(s) for s in selectors)]
     if len(found) > 1:
-        raise _ProblemError(f"{path}: in more than one domain: {', '.join(list(domains)[i] for i in found)}")
+        raise DataProblem(path, f"in more than one domain: {', '.join(list(domains)[i] for i in found)}")
     return found[0] if found else None
 
 
@@ -220,69 +206,46 @@ def _size_name(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _groups(root: Path, pictures: Sequence[_Picture], options: FolderOptions) -> list[str]:
-    """Group of each picture: by `group`, then joined by `together`; the same pixels in two groups are an error."""
+def _groups(root: Path, names: Sequence[str], options: FolderOptions) -> tuple[dict[str, str], list[DataProblem]]:
+    """File name -> group: by `group`, then joined by `together`."""
     problems, group_of = [], {}
-    for picture in pictures:
-        match = re.search(options.group or ".*", picture.name)
+    for name in names:
+        match = re.search(options.group or ".*", name)
         if match is None:
-            problems.append(f"{root / 'images' / picture.name}: group = {options.group!r} does not match the file name")
+            text = f"group = {options.group!r} does not match the file name"
+            problems.append(DataProblem(root / "images" / name, text))
         else:
-            group_of[picture.name] = match.group(1) if match.re.groups else match.group(0)
+            group_of[name] = match.group(1) if match.re.groups else match.group(0)
     existing = {path.name for path in (root / "images").glob("*.png")}
     for stems in options.together:
-        names = [f"{stem}.png" for stem in stems]
-        problems += [f"{root / 'images' / name}: named in together, but not there" for name in set(names) - existing]
-        joined = {group_of[name] for name in names if name in group_of}
+        named = [f"{stem}.png" for stem in stems]
+        problems += [
+            DataProblem(root / "images" / name, "named in together, but not there") for name in set(named) - existing
+        ]
+        joined = {group_of[name] for name in named if name in group_of}
         group_of = {name: min(joined) if group in joined else group for name, group in group_of.items()}
-    _report(root, problems)
-    _report(root, _copies(root, pictures, group_of))
-    return [group_of[picture.name] for picture in pictures]
+    return group_of, problems
 
 
-def _copies(root: Path, pictures: Sequence[_Picture], group_of: dict[str, str]) -> Iterable[str]:
-    """Pictures with the same pixels as an earlier one of another group: they would leak from training to test."""
-    first: dict[tuple[str, tuple[int, ...]], str] = {}
-    for picture in pictures:
-        key = (hashlib.sha256(picture.grey.tobytes()).hexdigest(), picture.grey.shape)
-        original = first.setdefault(key, picture.name)
-        if group_of[original] != group_of[picture.name]:
-            yield (
-                f"{root / 'images' / picture.name}: duplicate, the same pixels as {original}, which is in another "
-                f"group; name both in together"
-            )
-
-
-def _check_split(root: Path, domain: NDArray[np.int64], part: NDArray[np.int64], domains: Sequence[str]) -> None:
-    names = ("train", "validation", "test")
-    problems = [
-        f"split {names[i]!r} has no image of domain {domains[d]!r} (it has {int((domain == d).sum())} images in all); "
-        f"raise the split's fraction, or use smaller groups or more images"
-        for d in range(len(domains))
-        for i in range(3)
-        if not ((domain == d) & (part == i)).any()
-    ]
-    _report(root, problems)
-
-
-def _report(root: Path, problems: Iterable[str]) -> None:
-    problems = sorted(problems)
-    if problems:
-        raise ValueError("\n  ".join([f"folder: {len(problems)} problem(s) in {root}:", *problems]))
-
-
-def _image(grey: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
-    """[1, height, width] float32 in [0, 1]."""
-    resized = Image.fromarray(grey).resize(size[::-1], Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized, dtype=np.float32) / 255)[None]
-
-
-def _labels(values: NDArray[np.uint8], options: FolderOptions) -> torch.Tensor:
-    """[height, width] uint8 label values: class 1 is the first of `labels`, and so on."""
-    lookup = np.zeros(256, np.uint8)
-    lookup[list(options.labels.values())] = np.arange(1, len(options.labels) + 1)
-    resized = Image.fromarray(lookup[values]).resize(options.size[::-1], Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(resized))
+def _without_copies(
+    cases: Sequence[Case], prepared: Sequence[Prepared], skip_bad: bool
+) -> tuple[list[Case], list[Prepared], tuple[str, ...]]:
+    """Leaves out, or raises for, the same pixels as in another group: they would leak from training to test."""
+    first: dict[str, Case] = {}
+    kept, lines = [], []
+    for case, item in zip(cases, prepared, strict=True):
+        original = first.setdefault(hashlib.sha256(item.image.tobytes()).hexdigest(), case)
+        if original.patient == case.patient:
+            kept.append((case, item))
+        else:
+            same = f"duplicate, the same pixels as {original.inputs[0].name}, which is in another group"
+            lines.append(f"{case.inputs[0]}: {same}; name both in together")
+    if lines:
+        summary = f"folder: {len(lines)} problem(s):"
+        if not skip_bad:
+            raise ValueError("\n  ".join([summary, *lines]))
+        warnings.warn(f"{summary} duplicates in different groups, which were left out", stacklevel=3)
+    return [case for case, _ in kept], [item for _, item in kept], tuple(lines)
 
 
 INFO = DatasetInfo(

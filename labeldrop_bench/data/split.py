@@ -38,3 +38,27 @@ def grouped_split(
         part_of_group[group] = part
         lacking[part] -= counts[group]
     return part_of_group[group_of]
+
+
+def report_lacking(where: str, domain: Sequence[int], part: Sequence[int], domains: Sequence[str]) -> None:
+    """Every domain must have a sample in every split.
+
+    Args:
+        where: beginning of the message: data set and folder.
+        domain: [n] domain index of each sample.
+        part: [n] 0 (train), 1 (validation) or 2 (test).
+        domains: their names.
+
+    Raises:
+        ValueError: with a line for each domain and split that lacks one.
+    """
+    there = set(zip(part, domain, strict=True))
+    problems = [
+        f"split {name!r} has no image of domain {domains[d]!r} (it has {sum(1 for x in domain if x == d)} images in "
+        f"all); raise the split's fraction, or use smaller groups or more images"
+        for d in range(len(domains))
+        for p, name in enumerate(("train", "validation", "test"))
+        if (p, d) not in there
+    ]
+    if problems:
+        raise ValueError("\n  ".join([f"{where}: {len(problems)} problem(s):", *problems]))

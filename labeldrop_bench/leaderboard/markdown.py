@@ -4,30 +4,79 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from labeldrop_bench.leaderboard import wording
-from labeldrop_bench.leaderboard.table import Board, Column, Entry
+from labeldrop_bench.leaderboard import figures, wording
+from labeldrop_bench.leaderboard.significance import compare
+from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
 
 
-def render(board: Board) -> str:
-    """Title, description, table with the best value of each column in bold, figure, captions, command."""
+def render(leaderboard: Leaderboard) -> str:
+    """Title, description, a table for each condition with the best of each column in bold, captions, figures, command.
+
+    Raises:
+        LeaderboardError: a cases.csv that a table of tests needs does not hold what it should.
+    """
+    suite = leaderboard.suite
+    parts = [
+        f"# {_escape(suite.title)}",
+        _escape(suite.description),
+        *(_comparison(leaderboard) if suite.conditions else []),
+        *(part for board in leaderboard.boards for part in _section(leaderboard, board)),
+        _escape(wording.legend(leaderboard)),
+        *(f"![{figures.caption(name)}]({name}.png)" for name in figures.names_of(suite)),
+        "Reproduce:",
+        f"    {wording.command(leaderboard)}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _comparison(leaderboard: Leaderboard) -> list[str]:
+    """Strategies x conditions."""
+
+    def score(board: Board, name: str) -> str:
+        text = wording.number(leaderboard.compared(board, name))
+        return f"**{text}**" if wording.compared_best(leaderboard, board, name) else text
+
+    rows = [
+        [_escape(s.name), *(score(board, s.name) for board in leaderboard.boards)] for s in leaderboard.suite.strategies
+    ]
+    headers = ["strategy", *(_escape(board.name) for board in leaderboard.boards)]
+    return [
+        "## All conditions",
+        _table(rows, headers, ["left", *["right"] * len(leaderboard.boards)]),
+        _escape(wording.comparison_caption(leaderboard)),
+    ]
+
+
+def _section(leaderboard: Leaderboard, board: Board) -> list[str]:
+    """The table of a condition, its captions, and its tests if they are asked for."""
     summary, single = ([_escape(wording.header(column)) for column in part] for part in (board.summary, board.single))
     headers = ["#", "strategy", "loss", "p", *summary, *(["to full"] if board.has_full else []), "seeds", *single]
     align = ["right", "left", "left", *["right"] * (len(headers) - 3)]
-    rows = [_row(board, entry) for entry in board.display]
-    table = tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-    parts = [
-        f"# {_escape(board.suite.title)}",
-        _escape(board.suite.description),
-        table,
-        "![Dice of drawn and undrawn classes for each strategy](drawn_vs_undrawn.png)",
+    return [
+        f"## {_escape(board.name)}" if board.name else "",
+        _table([_row(board, entry) for entry in board.display], headers, align),
         *(_escape(caption) for caption in wording.captions(board)),
-        "Reproduce:",
-        f"    {wording.command(board)}",
+        *(_tests(leaderboard, board) if "wilcoxon" in board.suite.figures else []),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tests(leaderboard: Leaderboard, board: Board) -> list[str]:
+    tests = compare(leaderboard, board)
+    heads = [f"{wording.header(column)} (n = {wording.pairs(tests, i)})" for i, column in enumerate(tests.columns)]
+    rows = [
+        [_escape(name), *(map(wording.comparison, row) if row else [wording.NOTHING] * len(heads))]
+        for name, row in tests.rows.items()
+    ]
+    table = _table(rows, ["strategy", *map(_escape, heads)], ["left", *["right"] * len(heads)])
+    return [f"**Compared with {_escape(tests.baseline)}**", table, _escape(wording.significance_caption(tests))]
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
+    return tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def _row(board: Board, entry: Entry) -> list[str]:

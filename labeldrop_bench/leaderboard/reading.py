@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from labeldrop_bench import records
-from labeldrop_bench.records import ResultRow, RunConfig, RunResult, SuiteConfig
+from labeldrop_bench.records import CaseRow, ResultRow, RunConfig, RunResult, SuiteConfig
 
 METRIC = "dice"
 DIRECTION = "higher is better"
 
 Position = tuple[str, str]  # domain, class
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What history.csv says of an epoch that was validated.
+
+    Attributes:
+        epoch: counted from 1.
+        dice: against what is annotated; None if there was nothing to compare with.
+        truth: against all that is known, without label noise; None where that was not recorded.
+    """
+
+    epoch: int
+    dice: float | None
+    truth: float | None
 
 
 class LeaderboardError(ValueError):
@@ -47,7 +64,7 @@ def read_result(directory: Path, run: RunConfig) -> RunResult | None:
         LeaderboardError: the file is no result, is another run's, or gives the Dice of a cell twice.
     """
     path = records.run_directory(directory, run) / "result.json"
-    remedy = f"remove {path.parent} and call `labeldrop-bench run` again, which repeats this run only"
+    remedy = _remedy(path)
     try:
         result = records.read_result(directory, run)
     except (OSError, ValueError) as error:
@@ -68,6 +85,54 @@ def read_result(directory: Path, run: RunConfig) -> RunResult | None:
             f"got {sorted(repeated)} more than once: {remedy}"
         )
     return result
+
+
+def read_cases(directory: Path, run: RunConfig) -> tuple[CaseRow, ...]:
+    """Dice of the test cases of a finished run.
+
+    Raises:
+        LeaderboardError: the file is not there, or does not hold what it should, or holds a case twice.
+    """
+    path = records.run_directory(directory, run) / "cases.csv"
+    try:
+        rows = tuple(row for row in records.read_cases(directory, run) if row.metric == METRIC)
+    except (OSError, ValueError, KeyError) as error:
+        raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error}") from error
+    repeated = [place for place, count in Counter((row.case, row.class_) for row in rows).items() if count > 1]
+    if repeated:
+        raise LeaderboardError(
+            f"leaderboard: {path} must give Dice once for each (case, class), "
+            f"got {sorted(repeated)[:3]} more than once: {_remedy(path)}"
+        )
+    return rows
+
+
+def read_history(directory: Path, run: RunConfig) -> tuple[Validation, ...]:
+    """The epochs of a run that were validated; none if it has not begun. The run need not be finished.
+
+    Raises:
+        LeaderboardError: the file does not hold what it should.
+    """
+    path = records.run_directory(directory, run) / "history.csv"
+    if not path.exists():
+        return ()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            epochs = [
+                Validation(int(row["epoch"]), _number(row["validation_dice"]), _number(row["truth_dice"]))
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error!r}") from error
+    return tuple(epoch for epoch in epochs if epoch.dice is not None or epoch.truth is not None)
+
+
+def _number(field: str) -> float | None:
+    return float(field) if field else None
+
+
+def _remedy(path: Path) -> str:
+    return f"remove {path.parent} and call `labeldrop-bench run` again, which repeats this run only"
 
 
 def position(row: ResultRow) -> Position:

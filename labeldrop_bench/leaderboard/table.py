@@ -1,4 +1,4 @@
-"""From the records of a suite directory to the numbers of its leaderboard.
+"""What a leaderboard consists of.
 
 Every number of a strategy is a `Score`: one value for each seed that was asked for. A `Column` is a set of
 (domain, class) cells; a seed's value in it is the plain mean of its cells, each with equal weight. What is incomplete
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from labeldrop_bench.leaderboard.reading import METRIC, LeaderboardError, dice_rows, position, read_result, read_suite
-from labeldrop_bench.records import RunConfig, RunResult, StrategyConfig, SuiteConfig
+from labeldrop_bench.records import ConditionConfig, RunConfig, StrategyConfig, SuiteConfig
+
+SUMMARY = ("undrawn", "drawn", "overall")
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Cell:
     """One class in one domain's test set.
 
     Attributes:
-        drawn: was the class drawn in the domain's training data? Read from the suite, so it is the same for every
-            strategy, `full` (which sees all labels) included.
+        drawn: was the class drawn in the domain's training data? As the results of the strategies that are not `full`
+            (which sees all labels) say, so it is the same for every strategy of a condition.
         images: smallest and largest number of test images in which Dice is defined, over the finished runs. They
             can differ because Dice is undefined where truth and prediction are both empty.
     """
@@ -57,6 +58,13 @@ class Score:
 
     values: tuple[float | None, ...]
 
+    @classmethod
+    def over(cls, scores: Iterable[Score]) -> Score:
+        """The mean of several scores, seed by seed; None for a seed that lacks one of them, or of no scores."""
+        seeds = list(zip(*(score.values for score in scores), strict=True))
+        known = [[value for value in seed if value is not None] for seed in seeds]
+        return cls(tuple(statistics.fmean(k) if len(k) == len(s) else None for k, s in zip(known, seeds, strict=True)))
+
     @property
     def present(self) -> tuple[float, ...]:
         """The values that exist."""
@@ -74,7 +82,7 @@ class Score:
 
     @property
     def _complete(self) -> bool:
-        return None not in self.values
+        return bool(self.values) and None not in self.values
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ class Entry:
 
     Attributes:
         scores: a `Score` for each column of the board.
+        runs: of the strategy, one for each seed of the suite, in its order.
         missing_seeds: seeds that were asked for and have not finished.
         rank: 1 is best; equal scores share a rank. None for `full`, the upper bound, and for incomplete scores.
         gap: the ranking score minus that of `full`, below zero where the strategy falls short; None if either is
@@ -91,6 +100,7 @@ class Entry:
 
     strategy: StrategyConfig
     scores: Mapping[Column, Score]
+    runs: tuple[RunConfig, ...]
     missing_seeds: tuple[int, ...]
     rank: int | None
     gap: float | None
@@ -98,30 +108,33 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard of a suite directory.
+    """The strategies of a suite compared in one condition.
 
     Attributes:
         suite: everything that was asked for.
+        condition: None if the suite has none.
         summary: the columns "undrawn" and "drawn", each absent when it has no cells, and "overall".
-        single: a column for each cell, by domain, then class.
+        single: a column for each cell, by domain, then class; none before a run of the condition has finished.
         strategies: one entry for each strategy of the suite, in the suite's order.
-        environment: key -> the different values that the finished runs recorded.
-        seconds: wall-clock time of all finished runs together.
         problems: sentences about anything in the results that a reader must know.
     """
 
     suite: SuiteConfig
+    condition: ConditionConfig | None
     summary: tuple[Column, ...]
     single: tuple[Column, ...]
     strategies: tuple[Entry, ...]
-    environment: Mapping[str, tuple[str, ...]]
-    seconds: float
     problems: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the condition; empty if the suite has none."""
+        return self.condition.name if self.condition else ""
 
     @property
     def ranked_by(self) -> Column:
         """The column that decides the rank: "undrawn", or "overall" where nothing is undrawn."""
-        return _deciding(self.summary)
+        return deciding(self.summary)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -145,8 +158,17 @@ class Board:
 
     @property
     def finished(self) -> int:
-        """Number of finished runs."""
+        """Number of finished runs of the condition."""
         return sum(len(self.suite.seeds) - len(entry.missing_seeds) for entry in self.strategies)
+
+    @property
+    def asked(self) -> int:
+        """Number of runs of the condition."""
+        return len(self.strategies) * len(self.suite.seeds)
+
+    def entry(self, name: str) -> Entry:
+        """The row of a strategy of the suite."""
+        return next(entry for entry in self.strategies if entry.strategy.name == name)
 
     def column(self, name: str) -> Column:
         """The column with this name.
@@ -165,144 +187,61 @@ class Board:
         return max((mean for mean in competing if mean is not None), default=None)
 
 
-def load(directory: Path) -> Board:
-    """Read a suite directory; runs that have not finished are shown as missing.
+@dataclass(frozen=True)
+class Leaderboard:
+    """The leaderboard of a suite directory.
 
-    Raises:
-        LeaderboardError: no such directory, no suite.json, no finished run, or a file that does not hold what it
-            should; the message names the file.
+    Attributes:
+        directory: where it was read from, and where the runs' cases and histories are.
+        suite: everything that was asked for.
+        boards: one for each condition of the suite, in its order; one alone if it has none.
+        environment: key -> the different values that the finished runs recorded.
+        seconds: wall-clock time of all finished runs together.
     """
-    directory = Path(directory)
-    suite = read_suite(directory)
-    runs = [(run, read_result(directory, run)) for run in suite.runs()]
-    finished = [result for _, result in runs if result is not None]
-    if not finished:
-        raise LeaderboardError(
-            f"leaderboard: none of the {len(runs)} runs of suite {suite.name!r} in {directory} has finished "
-            f"(no runs/*/result.json): wait for the first, or start them with `labeldrop-bench run`"
-        )
-    cells = _cells(suite, finished)
-    summary = _summary(cells)
-    single = tuple(Column(cell.name, (cell,)) for cell in cells)
-    return Board(
-        suite=suite,
-        summary=summary,
-        single=single,
-        strategies=_entries(suite, (*summary, *single), _deciding(summary), runs),
-        environment=_environment(finished),
-        seconds=math.fsum(result.seconds for result in finished),
-        problems=(*_undefined(cells, runs), *_contradictions(suite, finished)),
-    )
+
+    directory: Path = field(compare=False)
+    suite: SuiteConfig
+    boards: tuple[Board, ...]
+    environment: Mapping[str, tuple[str, ...]]
+    seconds: float
+
+    @property
+    def compared_by(self) -> str:
+        """Name of the column in which conditions are compared: what all of them are ranked by, or else "overall"."""
+        names = {board.ranked_by.name for board in self.boards if board.cells}
+        return names.pop() if len(names) == 1 else "overall"
+
+    def compared_column(self, board: Board) -> Column:
+        """The column of a board in which conditions are compared; before its first run, the one that there is."""
+        return board.column(self.compared_by if board.cells else "overall")
+
+    def compared(self, board: Board, strategy: str) -> Score:
+        """A strategy's score in one condition, in the column in which conditions are compared."""
+        return board.entry(strategy).scores[self.compared_column(board)]
+
+    @property
+    def finished(self) -> int:
+        """Number of finished runs."""
+        return sum(board.finished for board in self.boards)
+
+    @property
+    def has_full(self) -> bool:
+        """Whether the suite has an upper bound to compare with."""
+        return any(strategy.full_labels for strategy in self.suite.strategies)
 
 
-def _is_drawn(suite: SuiteConfig, domain: str, class_name: str) -> bool:
-    drawn = suite.data.drawn
-    return domain not in drawn or class_name in drawn[domain]
-
-
-def _cells(suite: SuiteConfig, finished: Sequence[RunResult]) -> tuple[Cell, ...]:
-    """Every (domain, class) that a finished run was scored on: by domain, then classes as the suite names them."""
-    images: dict[tuple[str, str], list[int]] = {}
-    for result in finished:
-        for row in dice_rows(result):
-            images.setdefault(position(row), []).append(row.n)
-    if not images:
-        raise LeaderboardError(
-            f"leaderboard: no result.json of suite {suite.name!r} has a row with metric {METRIC!r}: "
-            f"score the test set with it and run the suite again"
-        )
-    # `drawn` lists classes in the author's order, which beats the alphabet; the order of rows must not matter.
-    named = dict.fromkeys(name for names in suite.data.drawn.values() for name in names)
-    order = {name: place for place, name in enumerate(named)}
-    positions = sorted(images, key=lambda p: (p[0], order.get(p[1], len(order)), p[1]))
-    return tuple(Cell(*p, _is_drawn(suite, *p), (min(images[p]), max(images[p]))) for p in positions)
-
-
-def _summary(cells: tuple[Cell, ...]) -> tuple[Column, ...]:
-    groups = (
-        Column("undrawn", tuple(cell for cell in cells if not cell.drawn)),
-        Column("drawn", tuple(cell for cell in cells if cell.drawn)),
-    )
-    return (*(group for group in groups if group.cells), Column("overall", cells))
-
-
-def _deciding(summary: Sequence[Column]) -> Column:
+def deciding(summary: tuple[Column, ...]) -> Column:
     """The column "undrawn", the first, if it is there; otherwise "overall", the last."""
     return summary[0] if summary[0].name == "undrawn" else summary[-1]
 
 
-def _value(result: RunResult | None, cells: Sequence[Cell]) -> float | None:
-    """Mean Dice of one run over some cells; None if one of them is missing or not a number."""
-    if result is None:
-        return None
-    dice = {position(row): row.value for row in dice_rows(result)}
-    values = [dice.get((cell.domain, cell.class_name)) for cell in cells]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return statistics.fmean(known) if len(known) == len(values) else None
-
-
-def _entries(
-    suite: SuiteConfig,
-    columns: Sequence[Column],
-    deciding: Column,
-    runs: Sequence[tuple[RunConfig, RunResult | None]],
-) -> tuple[Entry, ...]:
-    """One entry for each strategy, ranks and gaps included."""
-    of = {s.name: [(run.seed, result) for run, result in runs if run.strategy.name == s.name] for s in suite.strategies}
-    scores = {
-        name: {column: Score(tuple(_value(result, column.cells) for _, result in seeds)) for column in columns}
-        for name, seeds in of.items()
-    }
-    means = {name: by_column[deciding].mean for name, by_column in scores.items()}
-    upper = next((means[s.name] for s in suite.strategies if s.full_labels), None)
-    competing = {s.name: means[s.name] for s in suite.strategies if not s.full_labels}
-
-    def entry(strategy: StrategyConfig) -> Entry:
-        mean = competing.get(strategy.name)
-        better = [other for other in competing.values() if other is not None and mean is not None and other > mean]
-        return Entry(
-            strategy=strategy,
-            scores=scores[strategy.name],
-            missing_seeds=tuple(seed for seed, result in of[strategy.name] if result is None),
-            rank=None if mean is None else 1 + len(better),
-            gap=None if mean is None or upper is None else mean - upper,
-        )
-
-    return tuple(entry(strategy) for strategy in suite.strategies)
-
-
-def _environment(finished: Sequence[RunResult]) -> dict[str, tuple[str, ...]]:
-    keys = sorted({key for result in finished for key in result.environment})
-    return {
-        key: tuple(sorted({result.environment[key] for result in finished if key in result.environment}))
-        for key in keys
-    }
-
-
-def _undefined(cells: Sequence[Cell], runs: Sequence[tuple[RunConfig, RunResult | None]]) -> list[str]:
-    """One sentence for each finished run that lacks the Dice of a cell."""
-    lacking = {
-        f"{run.strategy.name}, seed {run.seed}": [cell.name for cell in cells if _value(result, [cell]) is None]
-        for run, result in runs
-        if result is not None
-    }
-    return [f"{run}: Dice is undefined in {', '.join(names)}." for run, names in lacking.items() if names]
-
-
-def _contradictions(suite: SuiteConfig, finished: Sequence[RunResult]) -> list[str]:
-    """A sentence if the strategies with undrawn labels did not see the labels that the suite says were drawn."""
-    full = {strategy.name for strategy in suite.strategies if strategy.full_labels}
-    wrong = sorted(
-        {
-            f"{row.domain}/{row.class_}"
-            for result in finished
-            for row in dice_rows(result)
-            if row.strategy not in full and row.annotated != _is_drawn(suite, *position(row))
-        }
-    )
-    if not wrong:
-        return []
-    return [
-        f"The results disagree with data.drawn of suite.json about whether these were drawn in training: "
-        f"{', '.join(wrong)}. The table follows suite.json."
-    ]
+def in_order(sequences: Iterable[Iterable[str]]) -> list[str]:
+    """The names of several sequences, each once, in an order that keeps to that of the first that has two of them."""
+    names: list[str] = []
+    for sequence in sequences:
+        place = 0
+        for name in sequence:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
+    return names

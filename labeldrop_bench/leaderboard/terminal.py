@@ -10,24 +10,42 @@ from rich.table import Table
 from rich.text import Text
 
 from labeldrop_bench.leaderboard import wording
-from labeldrop_bench.leaderboard.table import Board, Column, Entry
+from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
 
 CELLS_ABREAST = 6  # columns of single cells that fit beside a strategy's name in 80 characters
+CONDITIONS_ABREAST = 4
 
 
-def renderable(board: Board) -> RenderableType:
-    """Summary table, tables of single domains and classes, captions; for `rich.print` or a live display."""
-    parts = [board.single[i : i + CELLS_ABREAST] for i in range(0, len(board.single), CELLS_ABREAST)]
-    captions = [Text(caption, style="dim") for caption in wording.captions(board)]
-    return Group(_summary(board), *(_cells(board, part) for part in parts), *captions)
+def renderable(leaderboard: Leaderboard) -> RenderableType:
+    """Strategies x conditions, then the tables of each condition with captions; for `rich.print`."""
+    boards = leaderboard.boards
+    several = range(0, len(boards), CONDITIONS_ABREAST) if leaderboard.suite.conditions else ()
+    parts = [boards[i : i + CONDITIONS_ABREAST] for i in several]
+    comparison = [wording.comparison_caption(leaderboard)] if parts else []
+    return Group(
+        *(_comparison(leaderboard, part) for part in parts),
+        *map(_caption, comparison),
+        *(_section(board) for board in boards),
+        _caption(wording.legend(leaderboard)),
+    )
 
 
-def render(board: Board) -> str:
+def render(leaderboard: Leaderboard) -> str:
     """The leaderboard as text for standard output: its width, and colours only if it is a terminal."""
     console = Console()
     with console.capture() as capture:
-        console.print(renderable(board))
+        console.print(renderable(leaderboard))
     return capture.get()
+
+
+def _section(board: Board) -> RenderableType:
+    """Summary table, tables of single domains and classes, captions."""
+    parts = [board.single[i : i + CELLS_ABREAST] for i in range(0, len(board.single), CELLS_ABREAST)]
+    return Group(_summary(board), *(_cells(board, part) for part in parts), *map(_caption, wording.captions(board)))
+
+
+def _caption(text: str) -> Text:
+    return Text(text, style="dim")
 
 
 def _table(title: str) -> Table:
@@ -53,13 +71,31 @@ def _scores(board: Board, entry: Entry, columns: Sequence[Column]) -> list[Text]
     ]
 
 
+def _comparison(leaderboard: Leaderboard, boards: Sequence[Board]) -> Table:
+    """The scores of all strategies in a few conditions."""
+    first = boards[0] is leaderboard.boards[0]
+    table = _table(f"{leaderboard.suite.title} ({leaderboard.suite.name})" if first else "")
+    _add_columns(table, names=["strategy"])
+    for board in boards:  # a condition's name may wrap, its numbers, of six characters, may not
+        table.add_column(Text(board.name), justify="right", min_width=6, max_width=12)
+    for entry in leaderboard.boards[0].strategies:
+        name = entry.strategy.name
+        scores = [
+            score
+            for board in boards
+            for score in _scores(board, board.entry(name), [leaderboard.compared_column(board)])
+        ]
+        table.add_row(Text(name), *scores, style=_style(entry))
+    return table
+
+
 def _style(entry: Entry) -> str:
     return "italic" if entry.strategy.full_labels else ""
 
 
 def _summary(board: Board) -> Table:
     """Rank, strategy, the means over several cells, gap and seeds."""
-    table = _table(f"{board.suite.title} ({board.suite.name})")
+    table = _table(f"\n{board.name}" if board.name else f"{board.suite.title} ({board.suite.name})")
     _add_columns(table, numbers=["#"])
     _add_columns(table, names=["strategy", "loss"])
     _add_columns(table, numbers=["p", *(wording.header(column) for column in board.summary)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 
 from labeldrop_bench.leaderboard.reading import DIRECTION
-from labeldrop_bench.leaderboard.table import Board, Column, Entry, Score
+from labeldrop_bench.leaderboard.significance import FEWEST, Comparison, Significance
+from labeldrop_bench.leaderboard.table import SUMMARY, Board, Column, Entry, Leaderboard, Score
 
 NOTHING = "—"  # an incomplete cell
 UNDRAWN = "†"  # a class that was not drawn in its domain's training data
@@ -13,7 +14,7 @@ UNDRAWN = "†"  # a class that was not drawn in its domain's training data
 
 def header(column: Column) -> str:
     """Heading of a column of scores: "undrawn", "drawn", "overall", or domain and class."""
-    if column.name in ("undrawn", "drawn", "overall"):
+    if column.name in SUMMARY:
         return column.name
     (cell,) = column.cells
     return f"{cell.domain} {cell.class_name}" + ("" if cell.drawn else UNDRAWN)
@@ -49,8 +50,35 @@ def is_best(board: Board, entry: Entry, column: Column) -> bool:
 
 
 def captions(board: Board) -> list[str]:
-    """Sentences below the table: what was measured, how it was averaged and ranked, what is missing."""
-    return [_measured(board), _ranked(board), _legend(board), *_missing(board), *board.problems]
+    """Sentences below a table: what was measured, how it was averaged and ranked, what is missing."""
+    if not board.cells:
+        return [*_missing(board), *board.problems]
+    return [_measured(board), _ranked(board), *_missing(board), *board.problems]
+
+
+def legend(leaderboard: Leaderboard) -> str:
+    """What the marks mean, below all tables."""
+    marks = [f"Bold: best, full aside. p: label dropout probability. {NOTHING}: not complete, or not applicable."]
+    if any(not cell.drawn for board in leaderboard.boards for cell in board.cells):
+        marks.insert(0, f"{UNDRAWN}: not drawn in training.")
+    if leaderboard.has_full:
+        names = dict.fromkeys(board.ranked_by.name for board in leaderboard.boards if board.cells)
+        marks.append(f"to full: {' or '.join(names)} mean minus that of full.")
+    return " ".join(marks)
+
+
+def comparison_caption(leaderboard: Leaderboard) -> str:
+    """What the table strategies x conditions shows."""
+    name = leaderboard.compared_by
+    mixed = {board.ranked_by.name for board in leaderboard.boards if board.cells} != {name}
+    why = ": not all conditions have undrawn classes" if mixed else ", which the strategies are ranked by"
+    return f"Dice, {name} mean{why}."
+
+
+def compared_best(leaderboard: Leaderboard, board: Board, strategy: str) -> bool:
+    """Whether a strategy has the best score of a condition among those that compete."""
+    column = leaderboard.compared_column(board)
+    return is_best(board, board.entry(strategy), column)
 
 
 def _measured(board: Board) -> str:
@@ -81,27 +109,44 @@ def _ranked(board: Board) -> str:
     return f"Ranked by {what}. {means}{full}"
 
 
-def _legend(board: Board) -> str:
-    marks = [f"Bold: best, full aside. p: label dropout probability. {NOTHING}: not complete, or not applicable."]
-    if board.ranked_by.name == "undrawn":
-        marks.insert(0, f"{UNDRAWN}: not drawn in training.")
-    if board.has_full:
-        marks.append(f"to full: {board.ranked_by.name} mean minus that of full.")
-    return " ".join(marks)
-
-
 def _missing(board: Board) -> list[str]:
-    total = len(board.strategies) * len(board.suite.seeds)
-    if board.finished == total:
+    if board.finished == board.asked:
         return []
     which = "; ".join(
         f"{entry.strategy.name} (seed {', '.join(map(str, entry.missing_seeds))})"
         for entry in board.strategies
         if entry.missing_seeds
     )
-    return [f"{board.finished} of {total} runs have finished. Not finished: {which}."]
+    return [f"{board.finished} of {board.asked} runs have finished. Not finished: {which}."]
 
 
-def command(board: Board) -> str:
+def command(leaderboard: Leaderboard) -> str:
     """The command that runs the suite."""
-    return f"labeldrop-bench run {shlex.quote(board.suite.name)}"
+    return f"labeldrop-bench run {shlex.quote(leaderboard.suite.name)}"
+
+
+def comparison(result: Comparison) -> str:
+    """Mean difference and corrected p value of a test, or why there is none."""
+    if result.difference is None:
+        return f"{NOTHING} (no pairs)"
+    if result.corrected is None:
+        why = "no difference" if result.differing == 0 else f"only {result.differing} differ"
+        return f"{result.difference:+.3f} ({why})"
+    p = "p < 0.001" if result.corrected < 0.001 else f"p = {result.corrected:.3f}"
+    return f"{result.difference:+.3f} ({p})"
+
+
+def pairs(significance: Significance, column: int) -> str:
+    """Number of pairs in a column, as a range where strategies differ."""
+    counts = sorted({row[column].pairs for row in significance.rows.values() if row})
+    return " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else NOTHING
+
+
+def significance_caption(significance: Significance) -> str:
+    """What the table of tests shows."""
+    return (
+        f"Mean difference of Dice to {significance.baseline}, and two-sided p of Wilcoxon's signed-rank test over the "
+        f"test cases in which Dice is defined for both, averaged over the seeds; the {significance.tests} p values of "
+        f"this table are corrected together after Holm. Cases of one patient count as independent. overall: the mean "
+        f"over the classes of a case. Fewer than {FEWEST} cases that differ: no p. {NOTHING}: not complete."
+    )

@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from labeldrop_bench import rules
+from labeldrop_bench import ops, rules
 
+from ._pixel_loss import PixelLoss
 from ._weights import as_weights
-from .base import BACKENDS, PartialLabelLoss, check_choice
+from .base import check_choice
 
 GAMMA = 2.0  # of the focal loss, where it is not given
 
 
-class SigmoidLoss(PartialLabelLoss):
+class SigmoidLoss(PixelLoss):
     """What the losses of this family share. There is no channel for background: class k is channel k - 1.
 
     Args:
@@ -29,7 +30,6 @@ class SigmoidLoss(PartialLabelLoss):
     """
 
     activation = "sigmoid"
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class SigmoidLoss(PartialLabelLoss):
         check_choice(self._name, "base", base, ("bce", "focal"))
         if gamma is not None and base != "focal":
             raise ValueError(f"{self._name}: gamma belongs to base='focal', got gamma={gamma} with base={base!r}")
-        if gamma is not None and not 0 <= gamma < float("inf"):
-            raise ValueError(f"{self._name}: gamma must be finite and not negative, got {gamma}")
+        if gamma is not None:
+            ops.check_gamma(self._name, gamma)
         self.rule, self.base = rule, base
         self.gamma = 0.0 if base == "bce" else GAMMA if gamma is None else float(gamma)
         foreground = self.label_space.num_classes - 1
@@ -59,46 +59,16 @@ class SigmoidLoss(PartialLabelLoss):
         rule = rules.SIGMOID_RULES[self.rule]
         return rules.binary(*rule(annotated, *self._label_space_on(annotated.device)))
 
-    def forward(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        annotated: Tensor | None = None,
-        *,
-        pixel_weight: Tensor | None = None,
-    ) -> Tensor:
-        """The loss: the sum of a pixel's class terms.
-
-        Args:
-            logits: `[N, out_channels, *spatial]`.
-            target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
-            annotated: `[N, L]` bool: was the label drawn in this sample? None means that all were.
-            pixel_weight: `[N, *spatial]` weight of each pixel.
-
-        Returns:
-            Scalar, or `[N, *spatial]` with reduction="none".
-        """
-        target, annotated = self._prepare(logits, target, annotated)
-        weights = self.class_weights
-        loss: Tensor = getattr(BACKENDS[self.backend], self.operator)(
-            logits,
-            target,
-            *self.table(annotated),
-            **self._own_options(),
-            class_weight=None if weights is None else weights.to(logits.device),
-            pixel_weight=pixel_weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-        )
-        return loss
-
     def extra_repr(self) -> str:
         """Shown inside `repr`."""
         own = ", ".join(f"{name}={value}" for name, value in self._own_options().items())
         return f"{super().extra_repr()}, rule={self.rule!r}, {own}"
 
+    def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
+        weights = self.class_weights
+        return {"class_weight": None if weights is None else weights.to(annotated.device)}
+
     def _own_options(self) -> dict[str, Any]:
-        """Those of the operator."""
         return {"gamma": self.gamma}
 
 

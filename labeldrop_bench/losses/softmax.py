@@ -9,11 +9,11 @@ from torch import Tensor
 
 from labeldrop_bench import rules
 
+from ._pixel_loss import PixelLoss
 from ._weights import as_weights
-from .base import BACKENDS, PartialLabelLoss
 
 
-class SetCrossEntropy(PartialLabelLoss):
+class SetCrossEntropy(PixelLoss):
     """`logsumexp over active z - logsumexp over candidates z`; see `labeldrop_bench.ops.set_cross_entropy`.
 
     Args:
@@ -25,7 +25,6 @@ class SetCrossEntropy(PartialLabelLoss):
 
     operator = "set_cross_entropy"
     rule: ClassVar[str]
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -42,45 +41,14 @@ class SetCrossEntropy(PartialLabelLoss):
         """`(candidates, active)`, each `[N, L, K]` bool, for `annotated` `[N, L]` bool."""
         return rules.RULES[self.rule](annotated, *self._label_space_on(annotated.device))
 
-    def forward(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        annotated: Tensor | None = None,
-        *,
-        pixel_weight: Tensor | None = None,
-    ) -> Tensor:
-        """The loss.
-
-        Args:
-            logits: `[N, K, *spatial]`.
-            target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
-            annotated: `[N, L]` bool: was the label drawn in this sample? None means that all were.
-            pixel_weight: `[N, *spatial]` weight of each pixel.
-
-        Returns:
-            Scalar, or `[N, *spatial]` with reduction="none".
-        """
-        target, annotated = self._prepare(logits, target, annotated)
-        loss: Tensor = BACKENDS[self.backend].set_cross_entropy(
-            logits,
-            target,
-            *self.table(annotated),
-            label_weight=self._label_weight(annotated),
-            pixel_weight=pixel_weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-        )
-        return loss
-
-    def _label_weight(self, annotated: Tensor) -> Tensor | None:
+    def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
         """`[N, L]`: the weight of the pixels with a label."""
         if self.class_weights is None:
-            return None
+            return {"label_weight": None}
         member, _ = self._label_space_on(annotated.device)
         weights = self.class_weights.to(annotated.device)
         own = (member * weights).sum(dim=1) / member.sum(dim=1)  # [L]
-        return own.where(annotated, weights[0])
+        return {"label_weight": own.where(annotated, weights[0])}
 
 
 class CrossEntropy(SetCrossEntropy):

@@ -7,20 +7,33 @@ from collections.abc import Sequence
 from monai.networks.nets.dynunet import DynUNet
 from torch import nn
 
+from labeldrop_bench.models._checks import check_dims, check_sizes, never_drop
 
-def dynunet(*, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int]) -> nn.Module:
+
+def dynunet(
+    *, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int], dropout: float = 0.0
+) -> nn.Module:
     """Two convolutions per level at full resolution, instance norm, leaky ReLU (Isensee et al. 2021).
 
-    Three to five times the work of `unet` with the same widths. Image sizes must be divisible by 2^(levels - 1).
+    Three to five times the work of `unet` with the same widths.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: of the images.
         out_channels: of the logits.
-        channels: width of each level, from the finest to the coarsest.
+        channels: width of each level, from the finest to the coarsest. Image sizes must be divisible by
+            2^(levels - 1), and must not all be equal to it.
+        dropout: probability that a feature is set to zero, behind every convolution but the last.
+
+    Returns:
+        A module from images `[N, in_channels, *spatial]` to logits `[N, out_channels, *spatial]`.
+
+    Raises:
+        ValueError: other dimensions; in the module's calls, sizes that do not fit.
     """
+    check_dims("dynunet", spatial_dims, (2, 3))
     down = (2,) * (len(channels) - 1)
-    return DynUNet(
+    network = DynUNet(
         spatial_dims,
         in_channels,
         out_channels,
@@ -29,4 +42,7 @@ def dynunet(*, spatial_dims: int, in_channels: int, out_channels: int, channels:
         upsample_kernel_size=down,
         filters=channels,
         norm_name="instance",
+        dropout=dropout,
     )
+    never_drop(network.output_block)  # MONAI has dropout there too, which would set logits to zero
+    return check_sizes(network, "dynunet", 2 ** (len(channels) - 1), instance_norm=True)

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from monai.networks.nets.unet import UNet
 from torch import nn
 
+from labeldrop_bench.models._checks import check_dims, check_sizes, never_drop
 
-def unet(*, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int]) -> nn.Module:
+
+def unet(
+    *, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int], dropout: float = 0.0
+) -> nn.Module:
     """Residual U-Net (Kerfoot et al. 2018): each level begins with a strided convolution; one residual unit a level.
 
     Args:
@@ -17,8 +21,16 @@ def unet(*, spatial_dims: int, in_channels: int, out_channels: int, channels: Se
         out_channels: of the logits.
         channels: width of each level, from the finest to the coarsest. Image sizes must be divisible by
             2^(levels - 1).
+        dropout: probability that a feature is set to zero, behind every normalisation but the last.
+
+    Returns:
+        A module from images `[N, in_channels, *spatial]` to logits `[N, out_channels, *spatial]`.
+
+    Raises:
+        ValueError: other dimensions; in the module's calls, sizes that are not divisible.
     """
-    return UNet(
+    check_dims("unet", spatial_dims, (1, 2, 3))
+    network = UNet(
         spatial_dims,
         in_channels,
         out_channels,
@@ -27,4 +39,9 @@ def unet(*, spatial_dims: int, in_channels: int, out_channels: int, channels: Se
         num_res_units=1,
         act=("relu", {"inplace": True}),
         norm="batch",
+        dropout=dropout,
     )
+    # The last unit is as wide as the logits and adds its input to them: dropout there would set logits to zero
+    *_, last = network.model.children()
+    never_drop(last)
+    return check_sizes(network, "unet", 2 ** (len(channels) - 1))

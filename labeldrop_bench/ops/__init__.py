@@ -1,6 +1,6 @@
 """The fused operators: checks, registration with torch and autograd. One file each."""
 
-from ._checks import check_labels, squeeze_channel
+from ._checks import check_gamma, check_labels, squeeze_channel
 from ._native import built_for
 from .dice_sums import dice_sums
 from .drop_labels import drop_labels
@@ -12,6 +12,7 @@ from .sigmoid_focal import sigmoid_focal
 
 __all__ = [
     "built_for",
+    "check_gamma",
     "check_labels",
     "dice_sums",
     "drop_labels",

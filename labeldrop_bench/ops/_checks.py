@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -101,9 +100,9 @@ def check_reduction(operator: str, reduction: str) -> None:
 
 
 def check_gamma(operator: str, gamma: float) -> None:
-    """A focusing exponent."""
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"{operator}: gamma must be finite and not negative, got {gamma!r}")
+    """A focusing exponent, which the kernels take as float32."""
+    if not 0 <= gamma <= torch.finfo(torch.float32).max:
+        raise ValueError(f"{operator}: gamma must be finite and not negative, in float32 as well, got {gamma!r}")
 
 
 def raise_invalid_label(operator: str, target: Tensor, flat_index: int, num_labels: int, ignore_index: int) -> NoReturn:

@@ -50,7 +50,7 @@ def label_flip(
         target: `[N, *spatial]` uint8, int16, int32 or int64 label values.
         candidates: `[N, L, K]` bool; where `active` is false it does not matter.
         active: `[N, L, K]` bool.
-        gamma: focusing exponent, finite and not negative. 0 and 2 are the fastest.
+        gamma: focusing exponent, not negative and finite as float32. 0 and 2 are the fastest.
         detach_target: take t as a constant too.
         class_weight: `[K]` weight of a class's terms, finite and not negative. Not part of the mean's divisor.
         pixel_weight: `[N, *spatial]` weight of each pixel; a pixel of weight 0 counts for nothing, like an ignored one.

@@ -55,7 +55,7 @@ def predictive_variance(
         active: `[N, L, K]` bool: classes that it says anything about.
         key: `[1]` int64 on the logits' device, which stands for the noise; None draws one from torch's generator.
         samples: T, 1 to 4096.
-        gamma: exponent of the focal loss, at least 0; 0 is binary cross-entropy.
+        gamma: exponent of the focal loss, from 0, finite as float32; 0 is binary cross-entropy.
         average: of the samples, "loss" or "probability".
         class_weight: `[K]`, finite and not negative; does not enter the divisor of a mean.
         pixel_weight: `[N, *spatial]`; a pixel of weight 0 counts for nothing, like an ignored one.
@@ -96,8 +96,7 @@ def _check_options(samples: int, gamma: float, average: str) -> None:
         raise TypeError(f"{_NAME}: samples must be an int, got {samples!r}")
     if not 1 <= samples <= _MOST_SAMPLES:
         raise ValueError(f"{_NAME}: samples must be 1 to {_MOST_SAMPLES}, got {samples}")
-    if not 0 <= gamma < float("inf"):
-        raise ValueError(f"{_NAME}: gamma must be finite and not negative, got {gamma}")
+    _checks.check_gamma(_NAME, gamma)
     if average not in ("loss", "probability"):
         raise ValueError(f"{_NAME}: average must be 'loss' or 'probability', got {average!r}")
     if average == "probability" and gamma != 0:

@@ -27,6 +27,7 @@ SETTINGS = {
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # what resets VmHWM, see proc(5)
 SETTLING, FEW_PAGES = 12, 128  # rounds at most; 512 KiB
+SMALL_SIZES, LONGEST_LIST = range(24, 200, 16), 32  # bytes, one for each list; the lists hold 7 or 16 by default
 
 _seen: list[str] = []  # states of this process so far
 
@@ -77,23 +78,42 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int | None:
     return max(_status("VmHWM") - before, 0)
 
 
-def settle(steps: Iterable[Callable[[], None]]) -> None:
+def settle(steps: Iterable[Callable[[], None]]) -> bool:
     """Call steps in turn until they meet no new page, where memory is being reused; otherwise do nothing.
 
     A freed block that small neighbours have closed in is a few bytes too small for the next tensor of its size, which
     is aligned: some more blocks are mapped before the process has all that it needs.
+
+    Returns:
+        False if they still met new pages in the last round.
     """
     if _seen[-1:] != ["reused"]:
-        return
+        return True
     import resource  # there is none on systems without `mallopt`
 
     steps = tuple(steps)
+    _fill_lists_of_small_blocks()
     for _ in range(SETTLING):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for step in steps:
             step()
         if resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < FEW_PAGES:
-            return
+            return True
+    return False
+
+
+def _fill_lists_of_small_blocks() -> None:
+    """Let what is cut off from a large aligned block be joined with it again when both are free.
+
+    The C library keeps some freed blocks of each small size in a list of the thread ("tcache"), where they count as
+    used. A tensor's block is cut from one that is larger by up to 112 bytes. As long as there is room in that list for
+    the rest, it stands in the way when the tensor is freed, and the next tensor gets new pages, each time.
+    """
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
+    for block in [library.malloc(size) for size in SMALL_SIZES for _ in range(LONGEST_LIST)]:
+        library.free(block)
 
 
 def _reset_high_water() -> bool:

@@ -42,7 +42,7 @@ class Row:
         share_of_copy: that rate over the rate of `copy`, whose bytes are the logits read and written.
         peak_bytes: most memory that the pass held beyond the inputs, the gradient included.
         ratio: the peer's time over the fused loss's: above 1, fused is faster.
-        note: why a number is missing.
+        note: why a number is missing, or what it is not.
     """
 
     device: str
@@ -219,7 +219,7 @@ def main(device: str, out: Path | None, only: Sequence[str] = ()) -> None:
 
 
 def _publish(rows: Sequence[Row], out: Path | None) -> None:
-    """Print the table and what is missing in it, and draw the plot."""
+    """Print the table and the notes on it, and draw the plot."""
     from labeldrop_bench.records import write_bytes
 
     print(f"{rows[0].device}, {rows[0].threads} threads, torch {rows[0].torch}\n")

@@ -15,6 +15,7 @@ from .peers import Step
 ROUNDS = 9
 BUDGET = 2.0  # seconds that the rounds of one peer may take
 SLOW = 0.5  # seconds
+UNSETTLED = "its memory was partly new: the steps before it kept meeting new pages"
 MEASURES = ("fused", "copy")  # what must run; without another peer there is still a table
 
 
@@ -27,7 +28,7 @@ class Timing:
         graph_seconds: CUDA, of the step as a graph: what the device takes, without the cost of launching.
         peak_bytes: most memory held beyond the inputs.
         rounds: how many the median is of.
-        note: why there is no number.
+        note: why there is no number, or what it is not.
     """
 
     seconds: float | None = None
@@ -60,7 +61,10 @@ def time_peers(
             if name in MEASURES:
                 raise
             timings[name] = Timing(note=_first_line(error))
-    settle(step for name, step in steps.items() if timings[name].rounds == ROUNDS)
+    quick = [name for name in steps if timings[name].rounds == ROUNDS]
+    if not settle(steps[name] for name in quick):
+        for name in quick:
+            timings[name].note = UNSETTLED
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS):
         for name, step in steps.items():

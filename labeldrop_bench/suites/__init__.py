@@ -154,10 +154,11 @@ def _value(key: str, text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
 
 def _explain(detail: dict[str, Any], model: type[BaseModel], table: Mapping[str, Any], prefix: str) -> str:
     *parents, last = loc = list(detail["loc"]) or [""]
-    key = prefix + ".".join(_dotted(loc, table))
+    key = (prefix + ".".join(_dotted(loc, table))).rstrip(".")
     context = detail.get("ctx", {})
     if detail["type"] == "extra_forbidden":
-        owner = _model_at(model, parents)
+        # a condition's tables are the suite's own, with some keys changed
+        owner = _model_at(model, parents[2:] if parents[:1] == ["conditions"] else parents)
         fields = owner.model_fields if owner else ()
         return f"{key}: there is no such key{closest(str(last), fields)}"
     if detail["type"] == "missing":

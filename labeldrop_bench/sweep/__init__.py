@@ -7,16 +7,18 @@ appears under its name only when it is whole, so a killed process leaves nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from labeldrop_bench.checkpoints import Epoch
 from labeldrop_bench.errors import SuiteError, TrainingError
 from labeldrop_bench.records import RunConfig, RunResult
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep import folder, workers
 from labeldrop_bench.sweep.checks import Prepared, choose_device, choose_precision, prepare
 from labeldrop_bench.sweep.workers import News
-from labeldrop_bench.train import Epoch, steps_per_epoch
+from labeldrop_bench.train import steps_per_epoch
 
 __all__ = ["Listener", "Prepared", "prepare", "run"]
 
@@ -24,8 +26,8 @@ __all__ = ["Listener", "Prepared", "prepare", "run"]
 class Listener(Protocol):
     """Who is told how a suite gets on; only by the first process."""
 
-    def begin(self, todo: int, done: int) -> None:
-        """Before the first run: how many runs are to be done, and how many were found finished."""
+    def begin(self, todo: Sequence[RunConfig], done: int) -> None:
+        """Before the first run: the runs to be done, and how many were found finished."""
 
     def epoch(self, config: RunConfig, epoch: Epoch) -> None:
         """After every epoch."""
@@ -55,7 +57,7 @@ def run(suite: Suite, directory: Path, *, device: str, listener: Listener) -> No
     """
     prepared = prepare(suite)
     config = prepared.config
-    device = choose_device(device, config, prepared.dataset)
+    device = choose_device(device, prepared)
     failures: list[str] = []
 
     def tell(run_config: RunConfig, news: News) -> None:
@@ -69,13 +71,13 @@ def run(suite: Suite, directory: Path, *, device: str, listener: Listener) -> No
             listener.failed(run_config, news)
 
     with workers.threads(config.training.threads):
-        precision = choose_precision(config, prepared.dataset, device)
+        precision = choose_precision(prepared, device)
         fabric = workers.make_fabric(device, precision)
         _check_shares(suite, prepared, fabric.world_size)
         with folder.locked(directory, fabric.is_global_zero):
             todo = fabric.broadcast(folder.open_(directory, config) if fabric.is_global_zero else [])
             if fabric.is_global_zero:
-                listener.begin(len(todo), len(config.runs()) - len(todo))
+                listener.begin(todo, len(config.runs()) - len(todo))
             side_by_side = 1 if fabric.world_size > 1 or device != "cpu" else workers.count(config, len(todo))
             if side_by_side > 1:
                 workers.side_by_side(todo, suite, directory, precision, side_by_side, tell)
@@ -87,10 +89,11 @@ def run(suite: Suite, directory: Path, *, device: str, listener: Listener) -> No
 
 def _check_shares(suite: Suite, prepared: Prepared, processes: int) -> None:
     """Each process must get a sample of every batch."""
-    training = prepared.config.training
-    smallest_batch = len(prepared.dataset.train) // steps_per_epoch(prepared.dataset, training)
-    if smallest_batch < processes:
-        raise SuiteError(
-            f"{suite.source}: training.batch_size: {training.batch_size} gives batches of {smallest_batch}, "
-            f"and each of the {processes} processes needs a sample: make it larger, or start fewer processes"
-        )
+    for run in prepared.config.runs() if processes > 1 else ():
+        dataset = prepared.dataset(run)
+        smallest_batch = len(dataset.train) * run.patches.per_image // steps_per_epoch(dataset, run)
+        if smallest_batch < processes:
+            raise SuiteError(
+                f"{suite.source}: training.batch_size: {run.training.batch_size} gives batches of {smallest_batch}, "
+                f"and each of the {processes} processes needs a sample: make it larger, or start fewer processes"
+            )

@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch.utils.benchmark import Timer
 
-from labeldrop_bench import data, losses, models, train
-from labeldrop_bench.data.base import Dataset
+from labeldrop_bench import data, losses, procedures, train
+from labeldrop_bench.data import edits
+from labeldrop_bench.data.base import Dataset, DatasetInfo, class_map, known_classes
 from labeldrop_bench.errors import SuiteError
-from labeldrop_bench.records import DataConfig, StrategyConfig, SuiteConfig
+from labeldrop_bench.patches import make_patches
+from labeldrop_bench.records import DataConfig, RunConfig, StrategyConfig, SuiteConfig
+from labeldrop_bench.run import own_labels
 from labeldrop_bench.suites import Suite, closest, explain
 
 Precision = Literal["bf16-mixed", "32-true"]
 
 
-@dataclass(frozen=True)
 class Prepared:
     """A suite that has passed every check.
 
-    Attributes:
+    Args:
         config: the suite; `data` has the data set's own defaults filled in.
-        dataset: loaded once for all runs.
+        base: the data set as its owners drew it, by the data set's own options.
+
+    Attributes:
+        config: as above.
     """
 
-    config: SuiteConfig
-    dataset: Dataset
+    def __init__(self, config: SuiteConfig, base: Callable[[DataConfig], Dataset]) -> None:
+        self.config, self._base = config, base
+        self._last: tuple[DataConfig, Dataset] | None = None
+
+    def dataset(self, run: RunConfig) -> Dataset:
+        """What a run trains on. The last one is kept, since runs of one condition follow one another."""
+        if self._last is None or self._last[0] != run.data:
+            self._last = None  # before the next one is made: two may not fit into memory
+            self._last = (run.data, edited(self._base(run.data), run.data))
+        return self._last[1]
+
+    @property
+    def first(self) -> tuple[RunConfig, Dataset]:
+        """The first run and its data set."""
+        run = self.config.runs()[0]
+        return run, self.dataset(run)
 
 
 def prepare(suite: Suite) -> Prepared:
@@ -43,21 +61,76 @@ def prepare(suite: Suite) -> Prepared:
     config = suite.config
     with _blame(suite, "data.name"):
         info = data.get(config.data.name)
+    checked_options(suite, info, config.data.options, "data.")
+    filled = _filled(config.data, info)
+    base: dict[str, Dataset] = {}
+
+    def load(table: DataConfig) -> Dataset:
+        options = info.options.model_validate(table.options)
+        key = options.model_dump_json()
+        if key not in base:
+            base.clear()  # conditions with other options follow one another
+            base[key] = info.load(options)
+        return base[key]
+
+    prepared = Prepared(config.model_copy(update={"data": filled}), load)
+    for condition in dict.fromkeys(run.condition for run in prepared.config.runs()):
+        _check_condition(suite, prepared, info, condition)
+    return prepared
+
+
+def checked_options(suite: Suite, info: DatasetInfo, options: dict[str, Any], prefix: str) -> BaseModel:
+    """A data set's own options.
+
+    Raises:
+        SuiteError: names the key, under a prefix, and the closest match.
+    """
     try:
-        options = info.options.model_validate(config.data.options)
+        return info.options.model_validate(options)
     except ValidationError as error:
-        text = explain(error, info.options, config.data.options, prefix="data.")
-        raise SuiteError(f"{suite.source}: {text}") from error
-    with _blame(suite, "data"):
-        dataset = info.load(options, config.data.drawn)
-    _check_dataset(suite, dataset)
-    for strategy in config.strategies:
-        _check_strategy(suite, strategy, dataset)
-    filled = DataConfig(name=config.data.name, drawn=config.data.drawn, **options.model_dump(mode="json"))
-    return Prepared(config.model_copy(update={"data": filled}), dataset)
+        raise SuiteError(f"{suite.source}: {explain(error, info.options, options, prefix)}") from error
 
 
-def choose_device(device: str, config: SuiteConfig, dataset: Dataset) -> str:
+def edited(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set with everything done to it that the `[data]` table asks for, in the table's order.
+
+    Raises:
+        ValueError: a class, label or domain that does not exist.
+    """
+    if config.classes is not None:
+        dataset = edits.only_classes(dataset, config.classes)
+    dataset = edits.draw_only(dataset, config.drawn)
+    for removal in config.removed:
+        dataset = edits.remove_share(
+            dataset,
+            removal.labels,
+            removal.share,
+            domains=removal.domains,
+            independently=removal.independently,
+            seed=removal.seed,
+        )
+    return dataset if config.train_domains is None else edits.train_on(dataset, config.train_domains)
+
+
+def _filled(config: DataConfig, info: DatasetInfo) -> DataConfig:
+    """The table with the data set's own defaults filled in."""
+    options = info.options.model_validate(config.options).model_dump(mode="json")
+    return DataConfig.model_validate({**config.model_dump(), **options})
+
+
+def _check_condition(suite: Suite, prepared: Prepared, info: DatasetInfo, condition: str) -> None:
+    """One run of each strategy stands for all its seeds."""
+    runs = [run for run in prepared.config.runs() if run.condition == condition]
+    prefix = f"conditions.{condition}." if condition else ""
+    checked_options(suite, info, runs[0].data.options, f"{prefix}data.")
+    with _blame(suite, f"{prefix}data"):
+        dataset = prepared.dataset(runs[0])
+    for run in {run.strategy.name: run for run in runs}.values():
+        _check_strategy(suite, run, dataset)
+    _check_run(suite, runs[0], dataset, prefix)
+
+
+def choose_device(device: str, prepared: Prepared) -> str:
     """Where to compute, "cpu" or "cuda"; "auto" is CUDA where there is a device and every loss has its kernel there.
 
     Raises:
@@ -69,7 +142,10 @@ def choose_device(device: str, config: SuiteConfig, dataset: Dataset) -> str:
         return "cpu"
     if not torch.cuda.is_available():
         raise SuiteError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
-    not_there = [s.name for s in config.strategies if not train.make_loss(s, dataset.label_space).runs_on("cuda")]
+    _, dataset = prepared.first
+    not_there = [
+        s.name for s in prepared.config.strategies if not train.make_loss(s, dataset.label_space).runs_on("cuda")
+    ]
     if device == "auto" and not_there:
         warnings.warn(
             f"--device auto: training on the CPU, although there is a CUDA device, because the losses of these "
@@ -85,17 +161,21 @@ def choose_device(device: str, config: SuiteConfig, dataset: Dataset) -> str:
     return "cuda"
 
 
-def choose_precision(config: SuiteConfig, dataset: Dataset, device: str) -> Precision:
+def choose_precision(prepared: Prepared, device: str) -> Precision:
     """The suite's precision; for "auto", bf16 autocast if a training step of the network is faster with it.
 
     Which one it is depends on the processor: without instructions for bf16 matrix products (AMX, or a GPU's), a step
     took 2.0 to 2.3 times as long with it as without it.
     """
-    if config.training.precision != "auto":
-        return config.training.precision
-    loss = train.make_loss(config.strategies[0], dataset.label_space)
-    network = train.make_network(config, dataset, loss).to(device)
-    images = dataset.train.images[: config.training.batch_size].to(device)
+    run, dataset = prepared.first
+    if run.training.precision != "auto":
+        return run.training.precision
+    loss = train.make_loss(run.strategy, dataset.label_space)
+    network = train.make_network(run.model, run.patches, dataset, loss).to(device)
+    size = min(run.training.batch_size, len(dataset.train))
+    images, target = dataset.train.images[:size].to(device), dataset.train.target[:size].to(device)
+    with torch.random.fork_rng():
+        images, _ = make_patches(run.patches).draw(images, target)
 
     def seconds(bf16: bool) -> float:
         def step() -> None:
@@ -109,43 +189,54 @@ def choose_precision(config: SuiteConfig, dataset: Dataset, device: str) -> Prec
     return "bf16-mixed" if seconds(True) < seconds(False) else "32-true"
 
 
-def _check_dataset(suite: Suite, dataset: Dataset) -> None:
+def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> None:
     """What training needs of a data set and a network."""
-    space, images = dataset.label_space, dataset.train.images
-    config = suite.config
-    if any(label.classes != {value} for value, label in enumerate(space.labels)):
+    space, validation = dataset.label_space, dataset.validation
+    classes, drawn = class_map(space, validation.target), known_classes(space, validation.annotated)
+    if not any(bool((classes[drawn[:, c]] == c).any()) for c in range(1, space.num_classes)):
         raise SuiteError(
-            f"{suite.source}: data.name: Dice needs label values that are classes, "
-            f"got the labels {[label.name for label in space.labels]} for the classes {list(space.classes)}"
+            f"{suite.source}: {prefix}data: the validation split shows no class that is drawn as a label of its own, "
+            f"so no epoch is best: leave it more labels, or take other samples"
         )
-    if not dataset.validation.target.any():
-        raise SuiteError(f"{suite.source}: data.drawn: the validation split shows no foreground, so no epoch is best")
-    if config.augmentation.probability > 0 and images.ndim != 4:
+    with _blame(suite, f"{prefix}patches"):
+        patches = make_patches(run.patches)
+        axes, images = len(run.patches.size), dataset.train.images
+        volume = 3 if run.patches.kind == "slab" else axes or images.ndim - 2
+        if images.ndim - 2 != volume:
+            raise ValueError(
+                f"{run.patches.kind} of {axes} axes does not fit images of shape {tuple(images.shape[2:])}"
+            )
+        with torch.random.fork_rng():
+            seen, target = patches.draw(images[:1], dataset.train.target[:1])
+    with _blame(suite, f"{prefix}model"), torch.random.fork_rng():
+        loss = train.make_loss(run.strategy, dataset.label_space)
+        network = train.make_network(run.model, run.patches, dataset, loss).eval()
+    shape = tuple(seen.shape[2:])
+    cannot = f"{prefix}model: {run.model.name} with channels {run.model.channels} cannot take {shape} images"
+    with _blame(suite, cannot), torch.inference_mode():
+        given = tuple(network(seen).shape)
+    if given != (wanted := (1, loss.out_channels, *target.shape[1:])):
         raise SuiteError(
-            f"{suite.source}: augmentation.probability: must be 0, since images are changed in two dimensions only, "
-            f"got {config.augmentation.probability} and images of shape {tuple(images.shape[1:])}"
+            f"{suite.source}: {prefix}model: {run.model.name} makes logits of shape {given} from {shape} images, and "
+            f"patches of kind {run.patches.kind!r} need {wanted}"
         )
-    with _blame(suite, "model"), torch.random.fork_rng():
-        network = models.create(
-            config.model.name,
-            spatial_dims=images.ndim - 2,
-            in_channels=images.shape[1],
-            out_channels=space.num_classes,
-            channels=config.model.channels,
-        )
-    with _blame(suite, f"model: {config.model.name} with channels {config.model.channels} cannot take the images"):
-        network.eval()(images[:1])
 
 
-def _check_strategy(suite: Suite, strategy: StrategyConfig, dataset: Dataset) -> None:
-    """The loss with its options, and the names of the labels that may drop."""
-    key = f"strategies.{strategy.name}"
+def _check_strategy(suite: Suite, run: RunConfig, dataset: Dataset) -> None:
+    """The loss with its options, the procedure, and the names of the labels that may drop."""
+    strategy = run.strategy
+    key = f"{f'conditions.{run.condition}: ' if run.condition else ''}strategies.{strategy.name}"
     for name in (term.strip() for term in strategy.loss.split("+")):
         if name not in losses.names():
             hint = closest(name, losses.names())
             raise SuiteError(f"{suite.source}: {key}.loss: there is no loss {name!r}{hint}")
     with _blame(suite, f"{key}.loss_options"):
-        train.make_loss(strategy, dataset.label_space)
+        loss = train.make_loss(strategy, dataset.label_space)
+    with _blame(suite, f"{key}.procedure"):
+        _procedure(suite, strategy, key).check(loss, run)
+    if strategy.full_labels:
+        with _blame(suite, f"{key}.full_labels"):
+            own_labels(dataset.label_space)
     known = [label.name for label in dataset.label_space.labels[1:]]
     for name in strategy.dropout_classes or ():
         if name not in known:
@@ -154,10 +245,27 @@ def _check_strategy(suite: Suite, strategy: StrategyConfig, dataset: Dataset) ->
             )
 
 
+def _procedure(suite: Suite, strategy: StrategyConfig, key: str) -> procedures.Procedure:
+    """The procedure of a strategy.
+
+    Raises:
+        SuiteError: one of its options, which it names.
+        ValueError: there is no such procedure.
+    """
+    try:
+        return procedures.make(strategy)
+    except ValidationError as error:
+        table = dict(strategy.procedure or {})
+        options = procedures.PROCEDURES[table.pop("name")].options
+        raise SuiteError(f"{suite.source}: {explain(error, options, table, f'{key}.procedure.')}") from error
+
+
 @contextmanager
 def _blame(suite: Suite, key: str) -> Iterator[None]:
     """Say which key of which file an error comes from."""
     try:
         yield
+    except SuiteError:
+        raise  # says it already
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise SuiteError(f"{suite.source}: {key}: {error}") from error

@@ -47,7 +47,7 @@ def open_(directory: Path, config: SuiteConfig) -> list[RunConfig]:
         SuiteError: it holds another run, or one with another configuration.
     """
     _check(directory, config)
-    for leftover in directory.glob(".*.tmp"):  # of a killed process; the lock says that no other is writing
+    for leftover in directory.rglob(".*.tmp"):  # of a killed process; the lock says that no other is writing
         leftover.unlink()
     records.write_json(directory / "suite.json", config)
     write_results(directory, config)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import shutil
 import signal
 import threading
 import traceback
@@ -26,11 +25,12 @@ import torch
 from lightning_fabric import Fabric
 
 from labeldrop_bench import records
+from labeldrop_bench.checkpoints import Epoch
 from labeldrop_bench.errors import TrainingError
 from labeldrop_bench.records import RunConfig, RunResult, SuiteConfig
+from labeldrop_bench.run import run
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep.checks import Precision, Prepared, prepare
-from labeldrop_bench.train import Epoch, train
 
 News = Epoch | RunResult | TrainingError
 Tell = Callable[[RunConfig, News], None]
@@ -110,11 +110,10 @@ def _do(config: RunConfig, prepared: Prepared, directory: Path, fabric: Fabric, 
     """One run, from nothing to its result."""
     here = records.run_directory(directory, config)
     if fabric.is_global_zero:
-        shutil.rmtree(here, ignore_errors=True)  # what a killed process left of this run
-        records.write_json(here / "config.json", config)
+        records.write_json(here / "config.json", config)  # `folder.open_` has seen to it that nothing else is here
     news: News | None
     try:
-        news = train(config, prepared.dataset, here, fabric=fabric, on_epoch=lambda epoch: tell(config, epoch))
+        news = run(config, prepared.dataset(config), here, fabric=fabric, on_epoch=lambda epoch: tell(config, epoch))
     except TrainingError as error:
         news = error
     if fabric.is_global_zero and news is not None:

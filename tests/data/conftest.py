@@ -5,6 +5,14 @@ import pytest
 from PIL import Image
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Prepared cases of a test are kept for that test alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LABELDROP_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def make_folder(tmp_path):
     """Write an image-mask folder: {file name: (image array, mask array)}; returns its root."""

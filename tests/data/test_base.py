@@ -6,57 +6,92 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldrop_bench import data
-from labeldrop_bench.data.base import Dataset, DatasetInfo, Samples, draw, drawn_table, standardise
-from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.data.base import (
+    IGNORED,
+    Dataset,
+    DatasetInfo,
+    class_map,
+    find_folder,
+    known_classes,
+    make_samples,
+    standardise,
+)
+from labeldrop_bench.label_space import Label, LabelSpace
 
 SPACE = LabelSpace.of_classes(("background", "LV", "LVM", "LA"))
 
 
-def samples(n=2, labels=4):
-    truth = torch.randint(labels, (n, 5, 6), dtype=torch.uint8)
+BACKGROUND = Label("background", frozenset({0}))
+LV, LVM, LA = (Label(name, frozenset({c})) for c, name in enumerate(("LV", "LVM", "LA"), start=1))
+HEART = Label("whole heart", frozenset({1, 2, 3}))
+
+
+def samples(n=2, labels=4, prefix="p"):
+    space = LabelSpace.of_classes(labels)
+    drawn = torch.randint(labels, (n, 5, 6), dtype=torch.uint8)
     everything = torch.ones(n, labels, dtype=torch.bool)
-    return Samples(torch.zeros(n, 1, 5, 6), truth, everything, truth, everything, torch.zeros(n, dtype=torch.int64))
+    cases, patients = [f"{prefix}{i}-ED" for i in range(n)], [f"{prefix}{i}" for i in range(n)]
+    zeros = torch.zeros(n, dtype=torch.int64)
+    return make_samples(space, torch.zeros(n, 1, 5, 6), drawn, everything, zeros, cases, patients)
 
 
-@given(st.integers(1, 6), st.integers(2, 6), st.integers(1, 3), st.data())
-def test_draw_hides_exactly_the_undrawn_labels(n, num_labels, num_domains, choose):
-    generator = torch.Generator().manual_seed(choose.draw(st.integers(0, 99)))
-    truth = torch.randint(num_labels, (n, 4, 3), dtype=torch.uint8, generator=generator)
-    domain = torch.randint(num_domains, (n,), generator=generator)
-    table = torch.rand(num_domains, num_labels, generator=generator) < 0.5
-    table[:, 0] = True
-    kept = truth.clone()
+@given(st.integers(1, 5), st.integers(1, 5), st.data())
+def test_class_map_and_known_classes_by_their_definition(foreground, num_labels, choose):
+    """Any label space: a pixel's truth is its class if only one is left, and what a super-label hides is not known."""
+    sets = st.frozensets(st.integers(1, foreground), min_size=1)
+    labels = [
+        Label(f"l{i}", choose.draw(sets), exhaustive=choose.draw(st.booleans())) for i in range(1, num_labels + 1)
+    ]
+    space = LabelSpace(tuple(f"c{c}" for c in range(foreground + 1)), (BACKGROUND, *labels))
+    values = st.sampled_from([*range(num_labels + 1), IGNORED])
+    drawn = torch.tensor(choose.draw(st.lists(values, min_size=6, max_size=6)), dtype=torch.uint8).view(1, 2, 3)
+    annotated = torch.tensor([[True, *choose.draw(st.tuples(*[st.booleans()] * num_labels))]])
 
-    result = draw(torch.zeros(n, 1, 4, 3), truth, domain, table)
+    truth, known = class_map(space, drawn), known_classes(space, annotated)
 
-    for i in range(n):
-        for row in range(4):
-            for column in range(3):
-                value = int(truth[i, row, column])
-                expected = value if table[domain[i], value] else 0
-                assert result.target[i, row, column] == expected
-        assert torch.equal(result.annotated[i], table[domain[i]])
-    assert torch.equal(result.truth, kept)
-    assert result.truth_annotated.all()
-
-
-def test_drawn_table():
-    table = drawn_table(SPACE, ("A", "B", "C"), {"B": ("LVM", "LV"), "C": ()})
-    assert table.tolist() == [[True] * 4, [True, True, True, False], [True, False, False, False]]
+    for value, c in zip(drawn.flatten().tolist(), truth.flatten().tolist(), strict=True):
+        meant = {IGNORED} if value == IGNORED else space.labels[value].classes
+        assert {c} == (meant if len(meant) == 1 else {IGNORED})
+    for c in range(foreground + 1):
+        alone = [label.exhaustive and label.classes == {c} for label in space.labels]
+        shared = [c in label.classes and len(label.classes) > 1 for label in space.labels]
+        here = annotated[0].tolist()
+        expected = any(a and h for a, h in zip(alone, here, strict=True))
+        assert known[0, c] == (expected and not any(s and h for s, h in zip(shared, here, strict=True)))
 
 
-@pytest.mark.parametrize(
-    ("drawn", "message"),
-    [
-        ({"Bb": ("LV",)}, "no domain 'Bb'; did you mean 'B'.*Known: A, B"),
-        ({"B": ("LVMM",)}, "domain 'B' has no label 'LVMM'; did you mean 'LVM'"),
-        ({"B": ("background",)}, "has no label 'background'"),
-        ({"B": ("LV", "LV")}, "must all differ"),
-    ],
-)
-def test_drawn_table_errors(drawn, message):
-    with pytest.raises(ValueError, match=message):
-        drawn_table(SPACE, ("A", "B"), drawn)
+def test_known_classes_by_hand():
+    space = LabelSpace(
+        SPACE.classes, (BACKGROUND, LV, LVM, LA, HEART, dataclasses.replace(LA, name="x", exhaustive=False))
+    )
+    annotated = torch.tensor(
+        [
+            [True, True, True, True, False, False],
+            [True, True, False, False, False, True],  # only scribbles of LA
+            [True, False, False, False, True, False],  # only the whole heart
+            [True, True, False, False, True, False],  # LV, and the rest of the heart: its LV may be in either
+        ]
+    )
+    assert known_classes(space, annotated).int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_make_samples():
+    space = LabelSpace(SPACE.classes, (BACKGROUND, LV, HEART))
+    drawn = torch.tensor([[[0, 1], [2, IGNORED]]], dtype=torch.uint8)
+    annotated = torch.tensor([[True, True, False]])
+    made = make_samples(space, torch.zeros(1, 1, 2, 2), drawn, annotated, torch.tensor([1]), ["c"], ["p"])
+    assert torch.equal(made.target, drawn)
+    assert made.truth.tolist() == [[[0, 1], [IGNORED, IGNORED]]]
+    assert made.known.tolist() == [[True, True, False, False]]
+    assert (made.cases, made.patients, made.domain.tolist()) == (("c",), ("p",), [1])
+
+
+def test_take():
+    every = samples(4)
+    some = every.take(torch.tensor([2, 0]))
+    assert (some.cases, some.patients) == (("p2-ED", "p0-ED"), ("p2", "p0"))
+    for name in ("images", "target", "annotated", "truth", "known", "domain"):
+        assert torch.equal(getattr(some, name), getattr(every, name)[[2, 0]])
 
 
 def test_standardise():
@@ -75,14 +110,12 @@ def test_standardise():
         ("target", torch.zeros(2, 5, 6, dtype=torch.int64), TypeError, "target must be torch.uint8, got torch.int64"),
         ("images", torch.zeros(2, 1), ValueError, r"images must be \[n, channels"),
         ("truth", torch.zeros(2, 6, 5, dtype=torch.uint8), ValueError, r"truth must have shape \(2, 5, 6\)"),
-        (
-            "truth_annotated",
-            torch.ones(2, 3, dtype=torch.bool),
-            ValueError,
-            r"truth_annotated must have shape \(2, 4\)",
-        ),
+        ("known", torch.ones(3, 4, dtype=torch.bool), ValueError, r"known must have shape \(2, 4\)"),
         ("domain", torch.zeros(3, dtype=torch.int64), ValueError, r"domain must have shape \(2,\)"),
-        ("annotated", torch.zeros(2, 4, dtype=torch.bool), ValueError, "column 0"),
+        ("annotated", torch.zeros(2, 4, dtype=torch.bool), ValueError, "column 0.*of annotated"),
+        ("known", torch.zeros(2, 4, dtype=torch.bool), ValueError, "column 0.*of known"),
+        ("cases", ("a",), ValueError, "cases must have one name for each of 2 images, got 1"),
+        ("patients", ("a", "b", "c"), ValueError, "patients must have one name for each of 2 images, got 3"),
     ],
 )
 def test_samples_errors(field, value, error, message):
@@ -91,18 +124,38 @@ def test_samples_errors(field, value, error, message):
 
 
 def test_dataset_errors():
-    good = samples()
-    empty = Samples(*(getattr(good, field.name)[:0] for field in dataclasses.fields(good)))
-    beyond = dataclasses.replace(good, domain=torch.tensor([0, 1]))
-    wrong_value = dataclasses.replace(good, truth=torch.full((2, 5, 6), 4, dtype=torch.uint8))
+    train, validation, good = (samples(prefix=prefix) for prefix in "tvg")
     for bad, message in (
-        (empty, "split 'test' must hold at least one"),
-        (samples(labels=3), "split 'test' must have 4 columns"),
-        (beyond, r"domain of split 'test' must lie in 0 \.\.\. 0"),
-        (wrong_value, r"truth of split 'test' must lie in 0 \.\.\. 3"),
+        (good.take(torch.tensor([], dtype=torch.int64)), "split 'test' must hold at least one"),
+        (samples(labels=3, prefix="g"), "annotated of split 'test' must have 4 columns"),
+        (dataclasses.replace(good, domain=torch.tensor([0, 1])), r"domain of split 'test' must lie in 0 \.\.\. 0"),
+        (
+            dataclasses.replace(good, truth=torch.full((2, 5, 6), 4, dtype=torch.uint8)),
+            r"truth of split 'test' must lie in 0 \.\.\. 3",
+        ),
+        (dataclasses.replace(good, cases=("a", "a")), "cases must have different names, got more than once: a"),
+        (dataclasses.replace(good, cases=("t0-ED", "a")), "cases must have different names, got more than once: t0-ED"),
+        (
+            dataclasses.replace(good, patients=("g0", "v1")),
+            "patient 'v1' must lie in one split, got validation and test",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
-            Dataset(SPACE, ("A",), good, good, bad)
+            Dataset(SPACE, ("A",), train, validation, bad)
+    ignored = dataclasses.replace(good, truth=torch.full((2, 5, 6), IGNORED, dtype=torch.uint8))
+    assert Dataset(SPACE, ("A",), train, validation, ignored).test is ignored
+
+
+def test_find_folder(tmp_path, monkeypatch):
+    (tmp_path / "CAMUS").mkdir()
+    monkeypatch.delenv("LABELDROP_DATA", raising=False)
+    with pytest.raises(ValueError, match=r"camus: no data folder given.*camus's root.*LABELDROP_DATA.*holds CAMUS"):
+        find_folder("camus", None, "CAMUS")
+    monkeypatch.setenv("LABELDROP_DATA", str(tmp_path))
+    assert find_folder("camus", None, "CAMUS") == tmp_path / "CAMUS"
+    assert find_folder("camus", tmp_path, "other") == tmp_path
+    with pytest.raises(FileNotFoundError, match=f"camus: root must be a folder, and there is none at {tmp_path}/other"):
+        find_folder("camus", None, "other")
 
 
 def test_every_registered_data_set_is_described():
@@ -116,7 +169,7 @@ def test_every_registered_data_set_is_described():
 
 
 def test_unknown_data_set_names_the_closest():
-    with pytest.raises(ValueError, match=r"no data set 'phantim'; did you mean 'phantom'.*Known: folder, phantom"):
+    with pytest.raises(ValueError, match=r"no data set 'phantim'; did you mean 'phantom'.*Known: .*folder"):
         data.get("phantim")
 
 
@@ -129,7 +182,7 @@ class _Entry:
 
 
 def test_entry_points(monkeypatch):
-    info = DatasetInfo("mine", "d", "l", "s", data.get("phantom").options, lambda options, drawn: None)
+    info = DatasetInfo("mine", "d", "l", "s", data.get("phantom").options, lambda options: None)
     entries = [_Entry("mine", info), _Entry("broken", "no info")]
     monkeypatch.setattr(data, "entry_points", lambda group: entries if group == data.GROUP else [])
     assert "mine" in data.names()

@@ -9,24 +9,25 @@ from PIL import Image
 
 from labeldrop_bench import data
 from labeldrop_bench.data import folder
-from labeldrop_bench.data.folder import VARIABLE, FolderOptions
+from labeldrop_bench.data.base import VARIABLE
+from labeldrop_bench.data.folder import FolderOptions
+from labeldrop_bench.data.prepare import Case
 
 LABELS = {"nerve": 1, "vessel": 2}
 
 
-def load(root, drawn=None, **options):
+def load(root, **options):
     options = {"labels": LABELS, "size": 32, **options}
-    return data.get("folder").load(FolderOptions(root=root, **options), drawn or {})
+    return data.get("folder").load(FolderOptions(root=root, **options))
 
 
 def counts(dataset):
     """Samples of each domain in train, validation, test."""
-    splits = (dataset.train, dataset.validation, dataset.test)
-    return [torch.bincount(split.domain, minlength=len(dataset.domains)).tolist() for split in splits]
+    return [torch.bincount(s.domain, minlength=len(dataset.domains)).tolist() for s in dataset.splits().values()]
 
 
 def everything(dataset, field):
-    return torch.cat([getattr(split, field) for split in (dataset.train, dataset.validation, dataset.test)])
+    return torch.cat([getattr(split, field) for split in dataset.splits().values()])
 
 
 @pytest.fixture
@@ -40,18 +41,16 @@ def ten(make_folder, picture):
 BY_SIZE = {"small": "32x40", "large": ["48x40"]}
 
 
-def test_domains_by_size_and_drawn_labels(ten):
-    dataset = load(ten, {"large": ["nerve"]}, domains=BY_SIZE, validation=0.2, test=0.3)
+def test_domains_by_size(ten):
+    dataset = load(ten, domains=BY_SIZE, validation=0.2, test=0.3)
     assert dataset.domains == ("small", "large")
     assert dataset.label_space.classes == ("background", "nerve", "vessel")
     assert counts(dataset) == [[5, 5], [2, 2], [3, 3]]
-    for split in (dataset.train, dataset.validation, dataset.test):
-        large = split.domain == 1
-        assert (split.truth == 2).flatten(1).any(1).all()
-        assert not (split.target[large] == 2).any()
-        assert torch.equal(split.target[~large], split.truth[~large])
-        assert split.annotated[large].tolist() == [[True, True, False]] * int(large.sum())
-        assert split.truth_annotated.all()
+    for split in dataset.splits().values():
+        assert split.annotated.all()
+        assert split.known.all()
+        assert torch.equal(split.target, split.truth)
+        assert [case[0] for case in split.cases] == ["ab"[d] for d in split.domain.tolist()]
 
 
 def test_domains_by_pattern_leave_other_files_out(ten):
@@ -97,11 +96,15 @@ def test_grey_is_one_fixed_rule(make_folder, picture):
     root = make_folder({name: (image, mask) for name, image in {**same, "colour.png": colour}.items()})
     Image.fromarray(grey).convert("P").save(root / "images" / "palette.png")
     Image.fromarray(mask).save(root / "masks" / "palette.png")
-    read = {p.name: p.grey for p in folder._read_all(root, FolderOptions(root=root, labels=LABELS))}
+    read = folder.Read(tuple(LABELS.items()), grey.shape)
+    shown = {
+        name: read(Case(name, name, 0, (root / "images" / name, root / "masks" / name))).image[0]
+        for name in (*same, "palette.png", "colour.png")
+    }
     for name in (*same, "palette.png"):
-        np.testing.assert_array_equal(read[name], grey)
+        np.testing.assert_array_equal(shown[name], grey)
     # Pillow rounds the weighted sum to whole levels with 16-bit weights: at most half a level and a hair.
-    np.testing.assert_allclose(read["colour.png"], colour @ [0.299, 0.587, 0.114], atol=0.51)
+    np.testing.assert_allclose(shown["colour.png"], colour @ [0.299, 0.587, 0.114], atol=0.51)
 
 
 def test_resizing_averages_the_image_and_picks_from_the_mask(make_folder):
@@ -157,16 +160,19 @@ def pairs_of_splits(dataset):
 
 def test_root_comes_from_the_option_or_the_environment(ten, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(ValueError, match=f"data.root.*{VARIABLE}"):
+    with pytest.raises(ValueError, match=f"folder: set root .* or folder .*{VARIABLE}"):
         FolderOptions(labels=LABELS).find_root()
+    with pytest.raises(ValueError, match=f"folder's root.*{VARIABLE}.*holds x"):
+        FolderOptions(labels=LABELS, folder="x").find_root()
     monkeypatch.setenv(VARIABLE, str(ten.parent))
     assert FolderOptions(labels=LABELS, folder=ten.name).find_root() == ten
-    monkeypatch.setenv(VARIABLE, str(ten))
-    assert FolderOptions(labels=LABELS).find_root() == ten
     monkeypatch.setenv(VARIABLE, "/nowhere")
     assert FolderOptions(labels=LABELS, root=ten, folder="other").find_root() == ten
-    with pytest.raises(FileNotFoundError, match=r"not there: /nowhere/x/images, /nowhere/x/masks"):
+    with pytest.raises(FileNotFoundError, match="folder: root must be a folder, and there is none at /nowhere/x"):
         load(None, folder="x")
+    (ten / "masks").rename(ten / "mask")
+    with pytest.raises(FileNotFoundError, match=r"images/ and masks/; not there: \S+/masks$"):
+        load(ten)
 
 
 def test_all_problems_are_listed_at_once(ten):
@@ -217,6 +223,20 @@ def test_same_pixels_in_two_groups_are_an_error(ten, picture):
     with pytest.raises(ValueError, match=r"c0.png: duplicate, the same pixels as a0.png.*together"):
         load(ten)
     assert len(everything(load(ten, together=[["a0", "c0"]]), "images")) == 21
+    with pytest.warns(UserWarning, match="1 problem.*duplicates"):
+        rest = load(ten, skip_bad=True)
+    assert len(everything(rest, "images")) == 20
+    assert "c0.png: duplicate" in rest.skipped[0]
+
+
+def test_bad_pictures_can_be_left_out(ten):
+    (ten / "masks" / "a0.png").unlink()
+    (ten / "images" / "a1.png").write_bytes(b"no image")
+    Image.fromarray(np.full((40, 32), 5, np.uint8)).save(ten / "masks" / "a4.png")
+    with pytest.warns(UserWarning, match="3 problem"):
+        dataset = load(ten, skip_bad=True)
+    assert len(everything(dataset, "images")) == 17
+    assert [line.split(":")[0][-6:] for line in dataset.skipped] == ["a0.png", "a1.png", "a4.png"]
 
 
 @pytest.mark.parametrize(

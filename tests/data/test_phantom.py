@@ -13,12 +13,8 @@ from labeldrop_bench.data.phantom import PhantomOptions
 SMALL = {"train": 6, "validation": 3, "test": 4}
 
 
-def phantom(drawn=None, **options):
-    return data.get("phantom").load(PhantomOptions(**{**SMALL, **options}), drawn or {})
-
-
-def splits(dataset):
-    return {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+def phantom(**options):
+    return data.get("phantom").load(PhantomOptions(**{**SMALL, **options}))
 
 
 def rng(seed=0):
@@ -27,10 +23,10 @@ def rng(seed=0):
 
 def test_same_options_same_data_other_seed_other_data():
     first, again, other = phantom(seed=3), phantom(seed=3), phantom(seed=4)
-    for name, split in splits(first).items():
+    for name, split in first.splits().items():
         for field in ("images", "target", "annotated", "truth", "domain"):
-            assert torch.equal(getattr(split, field), getattr(splits(again)[name], field))
-        assert not torch.equal(split.truth, splits(other)[name].truth)
+            assert torch.equal(getattr(split, field), getattr(again.splits()[name], field))
+        assert not torch.equal(split.truth, other.splits()[name].truth)
 
 
 def test_known_data():
@@ -42,15 +38,15 @@ def test_known_data():
 
 
 def test_splits_and_domains_hold_different_images():
-    images = torch.cat([split.truth.flatten(1) for split in splits(phantom()).values()])
+    images = torch.cat([split.truth.flatten(1) for split in phantom().splits().values()])
     assert len(torch.unique(images, dim=0)) == len(images) == 2 * sum(SMALL.values())
 
 
 def test_gap_moves_style_and_not_anatomy():
     near, far = phantom(gap=0), phantom(gap=2)
-    for name, split in splits(near).items():
-        assert torch.equal(split.truth, splits(far)[name].truth)
-        assert not torch.equal(split.images, splits(far)[name].images)
+    for name, split in near.splits().items():
+        assert torch.equal(split.truth, far.splits()[name].truth)
+        assert not torch.equal(split.images, far.splits()[name].images)
 
 
 def test_style_numbers():
@@ -164,21 +160,17 @@ def test_pictures_are_black_outside_the_sector_and_standardised():
     torch.testing.assert_close(images.std((1, 2, 3), correction=0), torch.ones(12), atol=1e-5, rtol=0)
 
 
-def test_drawn_hides_labels_from_target_and_annotated_and_leaves_the_truth():
-    full, partial = phantom(), phantom({"B": ("LV", "LVM")})
-    for name, split in splits(partial).items():
-        in_b = split.domain == 1
-        assert in_b.sum() == (~in_b).sum() == SMALL[name]
-        assert split.annotated[in_b].tolist() == [[True, True, True, False]] * SMALL[name]
-        assert split.annotated[~in_b].all()
-        assert split.truth_annotated.all()
-        whole = splits(full)[name].truth
-        assert torch.equal(split.truth, whole)
-        assert torch.equal(split.target[~in_b], whole[~in_b])
-        assert torch.equal(split.target[in_b], torch.where(whole == 3, 0, whole)[in_b])
-        assert torch.equal(split.images, splits(full)[name].images)
-    assert partial.domains == ("A", "B")
-    assert partial.label_space.classes == ("background", "LV", "LVM", "LA")
+def test_everything_is_drawn_and_known_and_every_image_is_a_patient():
+    dataset = phantom()
+    for name, split in dataset.splits().items():
+        assert split.domain.tolist() == [0] * SMALL[name] + [1] * SMALL[name]
+        assert split.annotated.all()
+        assert split.known.all()
+        assert torch.equal(split.target, split.truth)
+        assert split.patients == split.cases
+        assert split.cases[-1] == f"B-{name}-{SMALL[name] - 1:04d}"
+    assert dataset.domains == ("A", "B")
+    assert dataset.label_space.classes == ("background", "LV", "LVM", "LA")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labeldrop_bench import records
-from labeldrop_bench.leaderboard import Board, load
+from labeldrop_bench.leaderboard import Board, Leaderboard, load
 from labeldrop_bench.records import ResultRow, RunConfig, RunResult, SuiteConfig
 
 CELLS = (("A", "LV"), ("A", "LA"), ("B", "LV"), ("B", "LA"))
@@ -90,13 +90,25 @@ def dice() -> dict[tuple[str, int], tuple[float | None, ...]]:
 
 
 @pytest.fixture(scope="session")
-def board(make_directory: MakeDirectory) -> Board:
-    """The board of the default directory, everything finished."""
+def whole(make_directory: MakeDirectory) -> Leaderboard:
+    """The leaderboard of the default directory, everything finished."""
     return load(make_directory())
 
 
 @pytest.fixture(scope="session")
-def half_board(make_directory: MakeDirectory) -> Board:
-    """A board while training: seed 1 of marginal is missing, adaptive has not begun."""
+def board(whole: Leaderboard) -> Board:
+    """Its only board."""
+    return whole.boards[0]
+
+
+@pytest.fixture(scope="session")
+def half(make_directory: MakeDirectory) -> Leaderboard:
+    """A leaderboard while training: seed 1 of marginal is missing, adaptive has not begun."""
     finished = {run: values for run, values in DICE.items() if run[0] == "full" or run == ("marginal + dropout", 0)}
     return load(make_directory(finished))
+
+
+@pytest.fixture(scope="session")
+def half_board(half: Leaderboard) -> Board:
+    """Its only board."""
+    return half.boards[0]

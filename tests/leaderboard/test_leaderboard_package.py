@@ -10,13 +10,13 @@ from labeldrop_bench import leaderboard
 FILES = {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "drawn_vs_undrawn.png", "drawn_vs_undrawn.svg"}
 
 
-def test_write(make_directory, board):
+def test_write(make_directory, whole):
     directory = make_directory()
     before = {path.name for path in directory.iterdir()}
-    assert leaderboard.write(directory) == board
+    assert leaderboard.write(directory) == whole
     assert {path.name for path in directory.iterdir()} - before == FILES  # no temporary file is left
     for suffix in ("md", "csv", "html"):
-        assert (directory / f"leaderboard.{suffix}").read_text() == leaderboard.render(board, suffix)
+        assert (directory / f"leaderboard.{suffix}").read_text() == leaderboard.render(whole, suffix)
 
 
 def test_write_replaces_as_runs_finish(make_directory, dice):
@@ -37,8 +37,8 @@ package = types.ModuleType("labeldrop_bench")
 package.__path__ = [sys.argv[1]]
 sys.modules["labeldrop_bench"] = package
 from labeldrop_bench import leaderboard
-board = leaderboard.load(sys.argv[2])
-leaderboard.render(board, "terminal")
+loaded = leaderboard.load(sys.argv[2])
+leaderboard.render(loaded, "terminal")
 assert "matplotlib" not in sys.modules, "a terminal table needs no figure"
 leaderboard.write(sys.argv[2])
 assert "torch" not in sys.modules

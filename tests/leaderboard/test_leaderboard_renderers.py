@@ -1,4 +1,4 @@
-"""Terminal, Markdown, CSV and HTML show the board's numbers, and nothing that was put into a name gets out."""
+"""Terminal, Markdown, CSV and HTML show the whole's numbers, and nothing that was put into a name gets out."""
 
 import csv
 import io
@@ -14,15 +14,15 @@ NASTY = "<script>alert('x')</script> | *a* `b` [bold]c[/bold] \\ $x^$ & é"
 
 
 @pytest.fixture
-def nasty_board(make_directory, dice):
+def nasty(make_directory, dice):
     values = {(NASTY, 0): dice["adaptive", 0], ("full", 0): dice["full", 0]}
     strategies = [{"name": NASTY, "loss": "ce"}, {"name": "full", "loss": "ce", "full_labels": True}]
     return load(make_directory(values, seeds=[0], strategies=strategies, title=NASTY, description=NASTY))
 
 
-def test_terminal_at_80_columns(board, monkeypatch):
+def test_terminal_at_80_columns(whole, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    text = render(board, "terminal")
+    text = render(whole, "terminal")
     assert "\x1b" not in text  # standard output is no terminal here
     assert max(map(len, text.splitlines())) <= 80
     words = text.split()
@@ -34,22 +34,22 @@ def test_terminal_at_80_columns(board, monkeypatch):
     assert "A 40, B 30 to 31" in text
 
 
-def lines_with_style(board):
+def lines_with_style(whole):
     console = Console(width=120, force_terminal=True, color_system="standard", file=io.StringIO(), _environ={})
-    console.print(terminal.renderable(board))
+    console.print(terminal.renderable(whole))
     return console.file.getvalue()
 
 
-def test_terminal_marks_the_best_ranked_value_and_not_full(board):
-    text = lines_with_style(board)
+def test_terminal_marks_the_best_ranked_value_and_not_full(whole):
+    text = lines_with_style(whole)
     bold = re.findall(r"\x1b\[1m *([\d.]+)", text)
     # undrawn .650; drawn and overall of adaptive; then A LV, A LA, B LV of adaptive and B LA of marginal
     assert sorted(bold) == sorted(["0.650", "0.867", "0.725", "0.900", "0.800", "0.900", "0.650"])
 
 
-def test_terminal_shows_names_as_they_are(nasty_board, monkeypatch):
+def test_terminal_shows_names_as_they_are(nasty, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert render(nasty_board, "terminal").count("[bold]c[/bold]") == 3  # title and two tables
+    assert render(nasty, "terminal").count("[bold]c[/bold]") == 3  # title and two tables
 
 
 def test_many_cells_stay_whole_at_80_columns(make_directory, monkeypatch):
@@ -71,8 +71,8 @@ def table_of(markdown):
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in (lines[0], *lines[2:])]
 
 
-def test_markdown_table(board):
-    header, full, first, second = table_of(render(board, "md"))
+def test_markdown_table(whole):
+    header, full, first, second = table_of(render(whole, "md"))
     assert header == [
         "#", "strategy", "loss", "p", "undrawn", "drawn", "overall", "to full", "seeds",
         "A LV", "A LA", "B LV", "B LA†",
@@ -89,8 +89,8 @@ def test_full_is_never_marked_best(make_directory, dice):
     assert all(row[4] == "**0.820 ±0.028**" for row in others)
 
 
-def test_markdown_keeps_names_in_their_cell(nasty_board):
-    text = render(nasty_board, "md")
+def test_markdown_keeps_names_in_their_cell(nasty):
+    text = render(nasty, "md")
     rows = table_of(text)
     assert {len(row) for row in rows} == {len(rows[0])}
     assert "<script>" not in text
@@ -102,12 +102,12 @@ def test_markdown_of_one_seed_and_nothing_undrawn(make_directory):
     assert "±" not in text
     assert "one seed" in text
     assert "†" not in text
-    assert "undrawn" not in text.replace("Dice of drawn and undrawn classes", "").replace("drawn_vs_undrawn", "")
+    assert "undrawn" not in text.replace("Drawn against undrawn classes", "").replace("drawn_vs_undrawn", "")
     assert "Ranked by the overall mean" in text
 
 
-def test_csv(board):
-    rows = list(csv.DictReader(io.StringIO(render(board, "csv"))))
+def test_csv(whole):
+    rows = list(csv.DictReader(io.StringIO(render(whole, "csv"))))
     assert [row["strategy"] for row in rows] == ["full", "marginal + dropout", "adaptive"]
     assert [row["rank"] for row in rows] == ["", "1", "2"]
     adaptive = rows[2]
@@ -118,8 +118,8 @@ def test_csv(board):
     assert (adaptive["seeds_finished"], adaptive["seeds"], adaptive["dropout"]) == ("2", "2", "0.0")
 
 
-def test_csv_of_half_a_suite_has_empty_fields(half_board):
-    rows = {row["strategy"]: row for row in csv.DictReader(io.StringIO(render(half_board, "csv")))}
+def test_csv_of_half_a_suite_has_empty_fields(half):
+    rows = {row["strategy"]: row for row in csv.DictReader(io.StringIO(render(half, "csv")))}
     marginal = rows["marginal + dropout"]
     assert marginal["seeds_finished"] == "1"
     assert [marginal[key] for key in ("rank", "gap_to_full", "undrawn mean", "undrawn std", "A/LV mean")] == [""] * 5
@@ -127,9 +127,9 @@ def test_csv_of_half_a_suite_has_empty_fields(half_board):
 
 
 @pytest.mark.parametrize("text_format", ["terminal", "md", "html"])
-def test_half_a_suite_says_what_is_missing(half_board, text_format, monkeypatch):
+def test_half_a_suite_says_what_is_missing(half, text_format, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    text = render(half_board, text_format)
+    text = render(half, text_format)
     assert "3 of 6 runs have finished. Not finished: adaptive (seed 0, 1); marginal + dropout (seed 1)." in text
     assert "0.600" not in text  # the one seed there is, which is no mean
 
@@ -159,35 +159,35 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_html(board):
-    page = Page(render(board, "html"))
+def test_html(whole):
+    page = Page(render(whole, "html"))
     adaptive = next(row for row in page.rows if row[0] == "adaptive")
     assert adaptive[1:9] == ["2", "adaptive_ce", "0", "0.300 ±0.141", "0.867 ±0.000", "0.725 ±0.035", "-0.520", "2/2"]
     assert ["gap", "1.0"] in page.rows  # a setting of the data set
     assert ["drawn", '{"B": ["LV"]}'] in page.rows
     assert ["device", "cpu0 | cpu1"] in page.rows
-    assert "labeldrop-bench run tiny" in render(board, "html")
+    assert "labeldrop-bench run tiny" in render(whole, "html")
 
 
-def test_html_loads_nothing(board):
-    page = Page(render(board, "html"))
+def test_html_loads_nothing(whole):
+    page = Page(render(whole, "html"))
     assert len(page.addresses) == 2  # the figure, light and dark
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
 
 
-def test_html_escapes_names(nasty_board):
-    text = render(nasty_board, "html")
+def test_html_escapes_names(nasty):
+    text = render(nasty, "html")
     page = Page(text)
     assert "script" not in page.tags
     assert NASTY in [row[0] for row in page.rows]
 
 
 @pytest.mark.parametrize("text_format", list(FORMATS))
-def test_same_board_same_text(make_directory, board, text_format):
-    assert render(load(make_directory()), text_format) == render(board, text_format)
+def test_same_board_same_text(make_directory, whole, text_format):
+    assert render(load(make_directory()), text_format) == render(whole, text_format)
 
 
-def test_unknown_format(board):
+def test_unknown_format(whole):
     with pytest.raises(ValueError, match="must be one of terminal, md, csv, html, got 'htm'; did you mean 'html'"):
-        render(board, "htm")
+        render(whole, "htm")

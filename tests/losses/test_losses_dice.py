@@ -1,11 +1,9 @@
 """The Dice family's modules and sums of losses."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from monai.losses import DiceCELoss, DiceLoss
+from two_processes import run_in_two_processes
 
 import labeldrop_bench as lb
 from labeldrop_bench import ops
@@ -210,10 +208,6 @@ def test_bad_options_are_named(name, options, message):
 
 
 _DDP = """
-import sys, torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-import labeldrop_bench as lb
-torch.manual_seed(0)
 network = torch.nn.Conv2d(1, 4, 3, padding=1)
 image, target = torch.randn(4, 1, 8, 8), torch.randint(0, 4, (4, 8, 8))
 annotated = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0], [1, 1, 1, 0]]).bool()
@@ -222,26 +216,15 @@ alone = loss(network(image), target, annotated)
 alone.backward()
 expected = [p.grad.clone() for p in network.parameters()]
 network.zero_grad()
-dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2, init_method="file://" + sys.argv[2])
-mine = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+join()
 parallel = DistributedDataParallel(network)
 value = loss(parallel(image[mine]), target[mine], annotated[mine])
 value.backward()
 torch.testing.assert_close(value, alone)
 torch.testing.assert_close([p.grad for p in network.parameters()], expected)
-dist.destroy_process_group()
 """
 
 
 @pytest.mark.slow
 def test_batch_dice_sums_over_processes(tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _DDP, str(rank), str(tmp_path / "store")],
-            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_in_two_processes(_DDP, tmp_path)

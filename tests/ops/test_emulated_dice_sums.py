@@ -98,6 +98,18 @@ def test_empty_tensors(emulated_cuda, shape):
     assert logits.grad.shape == shape
 
 
+def test_more_classes_than_shared_memory_holds(emulated_cuda):
+    """A pixel of 7000 classes for each of four groups of lanes."""
+    logits = torch.zeros(1, 7000, 1)
+    table = torch.ones(1, 1, 7000, dtype=torch.bool)
+    target = torch.zeros(1, 1, dtype=torch.uint8)
+    with (
+        emulated_cuda(),
+        pytest.raises(RuntimeError, match=r"dice_sums: logits: 7000 classes need .* of shared memory"),
+    ):
+        ops.dice_sums(logits, target, table, table, table, table[:, 0] & False)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("mode", MODES)

@@ -1,11 +1,9 @@
 """Set cross-entropy as a citizen of PyTorch: registration, compilation, autocast, DDP, and what it refuses."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
+from two_processes import run_in_two_processes
 
 import labeldrop_bench as lb
 from labeldrop_bench import ops
@@ -82,37 +80,22 @@ def test_autocast():
 
 
 _DDP = """
-import sys, torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-import labeldrop_bench as lb
-dist.init_process_group("gloo", rank=int(sys.argv[1]), world_size=2, init_method="file://" + sys.argv[2])
-torch.manual_seed(0)
 network = torch.nn.Conv2d(1, 4, 3, padding=1)
 image, target = torch.randn(4, 1, 8, 8), torch.randint(0, 4, (4, 8, 8))
 loss = lb.AdaptiveCrossEntropy(num_classes=4)
 loss(network(image), target).backward()
 alone = [p.grad.clone() for p in network.parameters()]
 network.zero_grad()
-mine = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+join()
 parallel = DistributedDataParallel(network)
 loss(parallel(image[mine]), target[mine]).backward()
 torch.testing.assert_close([p.grad for p in network.parameters()], alone)
-dist.destroy_process_group()
 """
 
 
 @pytest.mark.slow
 def test_distributed_data_parallel_gives_the_gradient_of_the_whole_batch(tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _DDP, str(rank), str(tmp_path / "store")],
-            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_in_two_processes(_DDP, tmp_path)
 
 
 def test_second_derivative_is_refused():

@@ -1,62 +1,49 @@
-"""The figure: Dice of drawn against undrawn classes, a line for each strategy."""
+"""Dice of drawn against undrawn classes, a line for each strategy."""
 
 from __future__ import annotations
 
-import io
-import textwrap
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from labeldrop_bench.leaderboard import wording
+from labeldrop_bench.leaderboard.figures.style import COLOURS, NAME_WIDTH, Theme, head, new_figure, wrapped
 from labeldrop_bench.leaderboard.reading import DIRECTION
-from labeldrop_bench.leaderboard.table import Board, Column, Entry
+from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Theme = Literal["light", "dark"]
-
-# Okabe-Ito colours, which stay apart for colour-blind readers; the marker's shape says the same again.
-COLOURS: dict[Theme, dict[str, str]] = {
-    "light": {"undrawn": "#D55E00", "drawn": "#0072B2", "overall": "#0072B2", "text": "#222222", "paper": "#FFFFFF"},
-    "dark": {"undrawn": "#E69F00", "drawn": "#56B4E9", "overall": "#56B4E9", "text": "#DDDDDD", "paper": "#16181C"},
-}
 MARKERS = {"undrawn": "D", "drawn": "o", "overall": "o"}
-NAME_WIDTH = 30  # characters of a strategy's name on one line
 LINE_HEIGHT = 0.6  # inches of a strategy's line
-WIDTH = 8.0  # inches
 
 
-def png(board: Board, theme: Theme = "light") -> bytes:
-    """The figure as a PNG file, 150 pixels per inch."""
-    return _save(draw(board, theme), "png", {"Software": None})
-
-
-def svg(board: Board, theme: Theme = "light") -> bytes:
-    """The figure as an SVG file, text as outlines so that it looks the same everywhere."""
-    return _save(draw(board, theme), "svg", {"Date": None})
-
-
-def draw(board: Board, theme: Theme = "light") -> Figure:
+def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
     """One line for each strategy: each seed a small point, mean ± standard deviation a marker with a bar.
 
-    An incomplete strategy shows the seeds it has and no mean.
+    An incomplete strategy shows the seeds it has and no mean. Each condition has a panel.
     """
-    from matplotlib.figure import Figure  # here, because a terminal or CSV table has no use for it
+    boards, suite = leaderboard.boards, leaderboard.suite
+    height = 1.3 + LINE_HEIGHT * len(suite.strategies)
+    figure = new_figure(theme, height * len(boards))
+    panels = figure.subplots(len(boards), 1, squeeze=False)[:, 0]
+    for axes, board in zip(panels, boards, strict=True):
+        _panel(axes, board, COLOURS[theme])
+        title = wrapped(board.name or suite.title, 60)
+        axes.set_title(title, color=COLOURS[theme]["text"], loc="left", pad=26, parse_math=False)
+        # the pad leaves room for the heads of the numbers
+    if suite.conditions:
+        head(figure, suite, theme)
+    return figure
 
+
+def _panel(axes: Axes, board: Board, colours: dict[str, str]) -> None:
     groups = _groups(board)
-    entries = board.display
-    colours = COLOURS[theme]
-    figure = Figure(figsize=(WIDTH, 1.3 + LINE_HEIGHT * len(entries)), layout="constrained")
-    figure.set_facecolor(colours["paper"])
-    axes = figure.add_subplot()
     for place, column in enumerate(groups):
         offset = 0.4 * (place - (len(groups) - 1) / 2)  # the two groups of a strategy never cover each other
-        for line, entry in enumerate(entries):
+        for line, entry in enumerate(board.display):
             _mark(axes, entry, column, line + offset, colours[column.name])
         _numbers(axes, board, column, 14 + 78 * place, colours)
     _dress(axes, board, colours)
-    return figure
 
 
 def _groups(board: Board) -> list[Column]:
@@ -107,14 +94,11 @@ def _numbers(axes: Axes, board: Board, column: Column, points: float, colours: d
 def _dress(axes: Axes, board: Board, colours: dict[str, str]) -> None:
     """Names, limits, grid and colours of the axes."""
     entries = board.display
-    names = [textwrap.fill(entry.strategy.name, NAME_WIDTH) for entry in entries]
+    names = [wrapped(entry.strategy.name, NAME_WIDTH) for entry in entries]
     axes.set_yticks(range(len(entries)), names, parse_math=False)
     axes.set_ylim(len(entries) - 0.45, -0.55)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"Dice, {DIRECTION} (small points: seeds)", color=colours["text"])
-    axes.set_title(
-        textwrap.fill(board.suite.title, 60), color=colours["text"], loc="left", pad=26, parse_math=False
-    )  # the pad leaves room for the heads of the numbers
     axes.set_facecolor(colours["paper"])
     axes.tick_params(colors=colours["text"], left=False)
     axes.grid(axis="x", color=colours["text"], alpha=0.15)
@@ -122,12 +106,3 @@ def _dress(axes: Axes, board: Board, colours: dict[str, str]) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(colours["text"])
-
-
-def _save(figure: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
-    from matplotlib import rc_context
-
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "labeldrop_bench", "svg.fonttype": "path"}):  # the same bytes every time
-        figure.savefig(content, format=file_format, dpi=150, metadata=metadata)
-    return content.getvalue()

@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from labeldrop_bench.leaderboard import figure, load
+from labeldrop_bench.leaderboard import figures, load
+from labeldrop_bench.leaderboard.figures import drawn_vs_undrawn
 
 
 def lines_of(drawn):
@@ -15,8 +16,8 @@ def lines_of(drawn):
     return [(line.get_marker(), list(line.get_xdata())) for line in axes.lines]
 
 
-def test_every_seed_and_every_mean_is_drawn(board):
-    lines = lines_of(figure.draw(board))
+def test_every_seed_and_every_mean_is_drawn(whole):
+    lines = lines_of(drawn_vs_undrawn.draw(whole))
     seeds = [x for marker, x in lines if marker == "."]
     assert len(seeds) == 3 * 2  # strategies x (undrawn, drawn)
     assert [0.8, 0.84] in seeds
@@ -25,14 +26,14 @@ def test_every_seed_and_every_mean_is_drawn(board):
     assert means == {("D", 0.82), ("D", 0.65), ("D", 0.3), ("o", 0.88), ("o", 0.533), ("o", 0.867)}
 
 
-def test_incomplete_strategy_has_seeds_but_no_mean(half_board):
-    lines = lines_of(figure.draw(half_board))
+def test_incomplete_strategy_has_seeds_but_no_mean(half):
+    lines = lines_of(drawn_vs_undrawn.draw(half))
     assert [0.6] in [x for marker, x in lines if marker == "."]
     assert [x[0] for marker, x in lines if marker == "D"] == [pytest.approx(0.82)]  # full alone
 
 
 def test_nothing_undrawn_draws_all_classes_together(make_directory):
-    drawn = figure.draw(load(make_directory(data={"name": "phantom"})))
+    drawn = drawn_vs_undrawn.draw(load(make_directory(data={"name": "phantom"})))
     texts = [text.get_text() for text in drawn.axes[0].texts]
     assert texts[0].endswith("overall")
     assert not any("undrawn" in text for text in texts)
@@ -44,7 +45,7 @@ def test_labels_do_not_overlap_and_lie_inside(make_directory, dice, strategies):
     values = {(name, 0): dice["adaptive", 0] for name in names}
     entries = [{"name": name, "loss": "ce"} for name in names]
     board = load(make_directory(values, seeds=[0], strategies=entries, title="A long title of a suite " * 4))
-    drawn = figure.draw(board)
+    drawn = drawn_vs_undrawn.draw(board)
     renderer = FigureCanvasAgg(drawn).get_renderer()
     drawn.draw(renderer)
     (axes,) = drawn.axes
@@ -68,13 +69,17 @@ def test_labels_do_not_overlap_and_lie_inside(make_directory, dice, strategies):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_files_are_valid_and_repeatable(board, theme):
-    png, svg = figure.png(board, theme), figure.svg(board, theme)
+def test_files_are_valid_and_repeatable(whole, theme):
+    def files():
+        drawn = drawn_vs_undrawn.draw(whole, theme)
+        return figures.png(drawn), figures.svg(drawn)
+
+    png, svg = files()
     assert png.startswith(b"\x89PNG\r\n")
     assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 (our own file)
-    assert png == figure.png(board, theme)
-    assert svg == figure.svg(board, theme)
+    assert (png, svg) == files()
 
 
-def test_themes_differ(board):
-    assert figure.svg(board, "light") != figure.svg(board, "dark")
+def test_themes_differ(whole):
+    light, dark = (figures.svg(drawn_vs_undrawn.draw(whole, theme)) for theme in ("light", "dark"))
+    assert light != dark

@@ -1,0 +1,283 @@
+"""Several data sets as one: partial labels from several sources.
+
+    [data]
+    name = "combined"
+    [[data.sources]]
+    name = "camus"                                      # any data set, with its own keys beside
+    [[data.sources]]
+    name = "nnunet"
+    dataset = "Dataset501_Heart"
+    size = [128, 128]
+    domain = "Heart"                                    # what its domain is called here
+    map = { ventricle = "LV", "whole heart" = ["LV", "LVM", "LA"] }
+
+The classes are those of all sources. What a source has no label for is not annotated in its samples. Each source keeps
+its splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from labeldrop_bench import data
+from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Samples, hint
+from labeldrop_bench.label_space import Label, LabelSpace
+
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
+
+
+class Source(BaseModel):
+    """One `[[data.sources]]` entry. Keys beyond these belong to the data set and are checked by it.
+
+    Attributes:
+        name: registered data set.
+        domain: what its domain is called here, or the beginning of its domains' names if it has several, as in
+            "CAMUS/A"; also of its cases' and patients' names. By default `name`.
+        map: name of a label there -> class or classes here. By default each class keeps its name.
+        rest: "background" makes labels that `map` leaves out background; otherwise they are an error.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    domain: str = ""
+    map: dict[str, Names] | None = None
+    rest: Literal["background"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, table: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+        """Checks the data set's own keys by its own model, and adds their defaults."""
+        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+            return table  # the fields' own checks say what is wrong
+        info = data.get(table["name"])
+        if taken := set(info.options.model_fields) & set(cls.model_fields):
+            raise ValueError(f"data set {info.name} has keys of its own named {', '.join(sorted(taken))}")
+        own = {key: value for key, value in table.items() if key not in cls.model_fields}
+        try:
+            filled = info.options.model_validate(own).model_dump(mode="json")
+        except ValidationError as error:
+            known = [*cls.model_fields, *info.options.model_fields]
+            raise ValidationError.from_exception_data(
+                cls.__name__, [_own_key(e, known) for e in error.errors()]
+            ) from error
+        return {**table, **filled, "domain": table.get("domain") or info.name}
+
+    def load(self) -> Dataset:
+        """The data set as it is on its own."""
+        info = data.get(self.name)
+        return info.load(info.options.model_validate(self.model_extra or {}))
+
+
+def _own_key(error: Any, known: Sequence[str]) -> InitErrorDetails:  # noqa: ANN401 - pydantic's ErrorDetails
+    """The same error, told so that an unknown key is compared with the keys of this data set."""
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        text = f"there is no such key{hint(str(error['loc'][-1]), known)}"
+        kind = PydanticCustomError("value_error", "{error}", {"error": text})
+    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=error.get("ctx", {}))
+
+
+class CombinedOptions(BaseModel):
+    """Keys of the `[data]` table.
+
+    Attributes:
+        sources: data sets to put together.
+        order: all foreground classes, in the order wanted; by default that of their appearance.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sources: tuple[Source, ...] = Field(min_length=1)
+    order: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> CombinedOptions:
+        names = [source.domain for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"sources: each needs a domain of its own, got {names}; set domain")
+        return self
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A source that was loaded, with what its labels and classes are here, by name; an empty set is background."""
+
+    source: Source
+    dataset: Dataset
+    of_label: tuple[frozenset[str], ...]
+    of_class: tuple[frozenset[str] | None, ...]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of its domains here."""
+        name, inner = self.source.domain, self.dataset.domains
+        return (name,) if len(inner) == 1 else tuple(f"{name}/{domain}" for domain in inner)
+
+
+def load(options: CombinedOptions) -> Dataset:
+    """Loads every source and puts them together.
+
+    Raises:
+        ValueError: a source that cannot be loaded, a label that `map` names and that does not exist, one that it leaves
+            out, an `order` that is not all classes, or sources whose images differ in channels or size.
+        FileNotFoundError, ModuleNotFoundError: as raised by a source.
+    """
+    parts = [_part(source) for source in options.sources]
+    space = _space(parts, options.order)
+    _check_images(parts)
+    domains = tuple(domain for part in parts for domain in part.domains)
+    if len(set(domains)) != len(domains):
+        raise ValueError(f"combined: domains must have different names, got {list(domains)}; set domain of the sources")
+    train, validation, test = (
+        _joined([_translated(part, part.dataset.splits()[name], space, domains) for part in parts])
+        for name in ("train", "validation", "test")
+    )
+    skipped = tuple(f"{part.source.domain}: {line}" for part in parts for line in part.dataset.skipped)
+    return Dataset(space, domains, train, validation, test, skipped)
+
+
+def _part(source: Source) -> _Part:
+    dataset = source.load()
+    space = dataset.label_space
+    if source.map is None:
+        own = tuple(frozenset({name} - {"background"}) for name in space.classes)
+        return _Part(source, dataset, tuple(frozenset().union(*(own[c] for c in x.classes)) for x in space.labels), own)
+    names = [label.name for label in space.labels[1:]]
+    where = f"combined: source {source.domain!r}: map"
+    for name in source.map:
+        if name not in names:
+            raise ValueError(f"{where}: there is no label {name!r}{hint(name, names)}")
+    left_out = [name for name in names if name not in source.map]
+    if left_out and source.rest is None:
+        raise ValueError(
+            f"{where} must name every label, got nothing for {', '.join(left_out)}; name them, or set rest = "
+            f"'background' to make their pixels background"
+        )
+    of_label = (frozenset[str](), *(frozenset(source.map.get(name, ())) for name in names))
+    meanings = [*zip(space.labels, of_label, strict=True)]
+    # What a class is here is told by the label that stands for it alone. It is not known without one, if two such
+    # labels differ, or if it is among the classes of a label which is something else there.
+    alone = {min(x.classes): meant for x, meant in meanings if len(x.classes) == 1}
+    mixed = {
+        c
+        for c, own in alone.items()
+        for x, meant in meanings
+        if (x.classes == {c} and meant != own) or (own and own < meant and c not in x.classes)
+    }
+    of_class = tuple(None if c in mixed else alone.get(c) for c in range(space.num_classes))
+    return _Part(source, dataset, of_label, of_class)
+
+
+def _space(parts: Sequence[_Part], order: Sequence[str] | None) -> LabelSpace:
+    """Classes of all sources; one label for each set of classes, those of one class first, in the order of classes."""
+    found: dict[str, None] = {}
+    for part in parts:
+        mapped = part.source.map
+        names = (
+            part.dataset.label_space.classes[1:] if mapped is None else [c for names in mapped.values() for c in names]
+        )
+        found |= dict.fromkeys(names)
+    if order is not None and (set(order) != set(found) or len(order) != len(found)):
+        raise ValueError(f"combined: order must hold each of the classes {', '.join(found)} once, got {list(order)}")
+    classes = ("background", *(order or found))
+    labels: dict[tuple[frozenset[int], bool], str] = {}
+    for part in parts:
+        for label, meant in zip(part.dataset.label_space.labels[1:], part.of_label[1:], strict=True):
+            if meant:
+                labels.setdefault((frozenset(classes.index(c) for c in meant), label.exhaustive), label.name)
+    ordered = sorted(labels, key=lambda key: (len(key[0]) > 1, not key[1], sorted(key[0])))
+    made: list[Label] = [Label("background", frozenset({0}))]
+    for members, exhaustive in ordered:
+        joined = " or ".join(classes[c] for c in sorted(members)) + ("" if exhaustive else " (not all drawn)")
+        plain = len(members) == 1 and exhaustive
+        own = joined if plain or labels[members, exhaustive] in (*classes, *(x.name for x in made)) else ""
+        made.append(Label(own or labels[members, exhaustive], members, exhaustive))
+    return LabelSpace(classes, tuple(made))
+
+
+def _check_images(parts: Sequence[_Part]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
+        expected, found = (tuple(p.dataset.train.images.shape[1:]) for p in (first, part))
+        if expected != found:
+            raise ValueError(
+                f"combined: images of all sources must have the same channels and size, got {expected} from "
+                f"{first.source.domain} and {found} from {part.source.domain}; set their size"
+            )
+
+
+def _translated(part: _Part, samples: Samples, space: LabelSpace, domains: Sequence[str]) -> Samples:
+    """Samples of a source with the labels, classes and domains of the whole."""
+    theirs = part.dataset.label_space
+    value_of = {(label.classes, label.exhaustive): value for value, label in enumerate(space.labels)}
+    values = [
+        value_of[frozenset(space.classes.index(c) for c in meant), label.exhaustive] if meant else 0
+        for label, meant in zip(theirs.labels, part.of_label, strict=True)
+    ]
+    # a class that means one class here, or background (0); None where that is not known
+    classes = [
+        None if meant is None or len(meant) > 1 else space.classes.index(next(iter(meant), "background"))
+        for meant in part.of_class
+    ]
+    annotated = _columns(samples.annotated, values, space.num_labels)
+    target = _looked_up(samples.target, values)
+    for value in {v for v in values if v and values.count(v) > 1}:  # one of two with this meaning may not be drawn
+        target[~annotated[:, value]] *= target[~annotated[:, value]] != value
+    prefix = part.source.domain
+    return Samples(
+        samples.images,
+        target,
+        annotated,
+        _looked_up(samples.truth, [IGNORED if c is None else c for c in classes]),
+        _columns(samples.known, classes, space.num_classes),
+        samples.domain + domains.index(part.domains[0]),
+        tuple(f"{prefix}/{case}" for case in samples.cases),
+        tuple(f"{prefix}/{patient}" for patient in samples.patients),
+    )
+
+
+def _columns(given: torch.Tensor, goes_to: Sequence[int | None], number: int) -> torch.Tensor:
+    """[n, number] bool: a column is what all columns that go to it say; False if there is none."""
+    result = torch.zeros(len(given), number, dtype=torch.bool)
+    for goal in range(1, number):
+        if origins := [i for i, g in enumerate(goes_to) if g == goal]:
+            result[:, goal] = given[:, origins].all(1)
+    result[:, 0] = True
+    return result
+
+
+def _looked_up(values: torch.Tensor, new: Sequence[int]) -> torch.Tensor:
+    lookup = torch.full((256,), IGNORED, dtype=torch.uint8)
+    lookup[: len(new)] = torch.tensor(new, dtype=torch.uint8)
+    return torch.stack([lookup[image.int()] for image in values])
+
+
+def _joined(pieces: Sequence[Samples]) -> Samples:
+    def tensor(name: str) -> torch.Tensor:
+        return torch.cat([getattr(piece, name) for piece in pieces])
+
+    return Samples(
+        tensor("images"),
+        tensor("target"),
+        tensor("annotated"),
+        tensor("truth"),
+        tensor("known"),
+        tensor("domain"),
+        tuple(case for piece in pieces for case in piece.cases),
+        tuple(patient for piece in pieces for patient in piece.patients),
+    )
+
+
+INFO = DatasetInfo(
+    name="combined",
+    description="Several data sets as one, each a domain with the labels that it has",
+    licence="those of the sources",
+    source="the data sets named in `sources`",
+    options=CombinedOptions,
+    load=load,
+)

@@ -1,0 +1,182 @@
+"""From the records of a suite directory to the numbers of its leaderboard."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from labeldrop_bench.leaderboard.figures import check_figures
+from labeldrop_bench.leaderboard.reading import (
+    METRIC,
+    LeaderboardError,
+    Position,
+    dice_rows,
+    position,
+    read_result,
+    read_suite,
+)
+from labeldrop_bench.leaderboard.table import Board, Cell, Column, Entry, Leaderboard, Score, deciding, in_order
+from labeldrop_bench.records import (
+    ConditionConfig,
+    DataConfig,
+    ResultRow,
+    RunConfig,
+    RunResult,
+    StrategyConfig,
+    SuiteConfig,
+)
+
+Runs: TypeAlias = "Sequence[tuple[RunConfig, RunResult | None]]"
+
+
+def load(directory: Path) -> Leaderboard:
+    """Read a suite directory; runs that have not finished are shown as missing.
+
+    Raises:
+        LeaderboardError: no such directory, no suite.json, no finished run, or a file that does not hold what it
+            should; the message names the file.
+    """
+    directory = Path(directory)
+    suite = read_suite(directory)
+    check_figures(suite)
+    runs = [(run, read_result(directory, run)) for run in suite.runs()]
+    finished = [result for _, result in runs if result is not None]
+    if not finished:
+        raise LeaderboardError(
+            f"leaderboard: none of the {len(runs)} runs of suite {suite.name!r} in {directory} has finished "
+            f"(no runs/*/result.json): wait for the first, or start them with `labeldrop-bench run`"
+        )
+    if not any(True for result in finished for _ in dice_rows(result)):
+        raise LeaderboardError(
+            f"leaderboard: no result.json of suite {suite.name!r} has a row with metric {METRIC!r}: "
+            f"score the test set with it and run the suite again"
+        )
+    return Leaderboard(
+        directory=directory,
+        suite=suite,
+        boards=tuple(_board(suite, condition, runs) for condition in suite.conditions or (None,)),
+        environment=_environment(finished),
+        seconds=math.fsum(result.seconds for result in finished),
+    )
+
+
+def _board(suite: SuiteConfig, condition: ConditionConfig | None, all_runs: Runs) -> Board:
+    name = condition.name if condition else ""
+    runs = [(run, result) for run, result in all_runs if run.condition == name]
+    cells, problems = _cells(runs)
+    summary = _summary(cells)
+    single = tuple(Column(cell.name, (cell,)) for cell in cells)
+    return Board(
+        suite=suite,
+        condition=condition,
+        summary=summary,
+        single=single,
+        strategies=_entries(suite, (*summary, *single), deciding(summary), runs),
+        problems=(*_undefined(cells, runs), *problems),
+    )
+
+
+def _cells(runs: Runs) -> tuple[tuple[Cell, ...], list[str]]:
+    """Every (domain, class) that a finished run of a condition was scored on, and what is wrong with them.
+
+    Domains come in the order of the rows, classes as the suite names them, or else in the order of the rows too.
+    """
+    data = runs[0][0].data
+    rows: dict[Position, list[ResultRow]] = {}
+    for _, result in runs:
+        for row in dice_rows(result) if result else ():
+            rows.setdefault(position(row), []).append(row)
+    seen = [[position(row) for row in dice_rows(result)] for _, result in runs if result]
+    domains = in_order([domain for domain, _ in places] for places in seen)
+    by_domain = [[c for d, c in places if d == domain] for places in seen for domain in domains]
+    classes = in_order([data.classes or (), *by_domain])
+    full = {run.strategy.name for run, _ in runs if run.strategy.full_labels}
+    cells, disputed = [], []
+    for place in sorted(rows, key=lambda p: (domains.index(p[0]), classes.index(p[1]))):
+        said = {row.annotated for row in rows[place] if row.strategy not in full} or {_was_asked_for(data, *place)}
+        if len(said) > 1:
+            disputed.append("/".join(place))
+        images = [row.n for row in rows[place]]
+        cells.append(Cell(*place, drawn=False not in said, images=(min(images), max(images))))
+    return tuple(cells), _contradictions(disputed)
+
+
+def _was_asked_for(data: DataConfig, domain: str, class_name: str) -> bool:
+    """Whether the suite leaves a class drawn in a domain's training data; where only `full` has finished."""
+    if data.train_domains is not None and domain not in data.train_domains:
+        return False
+    return domain not in data.drawn or class_name in data.drawn[domain]
+
+
+def _contradictions(disputed: Sequence[str]) -> list[str]:
+    if not disputed:
+        return []
+    return [
+        f"The results disagree about whether these were drawn in training: {', '.join(disputed)}. "
+        f"They count as undrawn."
+    ]
+
+
+def _summary(cells: tuple[Cell, ...]) -> tuple[Column, ...]:
+    groups = (
+        Column("undrawn", tuple(cell for cell in cells if not cell.drawn)),
+        Column("drawn", tuple(cell for cell in cells if cell.drawn)),
+    )
+    return (*(group for group in groups if group.cells), Column("overall", cells))
+
+
+def _value(result: RunResult | None, cells: Sequence[Cell]) -> float | None:
+    """Mean Dice of one run over some cells; None if one of them is missing or not a number, or there are none."""
+    if result is None or not cells:
+        return None
+    dice = {position(row): row.value for row in dice_rows(result)}
+    values = [dice.get((cell.domain, cell.class_name)) for cell in cells]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.fmean(known) if len(known) == len(values) else None
+
+
+def _entries(suite: SuiteConfig, columns: Sequence[Column], ranked_by: Column, runs: Runs) -> tuple[Entry, ...]:
+    """One entry for each strategy, ranks and gaps included."""
+    of = {s.name: [(run, result) for run, result in runs if run.strategy.name == s.name] for s in suite.strategies}
+    scores = {
+        name: {column: Score(tuple(_value(result, column.cells) for _, result in seeds)) for column in columns}
+        for name, seeds in of.items()
+    }
+    means = {name: by_column[ranked_by].mean for name, by_column in scores.items()}
+    upper = next((means[s.name] for s in suite.strategies if s.full_labels), None)
+    competing = {s.name: means[s.name] for s in suite.strategies if not s.full_labels}
+
+    def entry(strategy: StrategyConfig) -> Entry:
+        mean = competing.get(strategy.name)
+        better = [other for other in competing.values() if other is not None and mean is not None and other > mean]
+        return Entry(
+            strategy=strategy,
+            scores=scores[strategy.name],
+            runs=tuple(run for run, _ in of[strategy.name]),
+            missing_seeds=tuple(run.seed for run, result in of[strategy.name] if result is None),
+            rank=None if mean is None else 1 + len(better),
+            gap=None if mean is None or upper is None else mean - upper,
+        )
+
+    return tuple(entry(strategy) for strategy in suite.strategies)
+
+
+def _environment(finished: Sequence[RunResult]) -> dict[str, tuple[str, ...]]:
+    keys = sorted({key for result in finished for key in result.environment})
+    return {
+        key: tuple(sorted({result.environment[key] for result in finished if key in result.environment}))
+        for key in keys
+    }
+
+
+def _undefined(cells: Sequence[Cell], runs: Runs) -> list[str]:
+    """One sentence for each finished run that lacks the Dice of a cell."""
+    lacking = {
+        f"{run.strategy.name}, seed {run.seed}": [cell.name for cell in cells if _value(result, [cell]) is None]
+        for run, result in runs
+        if result is not None
+    }
+    return [f"{run}: Dice is undefined in {', '.join(names)}." for run, names in lacking.items() if names]

@@ -1,0 +1,77 @@
+"""What goes into a run and what comes out of it, as JSON and CSV.
+
+Layout of a suite directory:
+
+    suite.json                  SuiteConfig: everything that was asked for
+    results.csv                 one row per run x domain x class x metric (COLUMNS)
+    leaderboard.{md,csv,html}   and figures
+    runs/<run>/config.json      RunConfig
+    runs/<run>/split.csv        which case is in which split, and which labels were drawn in it
+    runs/<run>/result.json      RunResult; its presence says that the run is finished
+    runs/<run>/cases.csv        one row per test case x class (CASE_COLUMNS)
+    runs/<run>/history.csv      one row per epoch
+    runs/<run>/checkpoint.pt    the best epoch's weights
+    runs/<run>/last.pt          where a run that was broken off goes on; removed when it is finished
+
+Every file is written under a temporary name and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+from labeldrop_bench.records.config import (
+    AugmentationConfig,
+    ConditionConfig,
+    DataConfig,
+    ModelConfig,
+    PatchConfig,
+    Record,
+    RemovalConfig,
+    RunConfig,
+    StrategyConfig,
+    SuiteConfig,
+    TrainingConfig,
+    laid_over,
+)
+from labeldrop_bench.records.files import (
+    cases_csv,
+    read_cases,
+    read_result,
+    read_suite,
+    results_csv,
+    run_directory,
+    to_csv,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from labeldrop_bench.records.results import CASE_COLUMNS, COLUMNS, CaseRow, ResultRow, RunResult
+
+__all__ = [
+    "CASE_COLUMNS",
+    "COLUMNS",
+    "AugmentationConfig",
+    "CaseRow",
+    "ConditionConfig",
+    "DataConfig",
+    "ModelConfig",
+    "PatchConfig",
+    "Record",
+    "RemovalConfig",
+    "ResultRow",
+    "RunConfig",
+    "RunResult",
+    "StrategyConfig",
+    "SuiteConfig",
+    "TrainingConfig",
+    "cases_csv",
+    "laid_over",
+    "read_cases",
+    "read_result",
+    "read_suite",
+    "results_csv",
+    "run_directory",
+    "to_csv",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,88 @@
+"""The files of a suite directory: written whole or not at all, read back as records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from labeldrop_bench.records.config import RunConfig, SuiteConfig
+from labeldrop_bench.records.results import CASE_COLUMNS, COLUMNS, CaseRow, ResultRow, RunResult
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either wholly there or not there at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same directory, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, record: BaseModel) -> None:
+    """Write a record as indented JSON."""
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def read_suite(directory: Path) -> SuiteConfig:
+    """The suite that a directory was made by."""
+    return SuiteConfig.model_validate_json((directory / "suite.json").read_text())
+
+
+def run_directory(directory: Path, config: RunConfig) -> Path:
+    """Where a run keeps its files inside its suite's directory."""
+    return directory / "runs" / config.run
+
+
+def read_result(directory: Path, config: RunConfig) -> RunResult | None:
+    """The result of a run, or None if it is not finished."""
+    path = run_directory(directory, config) / "result.json"
+    return RunResult.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def results_csv(rows: Iterable[ResultRow]) -> str:
+    """Rows as the text of results.csv; a value that does not exist is an empty field."""
+    return to_csv(COLUMNS, (row.model_dump(by_alias=True) for row in rows))
+
+
+def cases_csv(rows: Iterable[CaseRow]) -> str:
+    """Rows as the text of cases.csv; a value that does not exist is an empty field."""
+    return to_csv(CASE_COLUMNS, (row.model_dump(by_alias=True) for row in rows))
+
+
+def read_cases(directory: Path, config: RunConfig) -> tuple[CaseRow, ...]:
+    """The test cases of a finished run.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: the file does not hold what it should.
+    """
+    with (run_directory(directory, config) / "cases.csv").open(newline="", encoding="utf-8") as file:
+        return tuple(CaseRow.model_validate({**row, "value": row["value"] or None}) for row in csv.DictReader(file))
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV text with a header; None is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

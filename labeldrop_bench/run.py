@@ -1,0 +1,161 @@
+"""One run from its configuration to its result: edits of the data, grid search, procedure, scores, files."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from labeldrop_bench import environment, procedures, records
+from labeldrop_bench.checkpoints import HISTORY, Epoch, Fit, write_best
+from labeldrop_bench.data.base import IGNORED, Dataset, Samples
+from labeldrop_bench.errors import TrainingError
+from labeldrop_bench.evaluate import score
+from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.records import RunConfig, RunResult
+from labeldrop_bench.train import make_learner
+
+
+def run(
+    config: RunConfig,
+    dataset: Dataset,
+    directory: Path,
+    *,
+    fabric: Fabric,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> RunResult | None:
+    """Train by the strategy, score its best epoch on the test split, write the run's files.
+
+    Args:
+        config: everything the run needs; `sweep.prepare` has checked it.
+        dataset: what `config.data` describes, edits included.
+        directory: the run's own. result.json is written last: its presence says that the run is finished.
+        fabric: device, precision and processes.
+        on_epoch: called on the first process after every epoch.
+
+    Returns:
+        The result; None on every process but the first.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    dataset = everything_drawn(dataset) if config.strategy.full_labels else dataset
+    if fabric.is_global_zero:
+        records.write_text(directory / "split.csv", split_csv(dataset))
+    grid = config.training.grid
+    config, best = search(config, dataset, directory, fabric, on_epoch)
+    if not fabric.is_global_zero:
+        return None
+    began = time.perf_counter()
+    learner = make_learner(config, dataset, fabric)
+    learner.network.load_state_dict(best.weights)
+    fabric.to_device(learner.network)
+    rows, cases = score(learner.predictor, dataset, config)
+    result = RunResult(
+        run=config.run,
+        rows=tuple(rows),
+        best_epoch=best.epoch,
+        validation_dice=best.dice,
+        seconds=best.seconds + time.perf_counter() - began,
+        chosen={key: float(getattr(config.training, key)) for key in grid},
+        environment=environment.describe(fabric),
+    )
+    records.write_text(directory / "cases.csv", records.cases_csv(cases))
+    records.write_json(directory / "result.json", result)
+    return result
+
+
+def search(
+    config: RunConfig, dataset: Dataset, directory: Path, fabric: Fabric, on_epoch: Callable[[Epoch], None]
+) -> tuple[RunConfig, Fit]:
+    """Train at every point of the grid, each in a folder of its own; the best validation Dice wins.
+
+    A point whose loss is not finite loses.
+
+    Returns:
+        The run with the winner's values, and its best epoch; `seconds` is that of all points together.
+    """
+    procedure = procedures.make(config.strategy)
+    points = config.training.points()
+    if len(points) == 1:
+        config = config.model_copy(update={"training": points[0]})
+        return config, procedure.train(config, dataset, directory, fabric, on_epoch)
+    tried, failed = [], []
+    for number, training in enumerate(points):
+        point = config.model_copy(update={"training": training})
+        try:
+            tried.append((point, procedure.train(point, dataset, directory / f"grid{number}", fabric, on_epoch)))
+        except TrainingError as error:  # a rate that is too high is what a grid is there to find
+            failed.append(str(error))
+    if not tried:
+        raise TrainingError(f"run {config.run}: no point of the grid could be trained:\n  " + "\n  ".join(failed))
+    winner, best = max(tried, key=lambda pair: pair[1].dice)
+    best = replace(best, seconds=math.fsum(fit.seconds for _, fit in tried))
+    if fabric.is_global_zero:
+        history = directory / f"grid{points.index(winner.training)}" / HISTORY
+        records.write_bytes(directory / HISTORY, history.read_bytes())
+        write_best(directory, best, winner)
+    return winner, best
+
+
+def epochs(config: RunConfig) -> int:
+    """How many epochs the run trains for, all points of the grid and all rounds of the procedure together."""
+    return len(config.training.points()) * procedures.make(config.strategy).fits * config.training.epochs
+
+
+def everything_drawn(dataset: Dataset) -> Dataset:
+    """The data set of the upper bound: all ground truth there is takes the place of what was drawn.
+
+    Raises:
+        ValueError: a class has no label of its own.
+    """
+    value_of = own_labels(dataset.label_space)
+    lookup = torch.full((256,), IGNORED, dtype=torch.uint8)
+    lookup[list(value_of)] = torch.tensor(list(value_of.values()), dtype=torch.uint8)
+
+    def of(samples: Samples) -> Samples:
+        annotated = torch.zeros_like(samples.annotated)
+        annotated[:, list(value_of.values())] = samples.known[:, list(value_of)]
+        target = torch.stack([lookup[image.int()] for image in samples.truth])
+        return replace(samples, target=target, annotated=annotated)
+
+    return dataset.map(of)
+
+
+def own_labels(space: LabelSpace) -> dict[int, int]:
+    """Class -> value of the exhaustive label that stands for it alone.
+
+    Raises:
+        ValueError: a class has none.
+    """
+    value_of = {
+        next(iter(label.classes)): value
+        for value, label in reversed(list(enumerate(space.labels)))
+        if len(label.classes) == 1 and label.exhaustive
+    }
+    without = [name for c, name in enumerate(space.classes) if c not in value_of]
+    if without:
+        raise ValueError(f"full labels: every class needs a label of its own, and {', '.join(without)} has none")
+    return dict(sorted(value_of.items()))
+
+
+def split_csv(dataset: Dataset) -> str:
+    """Which case is in which split, and the labels that training and validation see drawn in it."""
+    names = [label.name for label in dataset.label_space.labels]
+    rows = [
+        {
+            "case": samples.cases[i],
+            "patient": samples.patients[i],
+            "domain": dataset.domains[int(samples.domain[i])],
+            "split": split,
+            "drawn": "; ".join(names[v] for v in samples.annotated[i].nonzero().flatten().tolist() if v),
+        }
+        for split, samples in dataset.splits().items()
+        for i in range(len(samples))
+    ]
+    return records.to_csv(list(rows[0]), rows)

@@ -1,0 +1,244 @@
+import pydantic
+import pytest
+import torch
+from nnunet_tree import write_nnunet
+
+from labeldrop_bench import data
+from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, make_samples
+from labeldrop_bench.data.combined import CombinedOptions, load
+from labeldrop_bench.label_space import Label, LabelSpace
+
+PHANTOM = {"name": "phantom", "size": 16, "train": 3, "validation": 1, "test": 2}
+
+
+class Toy(pydantic.BaseModel):
+    """A made-up data set: classes, labels over them, which are drawn."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    classes: list[str]
+    labels: dict[str, list[str]] = {}
+    sketched: list[str] = []
+    drawn: list[str] | None = None
+    domains: list[str] = ["only"]
+    size: int = 16
+    skipped: list[str] = []
+
+
+def toy(options):
+    classes = ("background", *options.classes)
+    labels = options.labels or {name: [name] for name in options.classes}
+    made = [
+        Label(name, frozenset(classes.index(c) for c in members), name not in options.sketched)
+        for name, members in labels.items()
+    ]
+    space = LabelSpace(classes, (Label("background", frozenset({0})), *made))
+
+    def split(prefix):
+        n = len(options.domains)
+        values = torch.arange(options.size**2).remainder(space.num_labels + 1).to(torch.uint8)
+        values[values == space.num_labels] = IGNORED
+        annotated = torch.ones(n, space.num_labels, dtype=torch.bool)
+        for value, label in enumerate(space.labels[1:], start=1):
+            if options.drawn is not None and label.name not in options.drawn:
+                annotated[:, value] = False
+                values[values == value] = 0
+        target = values.view(1, options.size, options.size).repeat(n, 1, 1)
+        names = [f"{prefix}{i}" for i in range(n)]
+        images = torch.randn(n, 1, options.size, options.size)
+        return make_samples(space, images, target, annotated, torch.arange(n), [f"{x}-ED" for x in names], names)
+
+    return Dataset(space, tuple(options.domains), split("t"), split("v"), split("e"), tuple(options.skipped))
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    info = DatasetInfo("toy", "d", "l", "s", Toy, toy)
+    known = data.get
+    monkeypatch.setattr(data, "get", lambda name: info if name == "toy" else known(name))
+
+
+def combined(*sources, **options):
+    return load(CombinedOptions(sources=sources, **options))
+
+
+def source(domain, *classes, **options):
+    return {"name": "toy", "domain": domain, "classes": list(classes), **options}
+
+
+def labels(dataset):
+    space = dataset.label_space
+    return {x.name: {space.classes[c] for c in x.classes} for x in space.labels[1:]}
+
+
+def drawn(dataset, domain):
+    """Labels that are annotated in a domain, the same in all of its samples."""
+    split = dataset.train
+    rows = split.annotated[split.domain == dataset.domains.index(domain)]
+    assert (rows == rows[0]).all()
+    return {x.name for x, a in zip(dataset.label_space.labels[1:], rows[0, 1:].tolist(), strict=True) if a}
+
+
+def test_a_class_that_a_source_lacks_is_not_annotated_there():
+    dataset = combined(source("one", "LV", "LVM", "LA"), source("two", "LA", "RV", skipped=["x.png: torn"]))
+    assert dataset.label_space == LabelSpace.of_classes(("background", "LV", "LVM", "LA", "RV"))
+    assert dataset.domains == ("one", "two")
+    assert drawn(dataset, "one") == {"LV", "LVM", "LA"}
+    assert drawn(dataset, "two") == {"LA", "RV"}
+    assert torch.equal(dataset.train.annotated, dataset.train.known)
+    alone = toy(Toy(classes=["LA", "RV"])).train.target[0]
+    expected = alone.clone()
+    expected[alone == 1], expected[alone == 2] = 3, 4
+    assert torch.equal(dataset.train.target[1], expected)
+    assert torch.equal(dataset.train.truth[1], expected)
+    assert dataset.test.cases == ("one/e0-ED", "two/e0-ED")
+    assert dataset.test.patients == ("one/e0", "two/e0")
+    assert dataset.skipped == ("two: x.png: torn",)
+
+
+def test_what_a_source_does_not_draw_stays_undrawn():
+    dataset = combined(source("one", "LV", "LA", drawn=["LV"]), source("two", "LA"))
+    assert drawn(dataset, "one") == {"LV"}
+    assert dataset.train.known.tolist() == [[True, True, False], [True, False, True]]
+
+
+def test_order_and_names_of_domains():
+    sources = source("A", "x", "y", domains=["in", "out"]), source("B", "z", "y")
+    dataset = combined(*sources, order=["z", "y", "x"])
+    assert dataset.label_space.classes == ("background", "z", "y", "x")
+    assert dataset.domains == ("A/in", "A/out", "B")
+    assert dataset.train.domain.tolist() == [0, 1, 2]
+    plain = combined(*sources)
+    assert torch.equal(dataset.train.target == 1, plain.train.target == 3)
+    with pytest.raises(ValueError, match=r"order must hold each of the classes x, y, z once, got \['z', 'y'\]"):
+        combined(*sources, order=["z", "y"])
+
+
+def test_map_to_another_class_and_to_several():
+    heart = {"heart": ["LV", "LVM", "LA"], "vessel": "aorta"}
+    dataset = combined(source("one", "LV", "LVM", "LA"), source("two", "heart", "vessel", map=heart))
+    assert dataset.label_space.classes == ("background", "LV", "LVM", "LA", "aorta")
+    assert labels(dataset) == {
+        "LV": {"LV"}, "LVM": {"LVM"}, "LA": {"LA"}, "aorta": {"aorta"}, "heart": {"LV", "LVM", "LA"},
+    }  # fmt: skip
+    assert drawn(dataset, "one") == {"LV", "LVM", "LA"}
+    assert drawn(dataset, "two") == {"heart", "aorta"}
+    before, split = toy(Toy(classes=["heart", "vessel"])).train.target[0], dataset.train
+    assert torch.equal(split.target[1] == 5, before == 1)
+    assert torch.equal(split.truth[1] == IGNORED, (before == 1) | (before == IGNORED))
+    assert torch.equal(split.truth[1] == 4, before == 2)
+    assert split.known[1].tolist() == [True, False, False, False, True]
+
+
+def test_super_labels_and_sketches_of_a_source_stay_what_they_are():
+    parts = {"LV": ["LV"], "rest": ["LVM", "LA"], "LA sketch": ["LA"]}
+    one = source("one", "LV", "LVM", "LA", labels=parts, sketched=["LA sketch"])
+    dataset = combined(one, source("two", "LA", "LVM"))
+    assert labels(dataset) == {
+        "LV": {"LV"}, "LVM": {"LVM"}, "LA": {"LA"}, "LA sketch": {"LA"}, "rest": {"LVM", "LA"},
+    }  # fmt: skip
+    assert [x.exhaustive for x in dataset.label_space.labels] == [True, True, True, True, False, True]
+    assert drawn(dataset, "one") == {"LV", "rest", "LA sketch"}
+    assert dataset.train.known[0].tolist() == [True, True, False, False]
+
+
+def test_a_label_that_map_leaves_out_is_an_error_or_background():
+    mapped = source("one", "LV", "RV", map={"LV": "LV"})
+    with pytest.raises(ValueError, match=r"source 'one': map must name every label, got nothing for RV.*rest"):
+        combined(mapped)
+    dataset = combined({**mapped, "rest": "background"})
+    before, split = toy(Toy(classes=["LV", "RV"])).train.target[0], dataset.train
+    assert labels(dataset) == {"LV": {"LV"}}
+    assert torch.equal(split.target[0], torch.where(before == 2, 0, before))
+    assert torch.equal(split.truth, split.target)
+    with pytest.raises(ValueError, match="source 'one': map: there is no label 'LVv'; did you mean 'LV'"):
+        combined(source("one", "LV", "RV", map={"LVv": "LV"}))
+
+
+def test_two_labels_that_become_one_are_drawn_where_both_are():
+    wall = {"free": "wall", "septum": "wall"}
+    both = combined(source("one", "free", "septum", map=wall))
+    before = toy(Toy(classes=["free", "septum"])).train.target
+    assert torch.equal(both.train.target == 1, (before == 1) | (before == 2))
+    assert both.train.annotated.all()
+    half = combined(source("one", "free", "septum", map=wall, drawn=["free"]))
+    assert half.train.annotated.tolist() == half.train.known.tolist() == [[True, False]]
+    assert not (half.train.target == 1).any()
+
+
+def test_a_label_of_several_classes_makes_its_classes_unknown():
+    mapped = {"LV": "LV", "other": ["LV", "LA"]}
+    dataset = combined(source("one", "LV", "other", map=mapped))
+    assert dataset.train.known.tolist() == [[True, False, False]]
+
+
+def test_labels_of_one_class_that_become_different_things():
+    drawings = {"labels": {"LA": ["LA"], "sketch": ["LA"]}, "sketched": ["sketch"]}
+    apart = combined(source("one", "LA", **drawings, map={"LA": "LA", "sketch": "scar"}))
+    assert apart.train.known.tolist() == [[True, False, False]]
+    assert not ((apart.train.truth > 0) & (apart.train.truth < IGNORED)).any()
+    together = combined(source("one", "LA", **drawings, map={"LA": "atrium", "sketch": "atrium"}))
+    assert [(x.name, x.exhaustive) for x in together.label_space.labels[1:]] == [("atrium", True), ("sketch", False)]
+    assert together.train.known.all()
+    before = toy(Toy(classes=["LA"], **drawings)).train.target
+    assert torch.equal(together.train.truth == 1, (before == 1) | (before == 2))
+
+
+def test_sources_must_agree_in_size_and_names():
+    with pytest.raises(ValueError, match=r"got \(1, 16, 16\) from one and \(1, 32, 32\) from two"):
+        combined(source("one", "LV"), source("two", "LV", size=32))
+    with pytest.raises(pydantic.ValidationError, match="each needs a domain of its own"):
+        combined(source("one", "LV"), source("one", "LA"))
+    with pytest.raises(ValueError, match="domains must have different names"):
+        combined(source("A", "LV", domains=["x", "y"]), source("A/x", "LA"))
+
+
+def test_options_are_checked_by_the_source_and_filled_in():
+    options = CombinedOptions(sources=[PHANTOM])
+    dumped = options.model_dump(mode="json")["sources"][0]
+    assert dumped["gap"] == 1.0
+    assert (dumped["domain"], dumped["size"]) == ("phantom", [16, 16])
+    assert CombinedOptions.model_validate(options.model_dump(mode="json")) == options
+    assert load(options).domains == ("phantom/A", "phantom/B")
+
+
+@pytest.mark.parametrize(
+    ("table", "place", "message"),
+    [
+        ({"gapp": 2}, "gapp", "there is no such key; did you mean 'gap'"),
+        ({"gap": -1}, "gap", "greater than or equal to 0"),
+        ({"map": {"LV": []}}, "map", "at least 1 item"),
+        ({"rest": "x"}, "rest", "'background'"),
+        ({"name": "phantm"}, None, "no data set 'phantm'; did you mean 'phantom'"),
+        ({"name": 3}, "name", "valid string"),
+    ],
+)
+def test_errors_name_the_source_and_the_key(table, place, message):
+    with pytest.raises(pydantic.ValidationError, match=message) as error:
+        CombinedOptions(sources=[PHANTOM, {**PHANTOM, "domain": "x", **table}])
+    (detail,) = error.value.errors()
+    assert detail["loc"][:3] == ("sources", 1, *([place] if place else []))
+
+
+def test_a_data_set_with_keys_like_those_of_a_source_is_refused(monkeypatch):
+    info = DatasetInfo("odd", "d", "l", "s", pydantic.create_model("Odd", map=(int, 0)), toy)
+    monkeypatch.setattr(data, "get", lambda name: info)
+    with pytest.raises(pydantic.ValidationError, match="data set odd has keys of its own named map"):
+        CombinedOptions(sources=[{"name": "odd"}])
+
+
+def test_real_loaders_together(tmp_path, picture):
+    """A phantom and pictures that know the whole heart only."""
+    drawings = {f"c{i}": picture(i) for i in range(5)}
+    pictures = {name: (image[None], mask) for name, (image, mask) in drawings.items()}
+    folder = write_nnunet(tmp_path / "Dataset001_H", pictures, {"background": 0, "whole heart": [1, 2]}, ending=".png")
+    heart = {"name": "nnunet", "root": tmp_path, "dataset": folder.name, "size": [16, 16], "domain": "H"}
+    heart |= {"validation": 0.2, "test": 0.2, "map": {"whole heart": ["LV", "LVM", "LA"]}}
+    dataset = combined(PHANTOM, heart)
+    assert dataset.domains == ("phantom/A", "phantom/B", "H")
+    assert drawn(dataset, "H") == {"whole heart"}
+    assert drawn(dataset, "phantom/B") == {"LV", "LVM", "LA"}
+    # The same by the data set's own option.
+    own = combined(PHANTOM, {**heart, "map": None, "classes_of": heart["map"]})
+    assert own.label_space == dataset.label_space
+    assert torch.equal(own.train.target, dataset.train.target)
+    assert torch.equal(own.train.known, dataset.train.known)

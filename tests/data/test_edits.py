@@ -1,0 +1,196 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
+from labeldrop_bench.data.edits import draw_only, hide, only_classes, remove_share, train_on
+from labeldrop_bench.label_space import Label, LabelSpace
+
+SPACE = LabelSpace.of_classes(("background", "LV", "LVM", "LA"))
+DOMAINS = ("A", "B", "C")
+SIZES = {"A": 11, "B": 6, "C": 5}
+"""Training samples of each domain; the other splits have three of each."""
+
+
+def made(space=SPACE, seed=0):
+    """Random label maps with ignored pixels; labels of a few samples are not drawn from the start."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def split(name, sizes):
+        n = sum(sizes)
+        labels = torch.randint(space.num_labels, (n, 4, 5), dtype=torch.uint8, generator=generator)
+        labels[torch.rand(labels.shape, generator=generator) < 0.1] = IGNORED
+        annotated = torch.ones(n, space.num_labels, dtype=torch.bool)
+        annotated[0, 1] = False
+        labels[0][labels[0] == 1] = 0
+        domain = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        cases = [f"{name}{i}" for i in range(n)]
+        return make_samples(
+            space, torch.randn(n, 1, 4, 5, generator=generator), labels, annotated, domain, cases, cases
+        )
+
+    sizes = tuple(SIZES.values())
+    return Dataset(space, DOMAINS, split("t", sizes), split("v", (3, 3, 3)), split("e", (3, 3, 3)))
+
+
+def assert_hidden(before, after, hidden):
+    """The one thing that hiding may do, pixel by pixel; everything else stays."""
+    expected = before.target.clone()
+    for i, value in hidden.nonzero().tolist():
+        expected[i][before.target[i] == value] = 0
+    assert torch.equal(after.target, expected)
+    assert torch.equal(after.annotated, before.annotated & ~hidden)
+    for name in ("images", "truth", "known", "domain"):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+    assert (after.cases, after.patients) == (before.cases, before.patients)
+
+
+@given(st.integers(0, 999))
+def test_hidden_labels_read_background_and_nothing_else_changes(seed):
+    before = made(seed=seed).train
+    hidden = torch.rand(before.annotated.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
+    hidden[:, 0] = False
+    kept = before.target.clone()
+    assert_hidden(before, hide(before, hidden), hidden)
+    assert torch.equal(before.target, kept)
+
+
+def test_draw_only_hides_in_the_domains_named_in_every_split():
+    dataset = made()
+    edited = draw_only(dataset, {"B": ("LVM", "LV"), "C": ()})
+    stays = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)
+    for name, before in dataset.splits().items():
+        assert_hidden(before, edited.splits()[name], ~stays[before.domain])
+    assert edited.label_space == dataset.label_space
+
+
+@given(st.floats(0, 1), st.integers(0, 99), st.booleans())
+def test_remove_share_is_exact_in_every_domain(share, seed, independently):
+    dataset = made()
+    edited = remove_share(dataset, ["LV", "LA"], share, independently=independently, seed=seed)
+    # sample 0 has no LV from the start: whether it is among those that lose it cannot be seen
+    gone = dataset.train.annotated & ~edited.train.annotated
+    assert_hidden(dataset.train, edited.train, gone)
+    assert not gone[:, [0, 2]].any()
+    for d, size in enumerate(SIZES.values()):
+        here = gone[dataset.train.domain == d]
+        count = round(share * size)
+        assert here[:, 3].sum() == count
+        assert int(here[:, 1].sum()) in ({count, count - 1} if d == 0 else {count})
+    if not independently:
+        assert torch.equal(gone[1:, 1], gone[1:, 3])
+    assert edited.validation is dataset.validation
+    assert edited.test is dataset.test
+
+
+def test_remove_share_by_domain_seed_and_label():
+    dataset = made()
+
+    def gone(**options):
+        edited = remove_share(dataset, ["LVM", "LA"], 0.5, **options)
+        return dataset.train.annotated & ~edited.train.annotated
+
+    only_b = gone(domains=["B"])
+    assert only_b.any(1).nonzero().flatten().tolist() == only_b[:, 3].nonzero().flatten().tolist()
+    assert set(dataset.train.domain[only_b.any(1)].tolist()) == {1}
+    assert torch.equal(gone(seed=1), gone(seed=1))
+    seeds = {tuple(gone(seed=seed).flatten().tolist()) for seed in range(8)}
+    assert len(seeds) == 8
+    # The same samples lose both labels, unless independently: then 50 draws agree in half of the samples, not in all.
+    assert all(torch.equal(g[:, 2], g[:, 3]) for g in (gone(seed=seed) for seed in range(8)))
+    agree = torch.stack([g[:, 2] == g[:, 3] for g in (gone(seed=s, independently=True) for s in range(50))])
+    assert 0.35 < agree.double().mean() < 0.65
+
+
+def test_train_on_leaves_the_test_split_whole():
+    dataset = made()
+    edited = train_on(dataset, ["C", "A"])
+    for name in ("train", "validation"):
+        before, after = dataset.splits()[name], edited.splits()[name]
+        assert after.cases == tuple(c for c, d in zip(before.cases, before.domain.tolist(), strict=True) if d != 1)
+    assert edited.test is dataset.test
+    assert edited.domains == DOMAINS
+
+
+def test_only_classes_renumbers_everything():
+    dataset = made()
+    edited = only_classes(dataset, ["LA", "LV"])
+    assert edited.label_space.classes == ("background", "LA", "LV")
+    assert {label.name: label.classes for label in edited.label_space.labels} == {
+        "background": {0},
+        "LA": {1},
+        "LV": {2},
+    }
+    new = {0: 0, 1: 2, 2: 0, 3: 1, IGNORED: IGNORED}
+    for name, before in dataset.splits().items():
+        after = edited.splits()[name]
+        for pixel_before, pixel_after in zip(
+            before.truth.flatten().tolist(), after.truth.flatten().tolist(), strict=True
+        ):
+            assert pixel_after == new[pixel_before]
+        assert torch.equal(after.known, before.known[:, [0, 3, 1]])
+        meaning = [*(label.classes for label in edited.label_space.labels)]
+        for was, value in zip(before.target.flatten().tolist(), after.target.flatten().tolist(), strict=True):
+            assert (value == IGNORED) if was == IGNORED else (meaning[value] == {new[was]})
+        drawn_before = {label.name: before.annotated[:, i] for i, label in enumerate(dataset.label_space.labels)}
+        for i, label in enumerate(edited.label_space.labels):
+            assert torch.equal(after.annotated[:, i], drawn_before[label.name])
+
+
+def test_only_classes_keeps_super_labels_whole():
+    labels = (
+        Label("background", frozenset({0})),
+        Label("LV", frozenset({1})),
+        Label("ventricle", frozenset({1, 2})),
+        Label("LA", frozenset({3})),
+        Label("LA sketch", frozenset({3}), exhaustive=False),
+    )
+    dataset = made(LabelSpace(SPACE.classes, labels))
+    edited = only_classes(dataset, ["LVM", "LV"])
+    assert edited.label_space.classes == ("background", "LVM", "LV")
+    assert edited.label_space.labels == (
+        labels[0],
+        Label("LV", frozenset({2})),
+        Label("ventricle", frozenset({1, 2})),
+    )
+    before, after = dataset.train, edited.train
+    assert torch.equal(after.target == 2, before.target == 2)
+    assert not after.target[(before.target == 3) | (before.target == 4)].any()
+    assert torch.equal(after.annotated, before.annotated[:, :3])
+    sketch = only_classes(dataset, ["LA"]).label_space.labels
+    assert sketch == (labels[0], Label("LA", frozenset({1})), Label("LA sketch", frozenset({1}), exhaustive=False))
+    with pytest.raises(
+        ValueError, match=r"classes must hold all or none of label 'ventricle' \(LV, LVM\), got \['LV'\]"
+    ):
+        only_classes(dataset, ["LV"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: draw_only(d, {"Bb": ["LV"]}), "drawn: there is no domain 'Bb'; did you mean 'B'.*Known: A, B, C"),
+        (lambda d: draw_only(d, {"B": ["LVMM"]}), "drawn: there is no label 'LVMM'; did you mean 'LVM'"),
+        (lambda d: draw_only(d, {"B": ["background"]}), "drawn: there is no label 'background'"),
+        (lambda d: draw_only(d, {"B": ["LV", "LV"]}), "drawn: the labels must all differ"),
+        (lambda d: remove_share(d, ["LVm"], 0.5), "removed.labels: there is no label 'LVm'; did you mean 'LV'"),
+        (lambda d: remove_share(d, ["LV"], 0.5, domains=["D"]), "removed.domains: there is no domain 'D'"),
+        (lambda d: train_on(d, ["D"]), "train_domains: there is no domain 'D'"),
+        (lambda d: train_on(d, []), "train_domains must name at least one"),
+        (lambda d: only_classes(d, ["LVm"]), "classes: there is no foreground class 'LVm'; did you mean 'LV'"),
+        (lambda d: only_classes(d, ["background", "LV"]), "no foreground class 'background'"),
+        (lambda d: only_classes(d, ["LV", "LV"]), "classes must be different names"),
+        (lambda d: only_classes(d, []), "at least one, got"),
+    ],
+)
+def test_errors_name_the_key(edit, message):
+    with pytest.raises(ValueError, match=message):
+        edit(made())
+
+
+def test_hiding_twice_is_hiding_once():
+    once = draw_only(made(), {"B": ["LV"]})
+    twice = draw_only(once, {"B": ["LV"]})
+    for name, split in once.splits().items():
+        assert torch.equal(split.target, twice.splits()[name].target)
+        assert torch.equal(split.annotated, twice.splits()[name].annotated)
