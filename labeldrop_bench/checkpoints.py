@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
     """What `_bytes` wrote, on the CPU."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise TrainingError(f"{path}: cannot be read, remove it to begin the fit anew ({error})") from error
     return content
 

@@ -13,3 +13,7 @@ class SuiteError(UserError, ValueError):
 
 class TrainingError(UserError, RuntimeError):
     """A run that cannot go on."""
+
+
+class DivergenceError(TrainingError):
+    """A run whose loss is not finite."""

@@ -138,9 +138,9 @@ def dice_marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Dice
     """The covered classes; the probability of the missing ones counts as background's (Shi et al. 2021)."""
     candidates, active = marginal(annotated, member, exhaustive)
     covered = covered_classes(annotated, member, exhaustive)
-    group = (~covered | _background(member)).unsqueeze(1)  # background and what is merged into it
-    in_group = (candidates & group).any(dim=-1, keepdim=True)
-    return _dice_table((candidates & ~group) | (in_group & _background(member)), active, ~covered, covered)
+    merged = ~covered.unsqueeze(1)  # into background, which is covered itself
+    in_merged = (candidates & merged).any(dim=-1, keepdim=True)
+    return _dice_table((candidates & ~merged) | (in_merged & _background(member)), active, ~covered, covered)
 
 
 def dice_exclusion(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:

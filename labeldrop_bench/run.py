@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from lightning_fabric import Fabric
 from labeldrop_bench import environment, procedures, records
 from labeldrop_bench.checkpoints import HISTORY, Epoch, Fit, write_best
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
-from labeldrop_bench.errors import TrainingError
+from labeldrop_bench.errors import DivergenceError
 from labeldrop_bench.evaluate import score
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import RunConfig, RunResult
@@ -42,7 +43,8 @@ def run(
         The result; None on every process but the first.
 
     Raises:
-        TrainingError: the loss is not finite.
+        DivergenceError: the loss is not finite, at every point of the grid if there is one.
+        TrainingError: a file to go on from cannot be read.
     """
     dataset = everything_drawn(dataset) if config.strategy.full_labels else dataset
     if fabric.is_global_zero:
@@ -75,7 +77,7 @@ def search(
 ) -> tuple[RunConfig, Fit]:
     """Train at every point of the grid, each in a folder of its own; the best validation Dice wins.
 
-    A point whose loss is not finite loses.
+    A point whose loss is not finite loses, with a warning.
 
     Returns:
         The run with the winner's values, and its best epoch; `seconds` is that of all points together.
@@ -90,10 +92,13 @@ def search(
         point = config.model_copy(update={"training": training})
         try:
             tried.append((point, procedure.train(point, dataset, directory / f"grid{number}", fabric, on_epoch)))
-        except TrainingError as error:  # a rate that is too high is what a grid is there to find
+        except DivergenceError as error:  # a rate that is too high is what a grid is there to find
             failed.append(str(error))
     if not tried:
-        raise TrainingError(f"run {config.run}: no point of the grid could be trained:\n  " + "\n  ".join(failed))
+        raise DivergenceError(f"run {config.run}: no point of the grid could be trained:\n  " + "\n  ".join(failed))
+    if failed:
+        text = "\n  ".join([f"{len(failed)} of the grid's {len(points)} points are out of the running:", *failed])
+        warnings.warn(text, stacklevel=2)
     winner, best = max(tried, key=lambda pair: pair[1].dice)
     best = replace(best, seconds=math.fsum(fit.seconds for _, fit in tried))
     if fabric.is_global_zero:

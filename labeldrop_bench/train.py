@@ -25,7 +25,7 @@ from labeldrop_bench.augment import Augmentation
 from labeldrop_bench.checkpoints import Epoch, Fit
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.dropout import LabelDropout
-from labeldrop_bench.errors import TrainingError
+from labeldrop_bench.errors import DivergenceError
 from labeldrop_bench.evaluate import Loss, Predictor, validate
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.patches import Patches, make_patches
@@ -94,7 +94,8 @@ def fit(
         The best epoch, the same on every process.
 
     Raises:
-        TrainingError: the loss is not finite, or a file to go on from cannot be read.
+        DivergenceError: the loss is not finite.
+        TrainingError: a file to go on from cannot be read.
     """
     finished = checkpoints.read_best(directory)
     if finished is not None:
@@ -272,12 +273,12 @@ def mean_loss(values: Sequence[Tensor], config: RunConfig, epoch: int, fabric: F
     """Mean of an epoch's losses; looked at once an epoch, so that no step waits for the device.
 
     Raises:
-        TrainingError: one of them is not finite.
+        DivergenceError: one of them is not finite.
     """
     by_step = cast(Tensor, fabric.all_reduce(torch.stack(list(values)), reduce_op="mean")).cpu()
     wrong = (~by_step.isfinite()).nonzero().flatten().tolist()
     if wrong:
-        raise TrainingError(
+        raise DivergenceError(
             f"run {config.run}: the loss is {by_step[wrong[0]].item()} in epoch {epoch}, step {wrong[0] + 1} of "
             f"{len(by_step)}: lower training.learning_rate (now {config.training.learning_rate}), or set "
             f"training.precision to '32-true' (now {config.training.precision!r})"

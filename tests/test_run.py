@@ -14,7 +14,7 @@ from tiny import discs, run_config
 from labeldrop_bench import evaluate, records, run, train
 from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
 from labeldrop_bench.data.edits import remove_share
-from labeldrop_bench.errors import TrainingError
+from labeldrop_bench.errors import DivergenceError, TrainingError
 from labeldrop_bench.label_space import Label, LabelSpace
 from labeldrop_bench.records import RunConfig, RunResult
 
@@ -218,7 +218,16 @@ def test_full_labels_need_a_label_for_each_class() -> None:
 
 
 def test_a_point_of_the_grid_that_diverges_loses(tmp_path: Path, fabric: Fabric) -> None:
-    result = _run(run_config(training={"grid": {"learning_rate": [1e9, 0.05]}}), discs(), tmp_path / "one", fabric)
+    with pytest.warns(UserWarning, match="1 of the grid's 2 points"):
+        result = _run(run_config(training={"grid": {"learning_rate": [1e9, 0.05]}}), discs(), tmp_path / "one", fabric)
     assert result.chosen == {"learning_rate": 0.05}
-    with pytest.raises(TrainingError, match="no point of the grid"):
+    with pytest.raises(DivergenceError, match="no point of the grid"):
         _run(run_config(training={"grid": {"learning_rate": [1e9, 1e10]}}), discs(), tmp_path / "none", fabric)
+
+
+def test_a_damaged_file_in_a_grid_is_an_error_and_no_lost_point(tmp_path: Path, fabric: Fabric) -> None:
+    damaged = tmp_path / "grid0" / "checkpoint.pt"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match=r"grid0.checkpoint.pt: cannot be read"):
+        _run(run_config(training={"grid": {"learning_rate": [0.01, 0.05]}}), discs(), tmp_path, fabric)

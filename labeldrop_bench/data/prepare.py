@@ -245,8 +245,12 @@ def _keep(file: Path, prepared: Prepared) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            np.savez(part, image=prepared.image, labels=prepared.labels, annotated=np.array(prepared.annotated))
-        Path(part.name).replace(file)
+            try:
+                np.savez(part, image=prepared.image, labels=prepared.labels, annotated=np.array(prepared.annotated))
+                Path(part.name).replace(file)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise OSError(
             error.errno,

@@ -200,3 +200,14 @@ def test_require():
     require("numbers", "numpy")
     with pytest.raises(ModuleNotFoundError, match=r"numbers: needs no_such_library.*labeldrop-bench\[data\]"):
         require("numbers", "numpy", "no_such_library")
+
+
+def test_a_disk_that_is_full_leaves_no_half_a_file(tmp_path, monkeypatch):
+    def full(*arguments, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.np, "savez", full)
+    item = module.Prepared(np.zeros((1, 16, 16), np.uint8), np.zeros((16, 16), np.uint8), (True, True))
+    with pytest.raises(OSError, match=r"cannot be kept .*make room"):
+        module._keep(tmp_path / "kept" / "one.npz", item)
+    assert list((tmp_path / "kept").iterdir()) == []
