@@ -232,6 +232,17 @@ def test_retained_graph_gives_the_same_gradient_twice(data):
     torch.testing.assert_close(second, 2 * expected)
 
 
+def test_each_backward_pass_gives_a_tensor_of_its_own():
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    table = torch.eye(3, dtype=torch.bool).expand(2, 3, 3)
+    loss = ops.set_cross_entropy(logits, torch.randint(3, (2, 4, 4)), table, torch.ones_like(table))
+    (first,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    expected = first.clone()
+    first.zero_()  # as whoever owns it may
+    (second,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(second, expected)
+
+
 @given(annotations(4, 6))
 def test_annotations_always_hold_background(annotated):
     assert annotated[:, 0].all()
