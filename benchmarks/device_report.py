@@ -3,9 +3,12 @@
     python -m benchmarks.device_report --out DIR
 
 Steps: environment, build (in place, for this GPU's architecture), tests (`pytest -m cuda`), memcheck, racecheck and
-initcheck (compute-sanitizer over tests/test_every_kernel.py), benchmark. DIR/report.json and DIR/report.md are written
-anew after every step and every case of the benchmark. A step that fails is recorded with its output, and the next one
-is done. Needs torch, pytest, hypothesis, tabulate, pybind11, cmake and ninja; what only some peers need may be missing.
+initcheck (compute-sanitizer over tests/test_every_kernel.py), benchmark, trainings (how many an hour with several at
+once: benchmarks.trainings_per_hour). DIR/report.json and DIR/report.md are written anew after every step and every case
+of the benchmark. A step that fails is recorded with its output, and the next one is done.
+
+Needs torch, pytest, hypothesis, tabulate, pybind11, cmake and ninja, and for the step `trainings` all that the package
+needs; what only some peers need may be missing.
 
 Exit code: 0 if every step passed, 1 if one failed, 2 without a CUDA device. `--device cpu` goes through the steps that
 make sense without one.
@@ -28,7 +31,7 @@ from benchmarks.processes import Worker, execute
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("device_cases.py")
-STEPS = ("environment", "build", "tests", "memcheck", "racecheck", "initcheck", "benchmark")
+STEPS = ("environment", "build", "tests", "memcheck", "racecheck", "initcheck", "benchmark", "trainings")
 TESTS = ("tests/ops", "tests/test_losses.py", "tests/test_dropout.py", "tests/test_every_kernel.py")
 # A process that imports what is installed, or what PYTHONPATH says, and not the directory that it is started in.
 PYTEST = (sys.executable, "-c", "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main(sys.argv[1:]))")
@@ -177,6 +180,19 @@ def benchmark(report, step, options):
     return failures == 0
 
 
+def trainings(_, step, options):
+    """Trainings per hour with 1, 2, 4 and 8 processes on the GPU."""
+    if options.device != "cuda":
+        step["note"] = "only with a CUDA device"
+        return None
+    command = [sys.executable, "-m", "benchmarks.trainings_per_hour", "--out", str(options.out.resolve())]
+    done = execute(command, _variables(), 60 * options.limit)
+    step["output"] = done.output
+    counts = [line for line in done.output.splitlines() if line.endswith("trainings per hour")]
+    step["note"] = "; ".join([*counts, *([f"stopped after {options.limit} minutes"] if done.timed_out else [])])
+    return done.code == 0
+
+
 def _fail(report, case, error):
     report.content["failures"].append({"case": case, "error": error})
     report.save()
@@ -201,6 +217,7 @@ FUNCTIONS = {
     "build": build,
     "tests": tests,
     "benchmark": benchmark,
+    "trainings": trainings,
     **{tool: sanitizer(tool) for tool in ("memcheck", "racecheck", "initcheck")},
 }
 

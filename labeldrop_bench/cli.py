@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from labeldrop_bench.plugins import Registry
+
+T = TypeVar("T")
 app = typer.Typer(
     name="labeldrop-bench",
     no_args_is_help=True,
@@ -21,7 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at the data of a suite.")
 app.add_typer(data_app, name="data")
-BAD_DATA, USER_ERROR, INTERRUPTED = 1, 2, 130
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 class Device(str, Enum):
@@ -32,6 +36,12 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
+class Log(str, Enum):
+    """Where epochs are written besides history.csv."""
+
+    tensorboard = "tensorboard"
+
+
 class Format(str, Enum):
     """How to show a leaderboard."""
 
@@ -39,6 +49,7 @@ class Format(str, Enum):
     md = "md"
     csv = "csv"
     html = "html"
+    challenger = "challenger"
 
 
 DeviceOption = Annotated[
@@ -72,13 +83,28 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.epochs=5, data.gap=0, seeds=[0,1] ..."),
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option("--workers", metavar="N|auto", help="Runs side by side. auto: one per GPU, or per so many cores."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="auto|ADDRESS", help="Do the runs on a Ray cluster. auto: the one here, or new."),
+    ] = None,
+    log: Annotated[Log | None, typer.Option("--log", help="Also write event files, in each run's directory.")] = None,
 ) -> None:
-    """Train, evaluate, print and write the leaderboard. The same call again goes on where it was broken off."""
+    """Train, evaluate, print and write the leaderboard. The same call again goes on where it was broken off.
+
+    Exit code: 0 if everything is done, 1 if runs failed, 2 for a mistake in the call or the suite.
+    """
     with _clean_errors():
         from labeldrop_bench import leaderboard, suites
+        from labeldrop_bench.errors import FailedRunsError
 
         loaded = suites.load(suite, overrides or [])
+        number = _workers(workers)
         leaderboard.check_figures(loaded.config)
+        failed: FailedRunsError | None = None
         directory = out or Path("runs") / loaded.config.name
         with _told_how_to_resume(directory):
             # after the cheap checks: these import torch and MONAI, which takes seconds
@@ -87,10 +113,40 @@ def run(
             from labeldrop_bench.run import epochs
 
             with ProgressListener(directory, epochs) as listener:
-                sweep.run(loaded, directory, device=device.value, listener=listener)
-        if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
+                try:
+                    sweep.run(
+                        loaded,
+                        directory,
+                        device=device.value,
+                        listener=listener,
+                        workers=number,
+                        ray=ray,
+                        log_tensorboard=log is Log.tensorboard,
+                    )
+                except FailedRunsError as error:
+                    failed = error  # the others are done
+        something = failed is None or any(directory.glob("runs/*/result.json"))
+        if something and os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
             typer.echo(leaderboard.render(leaderboard.load(directory), "terminal"))
             typer.echo(f"Written to {directory}: results.csv, leaderboard.md, .csv and .html, figures, runs/")
+        if failed is not None:
+            typer.echo(f"Error: {failed}", err=True)
+            raise typer.Exit(FAILED)
+
+
+def _workers(text: str | None) -> int | Literal["auto"] | None:
+    """What `--workers` says.
+
+    Raises:
+        SuiteError: it is neither a number from 1 up nor "auto".
+    """
+    from labeldrop_bench.errors import SuiteError
+
+    if text is None or text == "auto":
+        return "auto" if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise SuiteError(f"--workers: must be a number from 1 up, or auto, got {text!r}")
+    return int(text)
 
 
 @app.command("leaderboard")
@@ -103,6 +159,29 @@ def show_leaderboard(
         from labeldrop_bench import leaderboard
 
         typer.echo(leaderboard.render(leaderboard.load(directory), format_.value))
+
+
+@app.command()
+def submit(
+    directory: Annotated[Path, typer.Argument(help="What `run` wrote.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="Directory of the leaderboard; made if need be. Without it nothing is written."),
+    ] = None,
+    strategies: Annotated[
+        list[str] | None, typer.Option("--strategy", metavar="NAME", help="Only this strategy (again for more).")
+    ] = None,
+) -> None:
+    """Check a finished suite's results, and merge them into a leaderboard of the same suite."""
+    with _clean_errors():
+        from labeldrop_bench import submit as submission
+
+        results = submission.check(directory, strategies or ())
+        typer.echo(f"{directory}: {len(results.runs)} runs of suite {results.suite.name!r}, all finished and valid")
+        if to is not None:
+            added = submission.merge(results, to)
+            had = len(results.runs) - len(added)
+            typer.echo(f"{to}: {len(added)} runs added; {had} were there with the same numbers")
 
 
 @app.command()
@@ -134,7 +213,7 @@ def list_losses() -> None:
     """List the losses: name, channels that the network must give, source, formula."""
     from labeldrop_bench import losses
 
-    _lines((name, info.channels, info.source, info.formula) for name, info in losses.registered().items())
+    _registered(losses.REGISTRY, lambda info: (info.channels, info.source, info.formula))
 
 
 @app.command("datasets")
@@ -142,8 +221,15 @@ def list_datasets() -> None:
     """List the data sets."""
     from labeldrop_bench import data
 
-    infos = [data.get(name) for name in data.names()]
-    _lines((info.name, info.licence, info.description) for info in infos)
+    _registered(data.REGISTRY, lambda info: (info.licence, info.description))
+
+
+@app.command("models")
+def list_models() -> None:
+    """List the networks."""
+    from labeldrop_bench import models, plugins
+
+    _registered(models.REGISTRY, lambda make: (plugins.summary(make),))
 
 
 @data_app.command("check")
@@ -166,7 +252,16 @@ def check_data(
         found = check((run.data.name, run.data.options) for run in loaded.config.runs())
         typer.echo("\n".join(line for checked in found for line in checked.lines))
         if not all(checked.good for checked in found):
-            raise typer.Exit(BAD_DATA)
+            raise typer.Exit(FAILED)
+
+
+def _registered(registry: Registry[T], row: Callable[[T], tuple[str, ...]]) -> None:
+    """One line for each name of a registry; after what cannot be used stands why, in a line of its own."""
+    found = registry.all()
+    broken = {name: thing for name, thing in found.items() if isinstance(thing, Exception)}
+    _lines((name, *row(thing)) for name, thing in found.items() if not isinstance(thing, Exception))
+    for name, error in broken.items():
+        typer.echo(f"{name}  Error: {' '.join(str(error).split())}")
 
 
 def _lines(rows: Iterable[tuple[str, ...]]) -> None:
@@ -180,13 +275,19 @@ def _lines(rows: Iterable[tuple[str, ...]]) -> None:
 @contextmanager
 def _clean_errors() -> Iterator[None]:
     """What a person can put right is one message, without a traceback; anything else is a bug and keeps its own."""
-    from labeldrop_bench.errors import UserError
+    from labeldrop_bench.errors import UserError, storage_error
     from labeldrop_bench.leaderboard import LeaderboardError
 
     try:
         yield
     except (UserError, LeaderboardError) as error:
         typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from error
+    except OSError as error:
+        known = storage_error(error)
+        if known is None:
+            raise
+        typer.echo(f"Error: {known}", err=True)
         raise typer.Exit(USER_ERROR) from error
 
 

@@ -1,11 +1,26 @@
-"""Dice, and which classes count where.
+"""How well a class is found in an image: overlap, surfaces, calibration.
 
-Conventions. Dice of one class in one image is 2 |P and T| / (|P| + |T|), P and T being the pixels of the class in the
-prediction and in the truth. Both empty: not a number, and left out of every mean. Truth empty, prediction not: 0.
-Pixels whose truth is IGNORED are neither.
-"""
+Conventions. P and T are the pixels of a class in the prediction and in the truth. Pixels whose truth is IGNORED are in
+neither, and do not count for calibration.
+
+| metric | formula | P and T empty | one of them empty |
+|---|---|---|---|
+| dice | 2 |P and T| / (|P| + |T|) | undefined | 0 |
+| hd95 | the larger of the 95th percentiles of the distances from either surface to the other, in pixels | undefined | diagonal of the image |
+| nsd | share of both surfaces that is at most a tolerance away from the other | undefined | 0 |
+| ece | sum over bins b of n_b / n |mean p in b - share of T in b| | defined | defined |
+| brier | mean of (p - [T])^2 | defined | defined |
+
+Undefined is NaN, and left out of every mean. A strategy that misses a class altogether must not be better off than one
+that finds a part of it: this is why the distance is then the largest there can be. Surface distances come from MONAI
+(normalised surface Dice: Nikolov et al. 2021).
+"""  # noqa: E501 - a table
 
 from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +62,85 @@ def dice_per_image(prediction: Tensor, truth: Tensor, num_classes: int) -> Tenso
         return torch.bincount(index.flatten(), minlength=bins + 1)[:bins].view(n, num_classes).double()
 
     return 2 * count(true, counts & (predicted == true)) / (count(predicted, counts) + count(true, counts))
+
+
+def surfaces_per_image(
+    prediction: Tensor, truth: Tensor, num_classes: int, tolerances: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """HD95 and normalised surface Dice of every foreground class in every image.
+
+    Args:
+        prediction: [n, *spatial] integer class map, values 0 ... K-1; two or three spatial dimensions.
+        truth: the same shape, values 0 ... K-1 or IGNORED.
+        num_classes: K, background counted.
+        tolerances: of the surface Dice, in pixels, one for each foreground class.
+
+    Returns:
+        Two [n, K] float64, in pixels and in [0, 1], as the table above says; NaN for background.
+
+    Raises:
+        ValueError: not K-1 tolerances.
+    """
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # slow to import
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    if len(tolerances) != num_classes - 1:
+        raise ValueError(
+            f"surfaces_per_image: tolerances must be one for each of the {num_classes - 1} foreground classes, "
+            f"got {len(tolerances)}"
+        )
+    counts = truth != IGNORED
+    predicted, true = (one_hot(image.masked_fill(~counts, 0), num_classes) for image in (prediction, truth))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI warns of every class that is empty; the table says what it scores
+        hd95 = compute_hausdorff_distance(predicted, true, percentile=95).double()
+        nsd = compute_surface_dice(predicted, true, list(tolerances)).double()
+    found, there = predicted[:, 1:].flatten(2).any(2), true[:, 1:].flatten(2).any(2)
+    diagonal = math.hypot(*truth.shape[1:])
+    background = torch.full((len(truth), 1), math.nan, dtype=torch.float64)
+
+    def settled(values: Tensor, missed: float) -> Tensor:
+        values = values.masked_fill(found ^ there, missed).masked_fill(~(found | there), math.nan)
+        return torch.cat([background, values], 1)
+
+    return settled(hd95, diagonal), settled(nsd, 0.0)
+
+
+def calibration_per_image(probabilities: Tensor, truth: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Expected calibration error and Brier score of every foreground class in every image, one against the rest.
+
+    Args:
+        probabilities: [n, K-1, *spatial] float, of the foreground classes.
+        truth: [n, *spatial] integer class map on the same device, values 0 ... K-1 or IGNORED.
+        bins: of equal width in [0, 1], for the error (Guo et al. 2017, eq. 3, for one class against the rest).
+
+    Returns:
+        Two [n, K] float64; NaN for background, and where no pixel counts.
+    """
+    n, foreground = probabilities.shape[:2]
+    p = probabilities.flatten(2).double()
+    counts = (truth != IGNORED).flatten(1)[:, None].expand_as(p)
+    is_true = truth.flatten(1)[:, None] == torch.arange(1, foreground + 1, device=truth.device)[:, None]
+    squares = (p - is_true.double()).square()
+    pixels = counts.sum(2)
+    brier = squares.masked_fill(~counts, 0).sum(2) / pixels
+    # one place for each image, class and bin, and a last one for the pixels that do not count
+    index = (p * bins).long().clamp(0, bins - 1)
+    index = index + bins * torch.arange(n * foreground, device=p.device).view(n, foreground, 1)
+    index = index.masked_fill(~counts, bins * n * foreground).flatten()
+
+    def sums(values: Tensor) -> Tensor:
+        total = torch.bincount(index, values.double().flatten(), minlength=bins * n * foreground + 1)
+        return total[:-1].view(n, foreground, bins)
+
+    error = (sums(p) - sums(is_true)).abs().sum(2) / pixels
+    background = torch.full((n, 1), math.nan, dtype=torch.float64, device=p.device)
+    return torch.cat([background, error], 1), torch.cat([background, brier], 1)
+
+
+def one_hot(classes: Tensor, num_classes: int) -> Tensor:
+    """[n, *spatial] integer class map as [n, K, *spatial] bool."""
+    return torch.stack([classes == c for c in range(num_classes)], dim=1)
 
 
 def foreground_dice(prediction: Tensor, target: Tensor, annotated: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
@@ -14,9 +15,10 @@ from lightning_fabric import Fabric
 
 from labeldrop_bench import environment, procedures, records
 from labeldrop_bench.checkpoints import HISTORY, Epoch, Fit, write_best
+from labeldrop_bench.cost import step_cost
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.errors import DivergenceError
-from labeldrop_bench.evaluate import score
+from labeldrop_bench.evaluate import examples, score
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import RunConfig, RunResult
 from labeldrop_bench.train import make_learner
@@ -58,16 +60,20 @@ def run(
     learner.network.load_state_dict(best.weights)
     fabric.to_device(learner.network)
     rows, cases = score(learner.predictor, dataset, config)
+    shown = examples(learner.predictor, dataset, config.scoring.examples)
     result = RunResult(
         run=config.run,
         rows=tuple(rows),
         best_epoch=best.epoch,
         validation_dice=best.dice,
         seconds=best.seconds + time.perf_counter() - began,
+        cost=step_cost(learner, config, dataset),
         chosen={key: float(getattr(config.training, key)) for key in grid},
+        split=split_digest(dataset),
         environment=environment.describe(fabric),
     )
     records.write_text(directory / "cases.csv", records.cases_csv(cases))
+    records.write_examples(directory, shown)
     records.write_json(directory / "result.json", result)
     return result
 
@@ -164,3 +170,9 @@ def split_csv(dataset: Dataset) -> str:
         for i in range(len(samples))
     ]
     return records.to_csv(list(rows[0]), rows)
+
+
+def split_digest(dataset: Dataset) -> str:
+    """SHA-256 of which case is in which split, whatever is drawn in it."""
+    lines = [f"{split}\t{case}\n" for split, samples in dataset.splits().items() for case in samples.cases]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

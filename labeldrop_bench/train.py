@@ -122,6 +122,7 @@ def fit(
         progress.history.append(Epoch(epoch, mean, dice, truth, steps.learning_rate, time.perf_counter() - began))
         if fabric.is_global_zero:
             checkpoints.write_history(directory, progress.history)
+            fabric.call("on_epoch_end", directory, progress.history[-1])  # loggers
             on_epoch(progress.history[-1])
         if epoch % training.save_every == 0 and epoch < training.epochs:
             checkpoints.save_last(directory, parts, progress, steps.order, fabric)

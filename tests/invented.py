@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from labeldrop_bench import records
-from labeldrop_bench.records import CaseRow, ResultRow, RunConfig, RunResult, SuiteConfig
+from labeldrop_bench.records import CaseRow, Example, ResultRow, RunConfig, RunResult, StepCost, SuiteConfig
 
 EPOCHS = 12
+COST = StepCost(seconds=0.002, peak_bytes=1 << 20, rounds=9, shape=(8, 4, 32, 32))
 Level = Callable[[RunConfig, str, str], float]  # run, domain, class -> about what its Dice is
 
 
@@ -61,6 +62,7 @@ def write_suite(
     for run in suite.runs():
         if run.run not in missing:
             rng = np.random.default_rng(zlib.crc32(run.run.encode()))
+            records.write_json(records.run_directory(directory, run) / "config.json", run)
             _write_history(directory, run, rng, 6 if run.run in unfinished else EPOCHS, truth)
             if run.run not in unfinished:
                 _write_result(directory, run, rng, domains, cases, about)
@@ -74,24 +76,43 @@ def _write_result(
     strategy, rows, of_cases = run.strategy, [], []
     shared = {
         "suite": run.suite, "run": run.run, "condition": run.condition, "strategy": strategy.name,
-        "loss": strategy.loss, "dropout": strategy.dropout, "seed": run.seed, "metric": "dice",
+        "loss": strategy.loss, "dropout": strategy.dropout, "seed": run.seed,
     }  # fmt: skip
     for domain, classes in domains.items():
         for name in classes:
             place = {"domain": domain, "class": name}
             values = np.clip(about(run, domain, name) + rng.normal(0, 0.015) + rng.normal(0, 0.06, cases), 0, 1)
             annotated = is_drawn(run, domain, name)
-            number = {"value": float(values.mean()), "n": cases, "annotated": annotated}
-            rows.append(ResultRow.model_validate({**shared, **place, **number}))
+            by_metric = [other_metrics(value) for value in values]
+            for metric in by_metric[0]:
+                mean = float(np.mean([value[metric] for value in by_metric]))
+                number = {"metric": metric, "value": mean, "n": cases, "annotated": annotated}
+                rows.append(ResultRow.model_validate({**shared, **place, **number}))
             for i, value in enumerate(values):
-                case = {"case": f"{domain}{i:03}", "patient": f"{domain}{i // 2:03}", "metric": "dice", "value": value}
+                case = {"case": f"{domain}{i:03}", "patient": f"{domain}{i // 2:03}", **other_metrics(value)}
                 of_cases.append(CaseRow.model_validate({**case, **place}))
     where = records.run_directory(directory, run)
     records.write_text(where / "cases.csv", records.cases_csv(of_cases))
     result = RunResult(
-        run=run.run, rows=tuple(rows), best_epoch=3, validation_dice=0.9, seconds=10.0, environment={"torch": "2.13.0"}
-    )
+        run=run.run, rows=tuple(rows), best_epoch=3, validation_dice=0.9, seconds=10.0, cost=COST, split="0" * 64,
+        environment={"torch": "2.13.0"},
+    )  # fmt: skip
     records.write_json(where / "result.json", result)
+    records.write_examples(where, [example(rng, domain) for domain in domains])
+
+
+def other_metrics(dice: float) -> dict[str, float]:
+    """All metrics of a case, as if they followed from its Dice."""
+    return {"dice": dice, "hd95": 20 * (1 - dice), "nsd": dice**2, "ece": (1 - dice) / 4, "brier": (1 - dice) / 5}
+
+
+def example(rng: np.random.Generator, domain: str) -> Example:
+    """A disc of class 1 and what was found of it."""
+    y, x = np.mgrid[:32, :32] - 16
+    truth = (x**2 + y**2 < 100).astype(np.uint8)
+    prediction = (x**2 + y**2 < rng.integers(49, 121)).astype(np.uint8)
+    image = np.clip(128 * truth + rng.normal(60, 20, truth.shape), 0, 255).astype(np.uint8)
+    return Example(f"{domain}000", domain, ("background", "LV", "LVM", "LA"), image, truth, prediction)
 
 
 def _write_history(directory: Path, run: RunConfig, rng: np.random.Generator, epochs: int, truth: bool) -> None:

@@ -77,6 +77,7 @@ def test_device_report_on_the_cpu(tmp_path):
         "tests": "passed",
         **dict.fromkeys(tools, "skipped"),
         "benchmark": "passed",
+        "trainings": "skipped",
     }
     assert {row["loss"] for row in content["rows"]} >= set(lb.losses.names())
     assert all(row["milliseconds"] > 0 for row in content["rows"])
@@ -95,7 +96,7 @@ def test_a_step_that_fails_is_recorded_and_the_next_one_is_done(tmp_path):
     arguments = ("--device", "cpu", "--skip", "benchmark", "--skip", "build", "--tests", "tests/nowhere.py")
     done, content, page = report(tmp_path, *arguments)
     assert done.returncode == 1
-    assert [step["status"] for step in content["steps"]] == ["passed", "failed", "skipped", "skipped", "skipped"]
+    assert [step["status"] for step in content["steps"]] == ["passed", "failed", *["skipped"] * 4]
     assert "nowhere.py" in page
 
 
@@ -115,3 +116,22 @@ def test_spills_are_found(tmp_path, log, code):
     done = run(sys.executable, "benchmarks/ptxas.py", str(tmp_path / "log"))
     assert done.returncode == code, done.stdout
     assert ("NOT ALLOWED" in done.stdout) == ("8 bytes" in log)
+
+
+@pytest.mark.slow
+def test_trainings_per_hour_are_measured_by_sweeps(tmp_path):
+    small = ["data.train=2", "data.validation=2", "data.test=2", "training.epochs=3", "training.precision=32-true"]
+    sets = [word for override in small for word in ("--set", override)]
+    command = ["--suite", "smoke", "--device", "cpu", "--processes", "1", "2", "--runs", "2", "--out", str(tmp_path)]
+    done = run(sys.executable, "-m", "benchmarks.trainings_per_hour", *command, *sets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "trainings_per_hour.json").read_text())
+    assert report["environment"]["device"].startswith("cpu (")
+    for processes, row in zip((1, 2), report["rows"], strict=True):
+        assert row["processes"] == row["used"] == processes
+        assert row["runs"] == 2 * processes
+        assert row["per_hour"] == pytest.approx(3600 * row["runs"] / row["seconds"], rel=0.01)
+        assert f"{row['per_hour']:.1f}".rstrip("0").rstrip(".") in done.stdout
+    again = run(sys.executable, "-m", "benchmarks.trainings_per_hour", *command, "--strategy", "adaptiv")
+    assert again.returncode == 1
+    assert "smoke.toml has no strategy 'adaptiv'; it has: full, standard, adaptive" in again.stderr

@@ -10,7 +10,7 @@ import pytest
 from tiny import TOML, write_suite
 from typer.testing import CliRunner
 
-from labeldrop_bench import __version__, data, losses, suites, sweep
+from labeldrop_bench import __version__, data, losses, models, suites, sweep
 from labeldrop_bench.cli import app
 
 ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
@@ -55,6 +55,8 @@ def test_out_defaults_to_runs_and_the_suites_name(tmp_path: Path, monkeypatch: p
         (["run", "quik"], "Error: there is no suite 'quik'; did you mean 'quick'"),
         (["run", "smoke", "--set", "training.epoch=1"], "Error: smoke.toml: training.epoch: there is no such key"),
         (["run", "smoke", "--set", "data.name=fantom"], "Error: smoke.toml: data.name"),
+        (["run", "smoke", "--workers", "0"], "Error: --workers: must be a number from 1 up, or auto, got '0'"),
+        (["run", "smoke", "--workers", "all"], "Error: --workers: must be a number from 1 up, or auto, got 'all'"),
         (["leaderboard", "nowhere"], "Error: leaderboard: nowhere is not a directory"),
     ],
 )
@@ -89,7 +91,8 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_lists_name_everything_that_is_registered() -> None:
-    for command, names in (("suites", suites.names()), ("losses", losses.names()), ("datasets", data.names())):
+    lists = {"suites": suites.names(), "losses": losses.names(), "datasets": data.names(), "models": models.names()}
+    for command, names in lists.items():
         lines = runner.invoke(app, [command]).stdout.splitlines()
         assert [line.split()[0] for line in lines] == list(names)
 
@@ -97,7 +100,7 @@ def test_lists_name_everything_that_is_registered() -> None:
 def test_losses_are_listed_with_source_channels_and_formula() -> None:
     channels = {10: "K - 1", 11: "K", 20: "2 (K - 1)", 22: "2 K"}
     lines = runner.invoke(app, ["losses"]).stdout.splitlines()
-    for (name, info), line in zip(losses.registered().items(), lines, strict=True):
+    for (name, info), line in zip(losses.LOSSES.items(), lines, strict=True):
         expected = channels[losses.create(name, num_classes=11).out_channels]
         assert re.split(" {2,}", line) == [name, expected, info.source, info.formula]
 
@@ -105,7 +108,7 @@ def test_losses_are_listed_with_source_channels_and_formula() -> None:
 def test_version_and_help() -> None:
     assert runner.invoke(app, ["--version"]).stdout == f"labeldrop-bench {__version__}\n"
     shown = runner.invoke(app, ["--help"]).stdout
-    assert all(word in shown for word in ("run", "leaderboard", "suites", "losses", "datasets", "speed"))
+    assert all(word in shown for word in ("run", "leaderboard", "suites", "losses", "datasets", "models", "speed"))
 
 
 def test_the_command_line_imports_no_network_library() -> None:
@@ -126,12 +129,42 @@ def test_smoke_runs_end_to_end(tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == len(board["strategies"]) == 7
 
 
-def test_a_run_that_failed_is_told(tmp_path: Path) -> None:
+def test_a_run_that_failed_is_told_after_the_leaderboard_and_exit_code_is_1(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    in_the_way = out / "runs" / "adaptive-seed0" / "history.csv"
+    in_the_way.mkdir(parents=True)
+    command = ["run", write_suite(tmp_path), "--out", str(out), "--device", "cpu"]
+    result = runner.invoke(app, command)
+    assert result.exit_code == 1
+    assert "Ranked by" in result.stdout
+    assert "failed: adaptive-seed0: IsADirectoryError" in result.stderr
+    last = result.stderr[result.stderr.index("\nError: ") + 1 :]
+    assert last.startswith("Error: 1 of 2 runs could not go on; the same command tries them again:\n  adaptive-seed0: ")
+    assert f"traceback: {out}/runs/adaptive-seed0/failure.json" in last
+    in_the_way.rmdir()
+    again = runner.invoke(app, command)
+    assert again.exit_code == 0
+    assert "1 of 2 runs were finished before; 1 to do" in again.stderr
+
+
+def test_a_suite_all_of_whose_runs_failed_is_told(tmp_path: Path) -> None:
     text = TOML.replace("batch_size = 4", 'batch_size = 4\nlearning_rate = 1e38\nschedule = "poly"')
     result = runner.invoke(app, ["run", write_suite(tmp_path, text), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "2 of 2 runs could not go on" in result.stderr
     assert "lower training.learning_rate" in result.stderr
+
+
+def test_the_options_of_a_sweep_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(sweep, "run", lambda suite, directory, **options: seen.append(options))
+    for words in ([], ["--workers", "3"], ["--workers", "auto", "--ray", "auto", "--log", "tensorboard"]):
+        runner.invoke(app, ["run", "smoke", *words])
+    names = ("workers", "ray", "log_tensorboard")
+    assert [tuple(options[name] for name in names) for options in seen] == [
+        (None, None, False), (3, None, False), ("auto", "auto", True),
+    ]  # fmt: skip
 
 
 def test_a_procedure_that_does_not_exist_is_one_message(tmp_path: Path) -> None:

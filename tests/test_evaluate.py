@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -10,6 +11,7 @@ from tiny import discs, run_config
 from labeldrop_bench import evaluate, metrics, train
 from labeldrop_bench.data.base import IGNORED, Dataset
 from labeldrop_bench.evaluate import Predictor
+from labeldrop_bench.records import ScoringConfig
 
 
 def _predictor(network: torch.nn.Module, dataset: Dataset, fabric: Fabric) -> Predictor:
@@ -32,12 +34,12 @@ def test_rows_average_only_what_is_defined(fabric: Fabric) -> None:
             return torch.nn.functional.one_hot(prediction, 3).movedim(-1, 1).float()
 
     rows, cases = evaluate.score(_predictor(Given(), dataset, fabric), dataset, config)
-    assert {(r.domain, r.class_): (r.value, r.n) for r in rows} == {
+    assert {(r.domain, r.class_): (r.value, r.n) for r in rows if r.metric == "dice"} == {
         ("A", "bright"): (pytest.approx(2 / 3), 3), ("A", "dark"): (0.0, 1), ("B", "bright"): (1.0, 3)
     }  # fmt: skip
-    bright = [c.value for c in cases if c.class_ == "bright"]
+    bright = [c.dice for c in cases if c.class_ == "bright"]
     assert bright == [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
-    dark = [(c.case, c.patient, c.domain, c.value) for c in cases if c.class_ == "dark"]
+    dark = [(c.case, c.patient, c.domain, c.dice) for c in cases if c.class_ == "dark"]
     assert dark == [("test-0", "test-0", "A", None), ("test-1", "test-1", "A", 0.0)]
 
 
@@ -51,8 +53,9 @@ def test_a_class_that_is_never_defined_has_a_row_without_a_value(fabric: Fabric)
             return torch.eye(3)[0].view(1, 3, 1, 1).expand(len(images), 3, *images.shape[2:])
 
     rows, cases = evaluate.score(_predictor(Nothing(), dataset, fabric), dataset, config)
-    assert {case.value for case in cases} == {None}
-    assert {(row.value, row.n) for row in rows} == {(None, 0)}
+    assert {(case.dice, case.hd95, case.nsd) for case in cases} == {(None, None, None)}
+    assert all(case.brier is not None for case in cases)  # a probability of what is not there can be wrong
+    assert {(row.value, row.n) for row in rows if row.metric == "dice"} == {(None, 0)}
 
 
 def test_validation_counts_only_what_is_annotated(fabric: Fabric) -> None:
@@ -94,3 +97,78 @@ def test_predictions_are_made_in_portions(fabric: Fabric, monkeypatch: pytest.Mo
     assert [len(c) for c in evaluate.chunks(dataset.train.images)] == [5, 5, 2]
     assert torch.equal(predictor.classes(dataset.train.images), at_once)
     assert [len(c) for c in evaluate.chunks(torch.zeros(2, 1, 4, 4, 4))] == [1, 1]
+
+
+class Constant(torch.nn.Module):
+    """The same logits everywhere, more of the second class in brighter pixels."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(images), images, -torch.ones_like(images)], 1)
+
+
+@pytest.mark.parametrize("loss", ["ce", "adaptive_bce", "label_flip"])
+def test_probabilities_are_scored_without_background(loss: str, fabric: Fabric) -> None:
+    """One class against the rest: the Brier score by hand, for losses whose probabilities have other channels."""
+    dataset = discs(n=2)
+    config = run_config({"name": "it", "loss": loss})
+    learner = train.make_learner(config, dataset, fabric)
+    width = learner.loss.out_channels
+
+    class Fits(Constant):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(images)
+            return torch.cat([logits, logits], 1)[:, :width]
+
+    predictor = dataclasses.replace(learner.predictor, network=Fits())
+    values = evaluate.measure(predictor, dataset.test, dataset.label_space, config.scoring)
+    p = learner.loss.probabilities(Fits()(dataset.test.images))[:, -2:]
+    for c in (1, 2):
+        wrong = (p[:, c - 1].double() - (dataset.test.truth == c).double()).square().flatten(1).mean(1)
+        torch.testing.assert_close(values["brier"][:, c], wrong)
+
+
+def test_each_class_has_its_tolerance(fabric: Fabric) -> None:
+    dataset = discs(n=2)
+    shifted = dataset.test.truth.roll(2, -1).long()
+
+    class Shifted(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(shifted, 3).movedim(-1, 1).float()
+
+    predictor = _predictor(Shifted(), dataset, fabric)
+
+    def nsd(**scoring: object) -> torch.Tensor:
+        of = ScoringConfig.model_validate(scoring)
+        return evaluate.measure(predictor, dataset.test, dataset.label_space, of)["nsd"][:, 1:].nanmean(0)
+
+    assert (nsd(tolerance=0.5) < 0.9).all()
+    assert (nsd(tolerance=30) == 1).all()
+    dark_is_lenient = nsd(tolerance=0.5, tolerances={"dark": 30})
+    assert dark_is_lenient[1] == 1
+    assert dark_is_lenient[0] < 0.9
+    with pytest.raises(ValueError, match="tolerances: there is no class 'drak'; did you mean 'dark'"):
+        evaluate.check_scoring(ScoringConfig(tolerances={"drak": 1.0}), dataset.label_space)
+
+
+def test_examples_show_the_first_images_of_each_domain(fabric: Fabric) -> None:
+    dataset = discs(n=3)
+    config = run_config({"name": "it", "loss": "label_flip"})
+    predictor = train.make_learner(config, dataset, fabric).predictor
+    examples = evaluate.examples(predictor, dataset, 2)
+    assert [(e.case, e.domain) for e in examples] == [
+        ("test-0", "A"), ("test-1", "A"), ("test-3", "B"), ("test-4", "B")
+    ]  # fmt: skip
+    first = examples[0]
+    np.testing.assert_array_equal(first.truth, dataset.test.truth[0].numpy())
+    np.testing.assert_array_equal(first.prediction, predictor.classes(dataset.test.images[:1])[0].numpy())
+    assert (first.image.min(), first.image.max()) == (0, 255)
+    flips = predictor.loss.flip_probability(predictor.logits(dataset.test.images[:1]))[0].amax(0)
+    np.testing.assert_allclose(first.maps["flip probability"] / 255, flips.numpy(), atol=0.5 / 255 + 1e-6)
+    assert evaluate.examples(predictor, dataset, 0) == []
+    plain = train.make_learner(run_config(), dataset, fabric).predictor
+    assert evaluate.examples(plain, dataset, 1)[0].maps == {}
+
+
+def test_an_example_of_a_volume_is_its_middle_slice() -> None:
+    volume = torch.arange(5 * 2 * 3).view(5, 2, 3)
+    np.testing.assert_array_equal(evaluate._slice(volume), volume[2].numpy())

@@ -149,7 +149,7 @@ def test_bad_options_are_named(options, message):
 
 
 def test_an_unknown_name_gets_a_hint():
-    with pytest.raises(ValueError, match="no loss is named 'adaptiv_ce'; did you mean 'adaptive_ce'"):
+    with pytest.raises(ValueError, match="there is no loss 'adaptiv_ce'; did you mean 'adaptive_ce'"):
         lb.losses.create("adaptiv_ce", num_classes=3)
 
 

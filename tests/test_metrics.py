@@ -1,10 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
+from labeldrop_bench import metrics
 from labeldrop_bench.metrics import IGNORED, dice_per_image, foreground_dice
 
 
@@ -115,3 +119,86 @@ def test_pixels_of_unknown_truth_count_for_nothing(case):
     flat = prediction.long().flatten(1)
     result = dice_per_image(flat, unknown, k).nan_to_num(-1)
     assert torch.equal(result, dice_per_image(flat[:, 1:], truth.long().flatten(1)[:, 1:], k).nan_to_num(-1))
+
+
+def surface(mask):
+    """Pixels of a mask with a neighbour, by an edge or at the image's border, that is not of it."""
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+@given(masks=st.data())
+def test_hd95_by_its_definition(masks):
+    """Against distances computed pair by pair."""
+    size = masks.draw(st.tuples(st.integers(2, 7), st.integers(2, 7)))
+    draw = arrays(np.uint8, (2, *size), elements=st.integers(0, 1))
+    prediction, truth = masks.draw(draw)
+    hd95, _ = metrics.surfaces_per_image(torch.tensor(prediction)[None], torch.tensor(truth)[None], 2, [1.0])
+    found, there = (np.argwhere(surface(m.astype(bool))) for m in (prediction, truth))
+    if not len(found) and not len(there):
+        assert hd95[0, 1].isnan()
+    elif not len(found) or not len(there):
+        assert hd95[0, 1] == pytest.approx(math.hypot(*size))
+    else:
+        apart = np.linalg.norm(found[:, None] - there[None], axis=-1)
+        expected = max(np.percentile(apart.min(1), 95), np.percentile(apart.min(0), 95))
+        assert hd95[0, 1].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_surface_dice_of_a_shift():
+    truth = torch.zeros(2, 20, 20, dtype=torch.uint8)
+    truth[:, 5:11, 5:11] = 1
+    prediction = truth.roll(2, 2).long()
+    prediction[1] = 0
+    _, far = metrics.surfaces_per_image(prediction, truth, 3, [1.0, 1.0])
+    _, near = metrics.surfaces_per_image(prediction, truth, 3, [2.0, 1.0])
+    assert 0 < far[0, 1] < 1
+    assert near[0, 1] == 1
+    assert far[1, 1] == 0  # missed altogether
+    assert far[:, 2].isnan().all()  # neither there nor predicted
+    assert far[:, 0].isnan().all()  # background
+    hd95, _ = metrics.surfaces_per_image(prediction, truth, 3, [1.0, 1.0])
+    assert hd95[0, 1] == 2
+    assert hd95[1, 1] == pytest.approx(20 * math.sqrt(2))
+    with pytest.raises(ValueError, match="one for each of the 2 foreground classes, got 1"):
+        metrics.surfaces_per_image(prediction, truth, 3, [1.0])
+
+
+def test_surfaces_of_volumes_and_ignored_pixels():
+    truth = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
+    truth[:, 2:5, 2:5, 2:5] = 1
+    prediction = truth.clone()
+    prediction[0, 7, 7, 7] = 1  # far away ...
+    hd95, nsd = metrics.surfaces_per_image(prediction, truth, 2, [1.0])
+    assert nsd[0, 1] < 1
+    truth[0, 7, 7, 7] = IGNORED  # ... where nobody knows
+    hd95, nsd = metrics.surfaces_per_image(prediction, truth, 2, [1.0])
+    assert (hd95[0, 1], nsd[0, 1]) == (0, 1)
+
+
+@given(data=st.data())
+def test_calibration_by_its_definition(data):
+    p = data.draw(arrays(np.float64, (2, 2, 3, 4), elements=st.floats(0, 1)))
+    truth = data.draw(arrays(np.uint8, (2, 3, 4), elements=st.sampled_from([0, 1, 2, IGNORED])))
+    bins = data.draw(st.integers(1, 20))
+    ece, brier = metrics.calibration_per_image(torch.tensor(p), torch.tensor(truth), bins)
+    assert ece[:, 0].isnan().all()
+    for i in range(2):
+        counts = truth[i] != IGNORED
+        for c in (1, 2):
+            values, hits = p[i, c - 1][counts], (truth[i] == c)[counts].astype(float)
+            if not len(values):
+                assert ece[i, c].isnan()
+                assert brier[i, c].isnan()
+                continue
+            assert brier[i, c].item() == pytest.approx(np.mean((values - hits) ** 2))
+            which = np.minimum((values * bins).astype(int), bins - 1)
+            parts = [abs(values[which == b].mean() - hits[which == b].mean()) * (which == b).mean() for b in set(which)]
+            assert ece[i, c].item() == pytest.approx(sum(parts), abs=1e-12)
+
+
+def test_a_sure_and_right_network_is_calibrated():
+    truth = torch.tensor([[[0, 1, 2, 1]]])
+    right = metrics.one_hot(truth, 3)[:, 1:].double()
+    for wanted, p in ((0.0, right), (1.0, 1 - right)):
+        ece, brier = metrics.calibration_per_image(p, truth, 15)
+        assert ece[0, 1:].tolist() == brier[0, 1:].tolist() == [wanted, wanted]

@@ -25,38 +25,47 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 MAY_IMPORT = {
     "label_space": [],
     "dropout": ["ops", "reference"],
-    "records": [],
+    "records": ["errors"],
     "metrics": [],
     "errors": [],
+    "plugins": ["errors"],
     "environment": [],
     "results": [],
     "reference": ["results"],
-    "models": [],
+    "models": ["plugins"],
     "ops": ["results"],
     "rules": ["label_space"],
-    "losses": ["label_space", "rules", "ops", "reference"],
+    "losses": ["label_space", "plugins", "rules", "ops", "reference"],
     "__init__": ["label_space", "rules", "dropout", "ops", "reference", "losses"],
-    "data": ["label_space"],
+    "data": ["label_space", "plugins"],
     "augment": ["records"],
     "suites": ["errors", "records"],
     "leaderboard": ["records"],
+    "submit": ["errors", "leaderboard", "records"],
     "speed": ["losses", "errors", "records"],
     "patches": ["records"],
     "checkpoints": ["errors", "records"],
     "evaluate": ["label_space", "data", "metrics", "patches", "records"],
+    "cost": ["data", "train", "records"],
     "train": [
         "label_space", "dropout", "losses", "data", "augment", "models", "patches", "checkpoints", "evaluate", "errors",
         "records",
     ],
-    "procedures": ["label_space", "rules", "losses", "data", "checkpoints", "evaluate", "train", "records"],
+    "procedures": [
+        "label_space", "plugins", "rules", "losses", "data", "checkpoints", "evaluate", "train", "records",
+    ],
     "run": [
-        "label_space", "data", "environment", "errors", "checkpoints", "evaluate", "train", "procedures", "records",
+        "label_space", "data", "environment", "errors", "checkpoints", "cost", "evaluate", "train", "procedures",
+        "records",
     ],
     "sweep": [
         "losses", "data", "patches", "checkpoints", "train", "procedures", "run", "suites", "errors", "records",
     ],
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
-    "cli": ["__init__", "losses", "data", "suites", "run", "sweep", "progress", "leaderboard", "speed", "errors"],
+    "cli": [
+        "__init__", "losses", "data", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
+        "submit", "speed", "errors",
+    ],
 }  # fmt: skip
 
 
@@ -103,7 +112,7 @@ def _python(code: str) -> str:
 
 HARNESS = {
     "PIL", "SimpleITK", "av", "einops", "filelock", "jinja2", "kornia", "lightning_fabric", "matplotlib", "monai",
-    "nibabel", "pandas", "pydantic", "rich", "scipy", "skimage", "tabulate", "typer",
+    "nibabel", "pandas", "psutil", "pydantic", "ray", "rich", "scipy", "skimage", "tabulate", "typer",
 }  # fmt: skip
 
 USE_EVERY_LOSS = """

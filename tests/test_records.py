@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -11,10 +12,12 @@ from labeldrop_bench import records
 from labeldrop_bench.records import (
     COLUMNS,
     CaseRow,
+    Example,
     PatchConfig,
     ResultRow,
     RunConfig,
     RunResult,
+    StepCost,
     SuiteConfig,
     TrainingConfig,
     files,
@@ -42,6 +45,7 @@ def _row(value: float | None) -> ResultRow:
 def _result() -> RunResult:
     return RunResult(
         run="full-seed0", rows=(_row(0.1), _row(None)), best_epoch=2, validation_dice=0.5, seconds=1.5,
+        cost=StepCost(seconds=0.001, peak_bytes=1024, rounds=3, shape=(8, 4, 16, 16)), split="0" * 64,
         environment={"torch": "2"},
     )  # fmt: skip
 
@@ -112,13 +116,60 @@ def test_results_csv_has_the_promised_columns_and_an_empty_field_for_no_value() 
 def test_cases_survive_csv(tmp_path: Path) -> None:
     run = SuiteConfig.model_validate(SUITE).runs()[0]
     rows = tuple(
-        CaseRow(case=f"a, {i}", patient="p", domain="B", class_="LA", metric="dice", value=value)
-        for i, value in enumerate((0.1 + 0.2, None, 0.0))
+        CaseRow(case=f"a, {i}", patient="p", domain="B", class_="LA", dice=value, hd95=2.5, nsd=1, ece=1e-7, brier=None)
+        for i, value in enumerate((0.3, None, 0.0))
     )
     with pytest.raises(FileNotFoundError):
         records.read_cases(tmp_path, run)
     records.write_text(records.run_directory(tmp_path, run) / "cases.csv", records.cases_csv(rows))
     assert records.read_cases(tmp_path, run) == rows
+    third = rows[0].model_copy(update={"dice": 1 / 3})
+    assert "0.333333," in records.cases_csv([third])  # six digits
+
+
+def test_examples_survive_their_file(tmp_path: Path) -> None:
+    run = SuiteConfig.model_validate(SUITE).runs()[0]
+    assert records.read_examples(tmp_path, run) == ()
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    examples = [
+        Example("a/b", "A", ("background", "LV"), image, image % 2, image % 3, {"flip probability": 255 - image}),
+        Example("é", "B", ("background", "größer"), image, image, image),
+    ]
+    records.write_examples(records.run_directory(tmp_path, run), examples)
+    for here, there in zip(records.read_examples(tmp_path, run), examples, strict=True):
+        assert (here.case, here.domain, here.classes) == (there.case, there.domain, there.classes)
+        assert list(here.maps) == list(there.maps)
+        for name in ("image", "truth", "prediction"):
+            np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+        for name, values in there.maps.items():
+            np.testing.assert_array_equal(here.maps[name], values)
+
+
+def test_examples_that_could_run_code_are_not_loaded(tmp_path: Path) -> None:
+    run = SuiteConfig.model_validate(SUITE).runs()[0]
+    directory = records.run_directory(tmp_path, run)
+    directory.mkdir(parents=True)
+    np.savez(directory / "examples.npz", **{"0/image": np.array([object()], dtype=object)})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        records.read_examples(tmp_path, run)
+    np.savez(directory / "examples.npz", **{"0/image": np.zeros((2, 2), np.uint8)})
+    with pytest.raises(ValueError, match="an example without 'case'"):
+        records.read_examples(tmp_path, run)
+
+
+def test_failures_survive_json(tmp_path: Path) -> None:
+    run = SuiteConfig.model_validate(SUITE).runs()[0]
+    assert records.read_failure(tmp_path, run) is None
+    records.write_failure(tmp_path, run, "the loss is nan", "Traceback ...")
+    failure = records.read_failure(tmp_path, run)
+    assert failure is not None
+    assert (failure.run, failure.message, failure.traceback) == (run.run, "the loss is nan", "Traceback ...")
+
+
+def test_the_standard_strategy_must_be_one_of_the_suite() -> None:
+    assert SuiteConfig.model_validate(SUITE).standard == "standard"  # no gap is given then
+    with pytest.raises(ValidationError, match="standard must be the name of one of the strategies"):
+        SuiteConfig.model_validate({**SUITE, "standard": "standrad"})
 
 
 def test_a_grid_is_every_combination() -> None:

@@ -1,6 +1,6 @@
 """Data sets by name. Nothing is imported before a data set is asked for.
 
-A package outside registers its own through the entry-point group `labeldrop_bench.datasets`; each entry point names a
+Another package registers its own through the entry-point group `labeldrop_bench.datasets`; each entry point names a
 `labeldrop_bench.data.base.DatasetInfo`:
 
     [project.entry-points."labeldrop_bench.datasets"]
@@ -9,13 +9,26 @@ A package outside registers its own through the entry-point group `labeldrop_ben
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
+
+from labeldrop_bench.plugins import Registry, ours
 
 if TYPE_CHECKING:
     from labeldrop_bench.data.base import DatasetInfo
 
-__all__ = ["GROUP", "get", "names"]
+__all__ = ["GROUP", "REGISTRY", "get", "names"]
+
+
+def _accept(point: EntryPoint, found: object) -> DatasetInfo:
+    from labeldrop_bench.data.base import DatasetInfo
+
+    if not isinstance(found, DatasetInfo):
+        raise TypeError(f"must name a labeldrop_bench.data.base.DatasetInfo, got {found!r}")
+    if found.name != point.name:
+        raise ValueError(f"the DatasetInfo must be named as its entry point, got {found.name!r}")
+    return found
+
 
 GROUP = "labeldrop_bench.datasets"
 _BUILT_IN = {
@@ -32,21 +45,12 @@ _BUILT_IN = {
 }
 
 
-def _registered() -> dict[str, EntryPoint]:
-    found = {name: EntryPoint(name, value, GROUP) for name, value in _BUILT_IN.items()}
-    for entry in entry_points(group=GROUP):
-        if entry.name in found:
-            raise ValueError(
-                f"data: two data sets are registered as {entry.name!r}: {found[entry.name].value} and {entry.value}; "
-                f"rename one of the entry points"
-            )
-        found[entry.name] = entry
-    return found
+REGISTRY = Registry["DatasetInfo"]("data set", GROUP, {name: ours(value) for name, value in _BUILT_IN.items()}, _accept)
 
 
 def names() -> tuple[str, ...]:
-    """Names of all data sets, built in and registered from outside, in alphabetical order."""
-    return tuple(sorted(_registered()))
+    """Names of all data sets: ours, then those of other packages."""
+    return REGISTRY.names()
 
 
 def get(name: str) -> DatasetInfo:
@@ -54,14 +58,6 @@ def get(name: str) -> DatasetInfo:
 
     Raises:
         ValueError: there is no such data set (the message names the closest one).
-        TypeError: an entry point that is not a DatasetInfo.
+        PluginError: a data set of another package that cannot be used.
     """
-    from labeldrop_bench.data.base import DatasetInfo, hint
-
-    registered = _registered()
-    if name not in registered:
-        raise ValueError(f"data: there is no data set {name!r}{hint(name, sorted(registered))}")
-    info = registered[name].load()
-    if not isinstance(info, DatasetInfo):
-        raise TypeError(f"data: entry point {registered[name].value} must be a DatasetInfo, got {type(info).__name__}")
-    return info
+    return REGISTRY.get(name)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from labeldrop_bench import records
-from labeldrop_bench.leaderboard import csv, figures, html, markdown, terminal
+from labeldrop_bench.leaderboard import challenger, csv, html, markdown, terminal
 from labeldrop_bench.leaderboard.figures import check_figures, figure_names
 from labeldrop_bench.leaderboard.loading import load
 from labeldrop_bench.leaderboard.reading import LeaderboardError
@@ -22,15 +22,16 @@ FORMATS: dict[str, Callable[[Leaderboard], str]] = {
     "md": markdown.render,
     "csv": csv.render,
     "html": html.render,
+    "challenger": challenger.render,
 }
 
 
 def render(leaderboard: Leaderboard, format: str) -> str:  # noqa: A002 (the command line's own word)
-    """The leaderboard as text: "terminal", "md", "csv" or "html".
+    """The leaderboard as text: "terminal", "md", "csv", "html", or "challenger" (cases, for the R package challengeR).
 
     Raises:
         ValueError: another format.
-        LeaderboardError: a file of a run, which a figure needs, does not hold what it should.
+        LeaderboardError: a file of a run, such as its cases, does not hold what it should.
     """
     if format not in FORMATS:
         close = difflib.get_close_matches(format, FORMATS, n=1)
@@ -40,7 +41,9 @@ def render(leaderboard: Leaderboard, format: str) -> str:  # noqa: A002 (the com
 
 
 def write(directory: Path) -> Leaderboard:
-    """Write leaderboard.md, .csv, .html and the figures as .png and .svg into a suite directory.
+    """Write leaderboard.md, .csv, .html, challenger.csv and the figures as .png and .svg into a suite directory.
+
+    Those of the suite stand in the directory itself, those of a strategy in figures/<its name>/.
 
     May be called after every run; each file is replaced as a whole.
 
@@ -52,10 +55,8 @@ def write(directory: Path) -> Leaderboard:
     """
     directory = Path(directory)
     leaderboard = load(directory)
-    for suffix in ("md", "csv", "html"):
+    records.write_text(directory / "leaderboard.html", html.render(leaderboard, directory))  # and the figures
+    for suffix in ("md", "csv"):
         records.write_text(directory / f"leaderboard.{suffix}", render(leaderboard, suffix))
-    for name in figures.names_of(leaderboard.suite):
-        figure = figures.FIGURES[name](leaderboard, "light")
-        records.write_bytes(directory / f"{name}.png", figures.png(figure))
-        records.write_bytes(directory / f"{name}.svg", figures.svg(figure))
+    records.write_text(directory / "challenger.csv", challenger.render(leaderboard))
     return leaderboard

@@ -1,4 +1,4 @@
-"""Dice of the single test cases, for box plots and paired tests."""
+"""Dice of the single test cases of one strategy, for box plots."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from labeldrop_bench.leaderboard.reading import read_cases
+from labeldrop_bench.leaderboard.statistics.cases import Place, case_dice
 from labeldrop_bench.leaderboard.table import Entry
 
-Place = tuple[str, str, str]  # domain, class, case
+__all__ = ["Place", "dice_of_cases", "over_classes"]
 
 
 def dice_of_cases(directory: Path, entry: Entry) -> dict[Place, float]:
@@ -23,12 +23,9 @@ def dice_of_cases(directory: Path, entry: Entry) -> dict[Place, float]:
     """
     if entry.missing_seeds:
         return {}
-    seeds: dict[Place, list[float]] = {}
-    for run in entry.runs:
-        for row in read_cases(directory, run):
-            if row.value is not None and math.isfinite(row.value):
-                seeds.setdefault((row.domain, row.class_, row.case), []).append(row.value)
-    return {place: statistics.fmean(values) for place, values in seeds.items() if len(values) == len(entry.runs)}
+    cases = case_dice(directory, [entry])
+    (dice,) = cases.dice.tolist()
+    return {place: value for place, value in zip(cases.places, dice, strict=True) if not math.isnan(value)}
 
 
 def over_classes(dice: Mapping[Place, float], places: Iterable[Place]) -> dict[tuple[str, str], float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,8 +18,9 @@ from labeldrop_bench.leaderboard.reading import (
     read_result,
     read_suite,
 )
-from labeldrop_bench.leaderboard.table import Board, Cell, Column, Entry, Leaderboard, Score, deciding, in_order
+from labeldrop_bench.leaderboard.table import Board, Cell, Column, Cost, Entry, Leaderboard, Score, deciding, in_order
 from labeldrop_bench.records import (
+    METRICS,
     ConditionConfig,
     DataConfig,
     ResultRow,
@@ -128,24 +129,50 @@ def _summary(cells: tuple[Cell, ...]) -> tuple[Column, ...]:
     return (*(group for group in groups if group.cells), Column("overall", cells))
 
 
-def _value(result: RunResult | None, cells: Sequence[Cell]) -> float | None:
-    """Mean Dice of one run over some cells; None if one of them is missing or not a number, or there are none."""
-    if result is None or not cells:
-        return None
-    dice = {position(row): row.value for row in dice_rows(result)}
-    values = [dice.get((cell.domain, cell.class_name)) for cell in cells]
+def _values(result: RunResult | None) -> dict[str, dict[Position, float | None]]:
+    """Metric -> (domain, class) -> value of one run."""
+    values: dict[str, dict[Position, float | None]] = {}
+    for row in result.rows if result else ():
+        values.setdefault(row.metric, {})[position(row)] = row.value
+    return values
+
+
+def _mean(of: Mapping[Position, float | None], cells: Sequence[Cell]) -> float | None:
+    """Mean of one run over some cells; None if one of them is missing or not a number, or there are none."""
+    values = [of.get((cell.domain, cell.class_name)) for cell in cells]
     known = [value for value in values if value is not None and math.isfinite(value)]
-    return statistics.fmean(known) if len(known) == len(values) else None
+    return statistics.fmean(known) if known and len(known) == len(values) else None
+
+
+def _metrics(seeds: Runs, columns: Sequence[Column]) -> dict[str, dict[Column, Score]]:
+    """Metric -> column -> score of one strategy."""
+    values = [_values(result) for _, result in seeds]
+    return {
+        metric: {c: Score(tuple(_mean(of.get(metric, {}), c.cells) for of in values)) for c in columns}
+        for metric in METRICS
+    }
+
+
+def _cost(seeds: Runs) -> Cost | None:
+    """Of a strategy; None unless all of its seeds have finished."""
+    costs = [result.cost for _, result in seeds if result is not None]
+    if len(costs) < len(seeds):
+        return None
+    return Cost(statistics.median(cost.seconds for cost in costs), max(cost.peak_bytes for cost in costs))
+
+
+def _closed(mean: float | None, standard: float | None, full: float | None) -> float | None:
+    """(mean - standard) / (full - standard), where all are known and `full` is better than the standard."""
+    if mean is None or standard is None or full is None or full <= standard:
+        return None
+    return (mean - standard) / (full - standard)
 
 
 def _entries(suite: SuiteConfig, columns: Sequence[Column], ranked_by: Column, runs: Runs) -> tuple[Entry, ...]:
     """One entry for each strategy, ranks and gaps included."""
     of = {s.name: [(run, result) for run, result in runs if run.strategy.name == s.name] for s in suite.strategies}
-    scores = {
-        name: {column: Score(tuple(_value(result, column.cells) for _, result in seeds)) for column in columns}
-        for name, seeds in of.items()
-    }
-    means = {name: by_column[ranked_by].mean for name, by_column in scores.items()}
+    metrics = {name: _metrics(seeds, columns) for name, seeds in of.items()}
+    means = {name: by_metric[METRIC][ranked_by].mean for name, by_metric in metrics.items()}
     upper = next((means[s.name] for s in suite.strategies if s.full_labels), None)
     competing = {s.name: means[s.name] for s in suite.strategies if not s.full_labels}
 
@@ -154,11 +181,14 @@ def _entries(suite: SuiteConfig, columns: Sequence[Column], ranked_by: Column, r
         better = [other for other in competing.values() if other is not None and mean is not None and other > mean]
         return Entry(
             strategy=strategy,
-            scores=scores[strategy.name],
+            scores=metrics[strategy.name][METRIC],
             runs=tuple(run for run, _ in of[strategy.name]),
             missing_seeds=tuple(run.seed for run, result in of[strategy.name] if result is None),
             rank=None if mean is None else 1 + len(better),
             gap=None if mean is None or upper is None else mean - upper,
+            metrics=metrics[strategy.name],
+            gap_closed=_closed(mean, competing.get(suite.standard), upper),
+            cost=_cost(of[strategy.name]),
         )
 
     return tuple(entry(strategy) for strategy in suite.strategies)
@@ -175,7 +205,9 @@ def _environment(finished: Sequence[RunResult]) -> dict[str, tuple[str, ...]]:
 def _undefined(cells: Sequence[Cell], runs: Runs) -> list[str]:
     """One sentence for each finished run that lacks the Dice of a cell."""
     lacking = {
-        f"{run.strategy.name}, seed {run.seed}": [cell.name for cell in cells if _value(result, [cell]) is None]
+        f"{run.strategy.name}, seed {run.seed}": [
+            cell.name for cell in cells if _mean(_values(result).get(METRIC, {}), [cell]) is None
+        ]
         for run, result in runs
         if result is not None
     }

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from labeldrop_bench.leaderboard import figures, wording
+from labeldrop_bench.leaderboard.reading import METRIC
 from labeldrop_bench.leaderboard.significance import compare
+from labeldrop_bench.leaderboard.statistics import Statistics, analyse
 from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
+from labeldrop_bench.records import METRICS
 
 
 def render(leaderboard: Leaderboard) -> str:
-    """Title, description, a table for each condition with the best of each column in bold, captions, figures, command.
+    """Title, description, the tables of each condition with the best of each column in bold, figures, command.
 
     Raises:
-        LeaderboardError: a cases.csv that a table of tests needs does not hold what it should.
+        LeaderboardError: a cases.csv does not hold what it should.
     """
     suite = leaderboard.suite
     parts = [
@@ -26,7 +29,7 @@ def render(leaderboard: Leaderboard) -> str:
         *(_comparison(leaderboard) if suite.conditions else []),
         *(part for board in leaderboard.boards for part in _section(leaderboard, board)),
         _escape(wording.legend(leaderboard)),
-        *(f"![{figures.caption(name)}]({name}.png)" for name in figures.names_of(suite)),
+        *(f"![{figures.caption(name)}]({name}.png)" for name in figures.names_of(leaderboard)),
         "Reproduce:",
         f"    {wording.command(leaderboard)}",
     ]
@@ -52,16 +55,82 @@ def _comparison(leaderboard: Leaderboard) -> list[str]:
 
 
 def _section(leaderboard: Leaderboard, board: Board) -> list[str]:
-    """The table of a condition, its captions, and its tests if they are asked for."""
-    summary, single = ([_escape(wording.header(column)) for column in part] for part in (board.summary, board.single))
-    headers = ["#", "strategy", "loss", "p", *summary, *(["to full"] if board.has_full else []), "seeds", *single]
-    align = ["right", "left", "left", *["right"] * (len(headers) - 3)]
+    """The tables of a condition, their captions, and its tests if they are asked for."""
+    found = analyse(leaderboard, board)
+    captions = [*wording.captions(board), *([wording.interval_caption()] if found else [])]
     return [
         f"## {_escape(board.name)}" if board.name else "",
-        _table([_row(board, entry) for entry in board.display], headers, align),
-        *(_escape(caption) for caption in wording.captions(board)),
+        _dice(board, found),
+        *map(_escape, captions),
+        *(_metrics(board) if board.cells else []),
+        *(_rankings(found) if found else []),
         *(_tests(leaderboard, board) if "wilcoxon" in board.suite.figures else []),
     ]
+
+
+def _dice(board: Board, found: Statistics | None) -> str:
+    """Dice of every strategy in every column; the one that ranks with its interval."""
+
+    def score(entry: Entry, column: Column) -> list[str]:
+        text = wording.number(entry.scores[column])
+        text = f"**{text}**" if wording.is_best(board, entry, column) else text
+        if found is None or column is not board.ranked_by:
+            return [text]
+        return [text, wording.interval(found.intervals.get(entry.strategy.name, {}).get(column.name))]
+
+    def row(entry: Entry) -> list[str]:
+        strategy = entry.strategy
+        summary, single = ([t for c in part for t in score(entry, c)] for part in (board.summary, board.single))
+        full = [wording.to_full(board, entry)] if board.has_full else []
+        return [
+            wording.rank(entry), _escape(strategy.name), _escape(strategy.loss), f"{strategy.dropout:g}",
+            *summary, *full, wording.seeds(board, entry), *single,
+        ]  # fmt: skip
+
+    def header(column: Column) -> list[str]:
+        name = _escape(wording.header(column))
+        return [name, "95 %"] if found and column is board.ranked_by else [name]
+
+    summary, single = ([text for column in part for text in header(column)] for part in (board.summary, board.single))
+    full = [wording.to_full_header(board)] if board.has_full else []
+    headers = ["#", "strategy", "loss", "p", *summary, *full, "seeds", *single]
+    align = ["right", "left", "left", *["right"] * (len(headers) - 3)]
+    return _table([row(entry) for entry in board.display], headers, align)
+
+
+def _metrics(board: Board) -> list[str]:
+    """The other metrics in the column that ranks, and what the loss costs."""
+    others = [name for name in METRICS if name != METRIC]
+
+    def score(entry: Entry, metric: str) -> str:
+        text = wording.measure(board, entry, metric)
+        return f"**{text}**" if wording.is_best(board, entry, board.ranked_by, metric) else text
+
+    rows = [
+        [
+            _escape(entry.strategy.name), *(score(entry, metric) for metric in others),
+            wording.milliseconds(entry), wording.mebibytes(entry),
+        ]
+        for entry in board.display
+    ]  # fmt: skip
+    headers = ["strategy", *(METRICS[name].title for name in others), "ms / step", "MiB / step"]
+    table = _table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
+    return [f"**{wording.metrics_title(board)}**", table, _escape(wording.metrics_caption(board))]
+
+
+def _rankings(found: Statistics) -> list[str]:
+    """The three rankings, and how firm they are."""
+    first = found.rankings["mean then rank"]
+    rows = [
+        [
+            _escape(name), *(wording.rank_and_range(ranking, i) for ranking in found.rankings.values()),
+            wording.first_in(first, i),
+        ]
+        for i, name in sorted(enumerate(found.strategies), key=lambda pair: first.ranks[pair[0]])
+    ]  # fmt: skip
+    headers = ["strategy", *found.rankings, "first"]
+    table = _table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
+    return ["**Rankings**", table, _escape(wording.ranking_caption(found))]
 
 
 def _tests(leaderboard: Leaderboard, board: Board) -> list[str]:
@@ -77,19 +146,6 @@ def _tests(leaderboard: Leaderboard, board: Board) -> list[str]:
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
     return tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-
-
-def _row(board: Board, entry: Entry) -> list[str]:
-    def score(column: Column) -> str:
-        text = wording.number(entry.scores[column])
-        return f"**{text}**" if wording.is_best(board, entry, column) else text
-
-    strategy = entry.strategy
-    gap = [wording.gap(entry)] if board.has_full else []
-    return [
-        wording.rank(entry), _escape(strategy.name), _escape(strategy.loss), f"{strategy.dropout:g}",
-        *map(score, board.summary), *gap, wording.seeds(board, entry), *map(score, board.single),
-    ]  # fmt: skip
 
 
 def _escape(text: str) -> str:

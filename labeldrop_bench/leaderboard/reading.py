@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 from labeldrop_bench import records
-from labeldrop_bench.records import CaseRow, ResultRow, RunConfig, RunResult, SuiteConfig
+from labeldrop_bench.records import METRICS, CaseRow, Example, ResultRow, RunConfig, RunFailure, RunResult, SuiteConfig
 
-METRIC = "dice"
-DIRECTION = "higher is better"
+METRIC = "dice"  # what strategies are ranked by
+DIRECTION = METRICS[METRIC].direction
 
 Position = tuple[str, str]  # domain, class
 
@@ -61,7 +62,7 @@ def read_result(directory: Path, run: RunConfig) -> RunResult | None:
     """The result of a run, None if it has not finished.
 
     Raises:
-        LeaderboardError: the file is no result, is another run's, or gives the Dice of a cell twice.
+        LeaderboardError: the file is no result, is another run's, or gives a metric of a cell twice.
     """
     path = records.run_directory(directory, run) / "result.json"
     remedy = _remedy(path)
@@ -78,33 +79,60 @@ def read_result(directory: Path, run: RunConfig) -> RunResult | None:
                 f"leaderboard: {path} must hold rows of (run, strategy, seed) = {expected}, "
                 f"got {(row.run, row.strategy, row.seed)}: {remedy}"
             )
-    repeated = [place for place, count in Counter(map(position, dice_rows(result))).items() if count > 1]
+    counts = Counter((row.metric, *position(row)) for row in result.rows)
+    repeated = [place for place, count in counts.items() if count > 1]
     if repeated:
         raise LeaderboardError(
-            f"leaderboard: {path} must give Dice once for each (domain, class), "
+            f"leaderboard: {path} must give each (metric, domain, class) once, "
             f"got {sorted(repeated)} more than once: {remedy}"
         )
     return result
 
 
 def read_cases(directory: Path, run: RunConfig) -> tuple[CaseRow, ...]:
-    """Dice of the test cases of a finished run.
+    """The metrics of the test cases of a finished run.
 
     Raises:
         LeaderboardError: the file is not there, or does not hold what it should, or holds a case twice.
     """
     path = records.run_directory(directory, run) / "cases.csv"
     try:
-        rows = tuple(row for row in records.read_cases(directory, run) if row.metric == METRIC)
+        rows = records.read_cases(directory, run)
     except (OSError, ValueError, KeyError) as error:
         raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error}") from error
     repeated = [place for place, count in Counter((row.case, row.class_) for row in rows).items() if count > 1]
     if repeated:
         raise LeaderboardError(
-            f"leaderboard: {path} must give Dice once for each (case, class), "
-            f"got {sorted(repeated)[:3]} more than once: {_remedy(path)}"
+            f"leaderboard: {path} must give each (case, class) once, got {sorted(repeated)[:3]} more than once: "
+            f"{_remedy(path)}"
         )
     return rows
+
+
+def read_failure(directory: Path, run: RunConfig) -> RunFailure | None:
+    """Why a run could not go on; None if it has not failed.
+
+    Raises:
+        LeaderboardError: the file does not hold what it should.
+    """
+    try:
+        return records.read_failure(directory, run)
+    except (OSError, ValueError) as error:
+        path = records.run_directory(directory, run) / "failure.json"
+        raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error}") from error
+
+
+def read_examples(directory: Path, run: RunConfig) -> tuple[Example, ...]:
+    """The example images of a finished run; none if it kept none.
+
+    Raises:
+        LeaderboardError: the file does not hold what it should.
+    """
+    try:
+        return records.read_examples(directory, run)
+    except (OSError, ValueError, BadZipFile) as error:
+        path = records.run_directory(directory, run) / "examples.npz"
+        raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error}") from error
 
 
 def read_history(directory: Path, run: RunConfig) -> tuple[Validation, ...]:
@@ -141,5 +169,5 @@ def position(row: ResultRow) -> Position:
 
 
 def dice_rows(result: RunResult) -> Iterable[ResultRow]:
-    """The rows of the metric that the leaderboard shows."""
+    """The rows of the metric that decides."""
     return (row for row in result.rows if row.metric == METRIC)

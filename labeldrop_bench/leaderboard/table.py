@@ -2,18 +2,20 @@
 
 Every number of a strategy is a `Score`: one value for each seed that was asked for. A `Column` is a set of
 (domain, class) cells; a seed's value in it is the plain mean of its cells, each with equal weight. What is incomplete
-has no mean: a seed that has not run, or a cell in which Dice is undefined, is never averaged away.
+has no mean: a seed that has not run, or a cell in which the metric is undefined, is never averaged away.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from labeldrop_bench.records import ConditionConfig, RunConfig, StrategyConfig, SuiteConfig
+from labeldrop_bench.leaderboard.reading import METRIC
+from labeldrop_bench.records import METRICS, ConditionConfig, RunConfig, StrategyConfig, SuiteConfig
 
 SUMMARY = ("undrawn", "drawn", "overall")
 
@@ -50,7 +52,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Score:
-    """Dice in [0, 1] of one strategy in one column.
+    """A metric of one strategy in one column.
 
     Attributes:
         values: one for each seed of the suite, in its order; None where it does not exist.
@@ -86,6 +88,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a strategy's loss costs in one training step, forward and backward pass.
+
+    Attributes:
+        seconds: median over the seeds.
+        peak_bytes: the most memory that it held at once, beyond logits and target, in any of them.
+    """
+
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Entry:
     """A row of the leaderboard: one strategy.
 
@@ -96,6 +111,11 @@ class Entry:
         rank: 1 is best; equal scores share a rank. None for `full`, the upper bound, and for incomplete scores.
         gap: the ranking score minus that of `full`, below zero where the strategy falls short; None if either is
             incomplete, and for `full` itself.
+        metrics: name of each of `records.METRICS` -> a `Score` for each column of the board; Dice has `scores`.
+        gap_closed: how much of the way from the suite's `standard` to `full` the strategy goes, in the ranking score:
+            (strategy - standard) / (full - standard). None for `full`, if one of the three is incomplete or there is
+            no such strategy, and where `full` is no better than the standard, so that there is no gap.
+        cost: of the loss in a training step; None unless all seeds have finished.
     """
 
     strategy: StrategyConfig
@@ -104,6 +124,9 @@ class Entry:
     missing_seeds: tuple[int, ...]
     rank: int | None
     gap: float | None
+    metrics: Mapping[str, Mapping[Column, Score]]
+    gap_closed: float | None
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -157,6 +180,11 @@ class Board:
         return any(entry.strategy.full_labels for entry in self.strategies)
 
     @property
+    def has_gap(self) -> bool:
+        """Whether the suite has both ends of the gap: `full`, and the strategy that it names as `standard`."""
+        return self.has_full and any(e.strategy.name == self.suite.standard for e in self.strategies)
+
+    @property
     def finished(self) -> int:
         """Number of finished runs of the condition."""
         return sum(len(self.suite.seeds) - len(entry.missing_seeds) for entry in self.strategies)
@@ -181,10 +209,12 @@ class Board:
                 return column
         raise KeyError(f"the leaderboard has no column {name!r}: choose from {[c.name for c in self.columns]}")
 
-    def best(self, column: Column) -> float | None:
+    def best(self, column: Column, metric: str = METRIC) -> float | None:
         """The best mean of the strategies that compete, `full` not among them; None if there is none yet."""
-        competing = (entry.scores[column].mean for entry in self.strategies if not entry.strategy.full_labels)
-        return max((mean for mean in competing if mean is not None), default=None)
+        competing = (entry.metrics[metric][column].mean for entry in self.strategies if not entry.strategy.full_labels)
+        known = [mean for mean in competing if mean is not None]
+        best = max if METRICS[metric].higher_is_better else min
+        return best(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -197,6 +227,7 @@ class Leaderboard:
         boards: one for each condition of the suite, in its order; one alone if it has none.
         environment: key -> the different values that the finished runs recorded.
         seconds: wall-clock time of all finished runs together.
+        analyses: what `statistics` has read and computed, so that all renderings share it.
     """
 
     directory: Path = field(compare=False)
@@ -204,6 +235,7 @@ class Leaderboard:
     boards: tuple[Board, ...]
     environment: Mapping[str, tuple[str, ...]]
     seconds: float
+    analyses: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def compared_by(self) -> str:
@@ -228,6 +260,11 @@ class Leaderboard:
     def has_full(self) -> bool:
         """Whether the suite has an upper bound to compare with."""
         return any(strategy.full_labels for strategy in self.suite.strategies)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether the suite has both ends of the gap."""
+        return any(board.has_gap for board in self.boards)
 
 
 def deciding(summary: tuple[Column, ...]) -> Column:

@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from labeldrop_bench.leaderboard import wording
+from labeldrop_bench.leaderboard.reading import METRIC
 from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
+from labeldrop_bench.records import METRICS
 
 CELLS_ABREAST = 6  # columns of single cells that fit beside a strategy's name in 80 characters
 CONDITIONS_ABREAST = 4
@@ -39,9 +41,13 @@ def render(leaderboard: Leaderboard) -> str:
 
 
 def _section(board: Board) -> RenderableType:
-    """Summary table, tables of single domains and classes, captions."""
+    """Summary table, tables of single domains and classes, captions; the other metrics."""
     parts = [board.single[i : i + CELLS_ABREAST] for i in range(0, len(board.single), CELLS_ABREAST)]
-    return Group(_summary(board), *(_cells(board, part) for part in parts), *map(_caption, wording.captions(board)))
+    shown: list[RenderableType] = [_summary(board), *(_cells(board, part) for part in parts)]
+    shown += map(_caption, wording.captions(board))
+    if board.cells:
+        shown += [_metrics(board), _caption(wording.metrics_caption(board))]
+    return Group(*shown)
 
 
 def _caption(text: str) -> Text:
@@ -61,14 +67,12 @@ def _add_columns(table: Table, *, names: Sequence[str] = (), numbers: Sequence[s
 
 
 def _scores(board: Board, entry: Entry, columns: Sequence[Column]) -> list[Text]:
+    return [_stacked(wording.number(entry.scores[c]), wording.is_best(board, entry, c)) for c in columns]
+
+
+def _stacked(number: str, best: bool) -> Text:
     """Mean, and its deviation on a second line."""
-    return [
-        Text(
-            wording.number(entry.scores[column]).replace(" ", "\n"),
-            style="bold" if wording.is_best(board, entry, column) else "",
-        )
-        for column in columns
-    ]
+    return Text(number.replace(" ", "\n"), style="bold" if best else "")
 
 
 def _comparison(leaderboard: Leaderboard, boards: Sequence[Board]) -> Table:
@@ -99,13 +103,29 @@ def _summary(board: Board) -> Table:
     _add_columns(table, numbers=["#"])
     _add_columns(table, names=["strategy", "loss"])
     _add_columns(table, numbers=["p", *(wording.header(column) for column in board.summary)])
-    _add_columns(table, numbers=["to full", "seeds"] if board.has_full else ["seeds"])
+    full = [wording.to_full_header(board).replace(" closed", "\nclosed")] if board.has_full else []
+    _add_columns(table, numbers=[*full, "seeds"])
     for entry in board.display:
         strategy = entry.strategy
         names = [Text(wording.rank(entry)), Text(strategy.name), Text(strategy.loss), Text(f"{strategy.dropout:g}")]
-        gap = [Text(wording.gap(entry))] if board.has_full else []
+        to_full = [Text(wording.to_full(board, entry))] if board.has_full else []
         seeds = Text(wording.seeds(board, entry))
-        table.add_row(*names, *_scores(board, entry, board.summary), *gap, seeds, style=_style(entry))
+        table.add_row(*names, *_scores(board, entry, board.summary), *to_full, seeds, style=_style(entry))
+    return table
+
+
+def _metrics(board: Board) -> Table:
+    """The other metrics in the column that ranks, and what the loss costs."""
+    others = [name for name in METRICS if name != METRIC]
+    table = _table(f"\n{wording.metrics_title(board)}")
+    _add_columns(table, names=["strategy"], numbers=[*(METRICS[name].title for name in others), "ms", "MiB"])
+    for entry in board.display:
+        measures = [
+            _stacked(wording.measure(board, entry, name), wording.is_best(board, entry, board.ranked_by, name))
+            for name in others
+        ]
+        cost = Text(wording.milliseconds(entry)), Text(wording.mebibytes(entry))
+        table.add_row(Text(entry.strategy.name), *measures, *cost, style=_style(entry))
     return table
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shlex
 
-from labeldrop_bench.leaderboard.reading import DIRECTION
-from labeldrop_bench.leaderboard.significance import FEWEST, Comparison, Significance
+import numpy as np
+
+from labeldrop_bench.leaderboard.reading import DIRECTION, METRIC
+from labeldrop_bench.leaderboard.significance import Comparison, Significance
+from labeldrop_bench.leaderboard.statistics import Interval, Ranking, Statistics
+from labeldrop_bench.leaderboard.statistics.signed_rank import FEWEST
 from labeldrop_bench.leaderboard.table import SUMMARY, Board, Column, Entry, Leaderboard, Score
+from labeldrop_bench.records import METRICS
 
 NOTHING = "—"  # an incomplete cell
 UNDRAWN = "†"  # a class that was not drawn in its domain's training data
+ENOUGH_SEEDS = 3
 
 
 def header(column: Column) -> str:
@@ -20,11 +26,17 @@ def header(column: Column) -> str:
     return f"{cell.domain} {cell.class_name}" + ("" if cell.drawn else UNDRAWN)
 
 
-def number(score: Score) -> str:
-    """Mean, and standard deviation where there is one, in Dice units; or the mark of an incomplete cell."""
+def number(score: Score, decimals: int = 3) -> str:
+    """Mean, and standard deviation where there is one, in the metric's unit; or the mark of an incomplete cell."""
     if score.mean is None:
         return NOTHING
-    return f"{score.mean:.3f}" if score.std is None else f"{score.mean:.3f} ±{score.std:.3f}"
+    mean = f"{score.mean:.{decimals}f}"
+    return mean if score.std is None else f"{mean} ±{score.std:.{decimals}f}"
+
+
+def measure(board: Board, entry: Entry, metric: str) -> str:
+    """A metric of a strategy in the column that ranks: two decimals where it has a unit, three otherwise."""
+    return number(entry.metrics[metric][board.ranked_by], 2 if METRICS[metric].unit else 3)
 
 
 def rank(entry: Entry) -> str:
@@ -37,23 +49,69 @@ def gap(entry: Entry) -> str:
     return NOTHING if entry.gap is None else f"{entry.gap:+.3f}"
 
 
+def gap_closed(entry: Entry) -> str:
+    """How much of the way from the standard strategy to `full` this one goes, in per cent."""
+    return NOTHING if entry.gap_closed is None else f"{100 * entry.gap_closed:.0f} %"
+
+
+def to_full(board: Board, entry: Entry) -> str:
+    """What stands below `to_full_header`: the gap closed where the suite has its two ends, or else the gap."""
+    return gap_closed(entry) if board.has_gap else gap(entry)
+
+
+def to_full_header(board: Board) -> str:
+    """Heading of the column about the way to `full`."""
+    return "gap closed" if board.has_gap else "to full"
+
+
+def milliseconds(entry: Entry) -> str:
+    """Time that the loss takes in a training step."""
+    return NOTHING if entry.cost is None else _three_digits(1e3 * entry.cost.seconds)
+
+
+def mebibytes(entry: Entry) -> str:
+    """Memory that the loss takes in a training step."""
+    return NOTHING if entry.cost is None else _three_digits(entry.cost.peak_bytes / 2**20)
+
+
+def _three_digits(value: float) -> str:
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{decimals}f}"
+
+
+def interval(found: Interval | None) -> str:
+    """A 95 % interval of Dice."""
+    return NOTHING if found is None else f"{found.low:.3f} to {found.high:.3f}"
+
+
+def rank_and_range(ranking: Ranking, strategy: int) -> str:
+    """A rank, and the range that it has in 95 % of the bootstrap samples."""
+    low, high = ranking.range_of(strategy)
+    return f"{ranking.ranks[strategy]:.0f} ({low:.0f} to {high:.0f})"
+
+
+def first_in(ranking: Ranking, strategy: int) -> str:
+    """In how many of the bootstrap samples a strategy is first."""
+    return f"{100 * (ranking.bootstrapped[:, strategy] == 1).mean():.0f} %"
+
+
 def seeds(board: Board, entry: Entry) -> str:
     """Finished of those asked for."""
     asked = len(board.suite.seeds)
     return f"{asked - len(entry.missing_seeds)}/{asked}"
 
 
-def is_best(board: Board, entry: Entry, column: Column) -> bool:
+def is_best(board: Board, entry: Entry, column: Column, metric: str = METRIC) -> bool:
     """Whether the strategy holds the best mean of the column among those that compete."""
-    mean = entry.scores[column].mean
-    return not entry.strategy.full_labels and mean is not None and mean == board.best(column)
+    mean = entry.metrics[metric][column].mean
+    return not entry.strategy.full_labels and mean is not None and mean == board.best(column, metric)
 
 
 def captions(board: Board) -> list[str]:
     """Sentences below a table: what was measured, how it was averaged and ranked, what is missing."""
     if not board.cells:
         return [*_missing(board), *board.problems]
-    return [_measured(board), _ranked(board), *_missing(board), *board.problems]
+    return [_measured(board), _ranked(board), *_few_seeds(board), *_missing(board), *board.problems]
 
 
 def legend(leaderboard: Leaderboard) -> str:
@@ -63,7 +121,13 @@ def legend(leaderboard: Leaderboard) -> str:
         marks.insert(0, f"{UNDRAWN}: not drawn in training.")
     if leaderboard.has_full:
         names = dict.fromkeys(board.ranked_by.name for board in leaderboard.boards if board.cells)
-        marks.append(f"to full: {' or '.join(names)} mean minus that of full.")
+        mean = f"{' or '.join(names)} mean"
+        standard = leaderboard.suite.standard
+        marks.append(
+            f"gap closed: (strategy - {standard}) / (full - {standard}), of the {mean}."
+            if leaderboard.has_gap
+            else f"to full: {mean} minus that of full."
+        )
     return " ".join(marks)
 
 
@@ -109,6 +173,54 @@ def _ranked(board: Board) -> str:
     return f"Ranked by {what}. {means}{full}"
 
 
+def _few_seeds(board: Board) -> list[str]:
+    seeds = len(board.suite.seeds)
+    if seeds >= ENOUGH_SEEDS:
+        return []
+    return [
+        f"Fewer than {ENOUGH_SEEDS} seeds ({seeds}): how much a training's result varies by chance is hardly known."
+    ]
+
+
+def metrics_title(board: Board) -> str:
+    """Heading of the table of the other metrics and of what a step costs."""
+    return f"Other metrics ({board.ranked_by.name}) and cost of the loss"
+
+
+def metrics_caption(board: Board) -> str:
+    """What that table shows."""
+    others = {name: metric for name, metric in METRICS.items() if name != METRIC}
+    lower = [metric.title for metric in others.values() if not metric.higher_is_better]
+    higher = [metric.title for metric in others.values() if metric.higher_is_better]
+    units = [f"{metric.title} in {metric.unit}" for metric in others.values() if metric.unit]
+    return (
+        f"The column {board.ranked_by.name}, as for Dice. {', '.join(units)}. "
+        f"Higher is better: {', '.join(higher)}; lower is better: {', '.join(lower)}. ms, MiB: time and peak memory "
+        f"of the loss in one training step, forward and backward pass; median and largest over the seeds."
+    )
+
+
+def ranking_caption(statistics: Statistics) -> str:
+    """What the table of rankings shows."""
+    firm = "; ".join(f"{name} {np.nanmedian(r.kendall):.2f}" for name, r in statistics.rankings.items() if r.firm)
+    samples = len(statistics.rankings["test-based"].bootstrapped)
+    return (
+        f"Rank, and its range in 95 % of {samples} bootstrap samples of the {statistics.patients} patients, drawn with "
+        f"replacement within each domain. first: share of the samples in which mean then rank puts the strategy first. "
+        f"Test-based: by the number of others that a strategy is significantly better than (Wilcoxon's signed-rank "
+        f"test, one-sided, 5 % after Holm; from {FEWEST} patients that differ on). "
+        f"Kendall's tau with the ranking on all patients, median: {firm or NOTHING}. After Wiesenfarth et al. 2021."
+    )
+
+
+def interval_caption() -> str:
+    """What the intervals are of."""
+    return (
+        "95 %: percentile interval under resampling of patients within domains, seeds averaged. It is about other "
+        "patients, not about other trainings."
+    )
+
+
 def _missing(board: Board) -> list[str]:
     if board.finished == board.asked:
         return []
@@ -146,7 +258,7 @@ def significance_caption(significance: Significance) -> str:
     """What the table of tests shows."""
     return (
         f"Mean difference of Dice to {significance.baseline}, and two-sided p of Wilcoxon's signed-rank test over the "
-        f"test cases in which Dice is defined for both, averaged over the seeds; the {significance.tests} p values of "
-        f"this table are corrected together after Holm. Cases of one patient count as independent. overall: the mean "
-        f"over the classes of a case. Fewer than {FEWEST} cases that differ: no p. {NOTHING}: not complete."
+        f"patients (n); their cases in which Dice is defined for both are averaged, and the seeds. The "
+        f"{significance.tests} p values of this table are corrected together after Holm. overall: the mean over the "
+        f"classes of a case. Fewer than {FEWEST} patients that differ: no p. {NOTHING}: not complete."
     )

@@ -1,19 +1,25 @@
 """The losses: a rule joined to a likelihood, and the table that names them.
 
-Adding a loss is one class and one row of `LOSSES`. Outside packages add theirs through the entry-point group
-`labeldrop_bench.losses` (name -> nn.Module class with the same constructor and methods).
+Adding a loss is one class and one row of `LOSSES`. Other packages add theirs through the entry-point group
+`labeldrop_bench.losses`; each entry point names a `LossInfo`, or just an nn.Module class with the constructor and the
+methods of ours:
+
+    [project.entry-points."labeldrop_bench.losses"]
+    my_loss = "my_package.losses:INFO"
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from torch import nn
+
+from labeldrop_bench.plugins import Registry, owner, summary
 
 from .base import BACKENDS, PartialLabelLoss
 from .compound import SumOfLosses
@@ -30,7 +36,9 @@ from .softmax import AdaptiveCrossEntropy, CrossEntropy, MarginalCrossEntropy, S
 
 __all__ = [
     "BACKENDS",
+    "GROUP",
     "LOSSES",
+    "REGISTRY",
     "AdaptiveBinaryCrossEntropy",
     "AdaptiveCrossEntropy",
     "AdaptiveDice",
@@ -51,8 +59,8 @@ __all__ = [
     "SoftDice",
     "SumOfLosses",
     "create",
+    "info",
     "names",
-    "registered",
 ]
 
 
@@ -61,7 +69,8 @@ class LossInfo:
     """One row of the table of losses: what `labeldrop-bench losses` shows.
 
     Attributes:
-        module: what `create` makes.
+        module: what `create` makes: called with num_classes or label_space, ignore_index and its own options, it has
+            `out_channels`, `predict`, `probabilities` and `runs_on` as `PartialLabelLoss` has.
         formula: of a pixel, or of a class in the Dice family.
         source: where it was published.
         channels: how many the network gives, K being the number of classes with background.
@@ -118,18 +127,39 @@ LOSSES: dict[str, LossInfo] = {
 }
 
 
-def registered() -> dict[str, LossInfo]:
-    """Every loss: ours, then those of outside packages."""
-    outside = {
-        point.name: LossInfo(point.load(), "see its package", point.value, "see its package")
-        for point in entry_points(group="labeldrop_bench.losses")
-    }
-    return {**outside, **LOSSES}
+METHODS = ("forward", "predict", "probabilities", "runs_on")
+
+
+def _accept(point: EntryPoint, found: Any) -> LossInfo:  # noqa: ANN401 - whatever somebody registers
+    """The row of a loss of another package; a class alone is described by its docstring's first line."""
+    if "+" in point.name:
+        raise ValueError("the name must not have a '+', which stands between the terms of a sum")
+    row = found if isinstance(found, LossInfo) else LossInfo(found, summary(found), owner(point), "not said")
+    if not (isinstance(row.module, type) and issubclass(row.module, nn.Module)):
+        raise TypeError(f"must name an nn.Module class or a LossInfo of one, got {row.module!r}")
+    missing = [method for method in METHODS if not callable(getattr(row.module, method, None))]
+    if missing:
+        raise TypeError(f"{row.module.__name__} must have the methods {', '.join(METHODS)}; it has no {missing[0]}")
+    return row
+
+
+GROUP = "labeldrop_bench.losses"
+REGISTRY = Registry[LossInfo]("loss", GROUP, {name: partial(LOSSES.__getitem__, name) for name in LOSSES}, _accept)
 
 
 def names() -> tuple[str, ...]:
-    """Every registered loss."""
-    return tuple(registered())
+    """Every registered loss: ours, then those of other packages."""
+    return REGISTRY.names()
+
+
+def info(name: str) -> LossInfo:
+    """The row of a loss.
+
+    Raises:
+        ValueError: there is none of that name (names the closest one).
+        PluginError: another package's that cannot be used.
+    """
+    return REGISTRY.get(name)
 
 
 def create(name: str, *, weights: Sequence[float] | None = None, **options: Any) -> nn.Module:  # noqa: ANN401
@@ -144,31 +174,29 @@ def create(name: str, *, weights: Sequence[float] | None = None, **options: Any)
     Raises:
         ValueError: no such loss (names the closest one), options that the loss refuses, an option that no term of a sum
             knows, or weights without a sum.
+        PluginError: a loss of another package that cannot be used.
     """
-    terms = [part.strip() for part in name.split("+")]
-    infos = [_info(term) for term in terms]
-    if len(terms) == 1:
+    infos = [info(part.strip()) for part in name.split("+")]
+    if len(infos) == 1:
         if weights is not None:
             raise ValueError(f"losses.create: weights are for a sum of losses, got {list(weights)} with {name!r}")
-        return infos[0].module(**{**infos[0].options, **options})
-    known = [_options_of(info.module) for info in infos]
+        return _made(name, infos[0], options)
+    known = [_options_of(row.module) for row in infos]
     unknown = set(options).difference(*known)
     if unknown:
         raise ValueError(f"losses.create: no term of {name!r} has an option {', '.join(sorted(unknown))}")
     modules: list[Any] = [
-        info.module(**{**info.options, **{key: value for key, value in options.items() if key in its_own}})
-        for info, its_own in zip(infos, known, strict=True)
+        _made(name, row, {key: value for key, value in options.items() if key in its_own})
+        for row, its_own in zip(infos, known, strict=True)
     ]
     return SumOfLosses(modules, weights)
 
 
-def _info(name: str) -> LossInfo:
-    known = registered()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"losses.create: no loss is named {name!r}{hint} Known: {', '.join(known)}")
-    return known[name]
+def _made(name: str, row: LossInfo, options: Mapping[str, Any]) -> nn.Module:
+    module = row.module(**{**row.options, **options})
+    if not hasattr(module, "out_channels"):  # of another package: an attribute that only the constructor can give
+        raise TypeError(f"losses.create: loss {name!r} must have out_channels, and {type(module).__name__} has none")
+    return module
 
 
 def _options_of(module: type[nn.Module]) -> set[str]:

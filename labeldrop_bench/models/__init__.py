@@ -1,6 +1,6 @@
 """Networks by name. Nothing heavy is imported before one is asked for.
 
-A package outside registers its own through the entry-point group `labeldrop_bench.models`; each entry point names a
+Another package registers its own through the entry-point group `labeldrop_bench.models`; each entry point names a
 function with the signature of `labeldrop_bench.models.unet.unet`:
 
     [project.entry-points."labeldrop_bench.models"]
@@ -21,14 +21,31 @@ image sizes divisible by 16, two images or more a step):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Protocol, cast
+
+from labeldrop_bench.plugins import Registry, ours
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["GROUP", "create", "names"]
+__all__ = ["GROUP", "REGISTRY", "create", "names"]
+
+
+class Maker(Protocol):
+    """A function that makes a network with fresh weights."""
+
+    def __call__(
+        self, *, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int], dropout: float
+    ) -> nn.Module:
+        """As `create`."""
+
+
+def _accept(point: EntryPoint, found: object) -> Maker:
+    if not callable(found):
+        raise TypeError(f"must name a function with the signature of labeldrop_bench.models.unet.unet, got {found!r}")
+    return cast(Maker, found)
+
 
 GROUP = "labeldrop_bench.models"
 _BUILT_IN = {
@@ -37,16 +54,12 @@ _BUILT_IN = {
     "swin_unetr": "labeldrop_bench.models.swin_unetr:swin_unetr",
     "slab_net": "labeldrop_bench.models.slab_net:slab_net",
 }
-
-
-def _registered() -> dict[str, EntryPoint]:
-    ours = {name: EntryPoint(name, value, GROUP) for name, value in _BUILT_IN.items()}
-    return {**{entry.name: entry for entry in entry_points(group=GROUP)}, **ours}
+REGISTRY = Registry[Maker]("network", GROUP, {name: ours(value) for name, value in _BUILT_IN.items()}, _accept)
 
 
 def names() -> tuple[str, ...]:
-    """Names of all networks, built in and registered from outside, in alphabetical order."""
-    return tuple(sorted(_registered()))
+    """Names of all networks: ours, then those of other packages."""
+    return REGISTRY.names()
 
 
 def create(
@@ -75,21 +88,17 @@ def create(
 
     Raises:
         ValueError: no such network (names the closest one), or dimensions, widths or a probability that it refuses.
+        PluginError: a network of another package that cannot be used.
     """
-    registered = _registered()
-    if name not in registered:
-        close = get_close_matches(name, registered, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ValueError(f"models: there is no network {name!r}{hint} Known: {', '.join(names())}")
+    make = REGISTRY.get(name)
     if len(channels) < 2:
         raise ValueError(f"models: {name} needs the widths of at least two levels in channels, got {list(channels)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"models: {name} needs dropout to be at least 0 and below 1, got {dropout}")
-    module: nn.Module = registered[name].load()(
+    return make(
         spatial_dims=spatial_dims,
         in_channels=in_channels,
         out_channels=out_channels,
         channels=tuple(channels),
         dropout=dropout,
     )
-    return module

@@ -1,10 +1,18 @@
-"""Schemes around a loss: one file each. A strategy asks for one by `procedure = { name = "smiler", rounds = 3 }`."""
+"""Schemes around a loss: one file each. A strategy asks for one by `procedure = { name = "smiler", rounds = 3 }`.
+
+Another package registers its own through the entry-point group `labeldrop_bench.procedures`; each entry point names a
+`ProcedureInfo`:
+
+    [project.entry-points."labeldrop_bench.procedures"]
+    my_scheme = "my_package.my_scheme:INFO"
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import partial
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +22,15 @@ from pydantic import BaseModel
 from labeldrop_bench.checkpoints import Epoch, Fit
 from labeldrop_bench.data.base import Dataset
 from labeldrop_bench.evaluate import Loss
+from labeldrop_bench.plugins import Registry
 from labeldrop_bench.procedures import heteroscedastic, plain, smiler
 from labeldrop_bench.records import RunConfig, StrategyConfig
 
-__all__ = ["PROCEDURES", "Procedure", "make"]
+__all__ = ["GROUP", "PROCEDURES", "REGISTRY", "Procedure", "ProcedureInfo", "make", "names"]
 
 
 @dataclass(frozen=True)
-class Row:
+class ProcedureInfo:
     """One row of the table of procedures.
 
     Attributes:
@@ -38,17 +47,36 @@ class Row:
 
 
 PROCEDURES = {
-    "plain": Row(plain.Options, plain.train, plain.check, plain.fits),
-    "smiler": Row(smiler.Options, smiler.train, smiler.check, smiler.fits),
-    "heteroscedastic": Row(heteroscedastic.Options, heteroscedastic.train, heteroscedastic.check, heteroscedastic.fits),
+    "plain": ProcedureInfo(plain.Options, plain.train, plain.check, plain.fits),
+    "smiler": ProcedureInfo(smiler.Options, smiler.train, smiler.check, smiler.fits),
+    "heteroscedastic": ProcedureInfo(
+        heteroscedastic.Options, heteroscedastic.train, heteroscedastic.check, heteroscedastic.fits
+    ),
 }
+
+
+def _accept(point: EntryPoint, found: object) -> ProcedureInfo:
+    if not isinstance(found, ProcedureInfo):
+        raise TypeError(f"must name a labeldrop_bench.procedures.ProcedureInfo, got {found!r}")
+    return found
+
+
+GROUP = "labeldrop_bench.procedures"
+REGISTRY = Registry[ProcedureInfo](
+    "procedure", GROUP, {name: partial(PROCEDURES.__getitem__, name) for name in PROCEDURES}, _accept
+)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all procedures: ours, then those of other packages."""
+    return REGISTRY.names()
 
 
 @dataclass(frozen=True)
 class Procedure:
     """A procedure with its options."""
 
-    row: Row
+    row: ProcedureInfo
     options: BaseModel
 
     @property
@@ -71,14 +99,12 @@ def make(strategy: StrategyConfig) -> Procedure:
     """The procedure of a strategy; a plain fit if it names none.
 
     Raises:
-        ValueError: there is no such procedure (names the closest one).
+        ValueError: there is no such procedure (names the closest one), or it is another package's and cannot be used.
         ValidationError: options that it refuses.
     """
     table = dict(strategy.procedure or {"name": "plain"})
-    name = str(table.pop("name", ""))
-    if name not in PROCEDURES:
-        close = get_close_matches(name, PROCEDURES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ValueError(f"procedure.name: there is no procedure {name!r}{hint} Known: {', '.join(PROCEDURES)}")
-    row = PROCEDURES[name]
+    try:
+        row = REGISTRY.get(str(table.pop("name", "")))
+    except ValueError as error:
+        raise ValueError(f"procedure.name: {error}") from error
     return Procedure(row, row.options.model_validate(table))

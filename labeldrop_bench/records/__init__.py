@@ -5,11 +5,15 @@ Layout of a suite directory:
     suite.json                  SuiteConfig: everything that was asked for
     results.csv                 one row per run x domain x class x metric (COLUMNS)
     leaderboard.{md,csv,html}   and figures
+    challenger.csv              Dice of every test case, for the R package challengeR
     runs/<run>/config.json      RunConfig
     runs/<run>/split.csv        which case is in which split, and which labels were drawn in it
     runs/<run>/result.json      RunResult; its presence says that the run is finished
-    runs/<run>/cases.csv        one row per test case x class (CASE_COLUMNS)
+    runs/<run>/cases.csv        one row per test case x class, with all METRICS (CASE_COLUMNS)
+    runs/<run>/examples.npz     a few test images with truth and prediction
+    runs/<run>/failure.json     RunFailure: why a run could not go on; removed when it is finished
     runs/<run>/history.csv      one row per epoch
+    runs/<run>/tensorboard/     event files, if they were asked for
     runs/<run>/checkpoint.pt    the best epoch's weights
     runs/<run>/last.pt          where a run that was broken off goes on; removed when it is finished
 
@@ -18,6 +22,7 @@ Every file is written under a temporary name and renamed, so a reader never sees
 
 from __future__ import annotations
 
+from labeldrop_bench.records.agreement import disagreements
 from labeldrop_bench.records.config import (
     AugmentationConfig,
     ConditionConfig,
@@ -27,51 +32,45 @@ from labeldrop_bench.records.config import (
     Record,
     RemovalConfig,
     RunConfig,
+    ScoringConfig,
     StrategyConfig,
     SuiteConfig,
     TrainingConfig,
     laid_over,
 )
+from labeldrop_bench.records.differences import differences
+from labeldrop_bench.records.examples import Example, read_examples, write_examples
 from labeldrop_bench.records.files import (
     cases_csv,
     read_cases,
+    read_failure,
     read_result,
     read_suite,
     results_csv,
     run_directory,
     to_csv,
     write_bytes,
+    write_failure,
     write_json,
     write_text,
 )
-from labeldrop_bench.records.results import CASE_COLUMNS, COLUMNS, CaseRow, ResultRow, RunResult
+from labeldrop_bench.records.results import (
+    CASE_COLUMNS,
+    COLUMNS,
+    METRICS,
+    CaseRow,
+    Metric,
+    ResultRow,
+    RunFailure,
+    RunResult,
+    StepCost,
+)
 
 __all__ = [
-    "CASE_COLUMNS",
-    "COLUMNS",
-    "AugmentationConfig",
-    "CaseRow",
-    "ConditionConfig",
-    "DataConfig",
-    "ModelConfig",
-    "PatchConfig",
-    "Record",
-    "RemovalConfig",
-    "ResultRow",
-    "RunConfig",
-    "RunResult",
-    "StrategyConfig",
-    "SuiteConfig",
-    "TrainingConfig",
-    "cases_csv",
-    "laid_over",
-    "read_cases",
-    "read_result",
-    "read_suite",
-    "results_csv",
-    "run_directory",
-    "to_csv",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
+    "CASE_COLUMNS", "COLUMNS", "METRICS", "AugmentationConfig", "CaseRow", "ConditionConfig", "DataConfig",
+    "Example", "Metric", "ModelConfig", "PatchConfig", "Record", "RemovalConfig", "ResultRow", "RunConfig",
+    "RunFailure", "RunResult", "ScoringConfig", "StepCost", "StrategyConfig", "SuiteConfig", "TrainingConfig",
+    "cases_csv", "differences", "disagreements", "laid_over", "read_cases", "read_examples", "read_failure",
+    "read_result", "read_suite", "results_csv", "run_directory", "to_csv", "write_bytes", "write_examples",
+    "write_failure", "write_json", "write_text",
+]  # fmt: skip

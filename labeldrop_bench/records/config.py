@@ -178,6 +178,22 @@ class AugmentationConfig(Record):
     contrast: float = Field(default=0.2, ge=0, lt=1)
 
 
+class ScoringConfig(Record):
+    """The `[scoring]` table: how test images are scored.
+
+    Attributes:
+        tolerance: of the normalised surface Dice, in pixels, for classes that `tolerances` does not name.
+        tolerances: class name -> its own tolerance in pixels.
+        bins: of the expected calibration error.
+        examples: test images of each domain that are kept, with truth and prediction, for the page to show.
+    """
+
+    tolerance: PositiveFloat = 1.0
+    tolerances: dict[str, PositiveFloat] = {}
+    bins: PositiveInt = 15
+    examples: NonNegativeInt = 2
+
+
 class StrategyConfig(Record):
     """One `[[strategies]]` entry: a loss and a label dropout.
 
@@ -248,8 +264,11 @@ class SuiteConfig(Record):
         description: what it shows.
         seeds: every strategy is trained once with each, in every condition.
         split_by_seed: whether the data set's own `seed`, of its splits, is that of the run: cross-validation.
-        workers: how many runs go side by side on the CPU; "auto": as many as there are cores for `training.threads`.
+        workers: how many runs go side by side; "auto": as many as there are GPUs, or cores for `training.threads`.
         conditions: a leaderboard is made for each; none means the tables as they stand.
+        standard: name of the strategy that takes what is not drawn for background: where the gap to `full` begins, and
+            what the others are tested against. Without a strategy of this name no gap is given, and they are tested
+            against the first that is not `full`.
         figures: what is drawn besides the leaderboard (`labeldrop_bench.leaderboard.figures`).
     """
 
@@ -264,7 +283,9 @@ class SuiteConfig(Record):
     patches: PatchConfig = PatchConfig()
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    scoring: ScoringConfig = ScoringConfig()
     conditions: tuple[ConditionConfig, ...] = ()
+    standard: str = "standard"
     figures: tuple[str, ...] = ()
     strategies: tuple[StrategyConfig, ...] = Field(min_length=1)
 
@@ -275,6 +296,8 @@ class SuiteConfig(Record):
         for key, values in (("strategies", strategies), ("seeds", list(self.seeds)), ("conditions", conditions)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} must all differ, got {values}")
+        if self.standard not in ("standard", *strategies):
+            raise ValueError(f"standard must be the name of one of the strategies, {strategies}, got {self.standard!r}")
         names = [run.run for run in self.runs()]
         if len(set(names)) != len(names):
             raise ValueError(
@@ -293,7 +316,12 @@ class SuiteConfig(Record):
         for condition in self.conditions or (ConditionConfig(name="-"),):
             changes = condition.model_dump(include=set(TABLES))
             tables = {key: laid_over(shared[key], changes[key]) for key in TABLES}
-            common = {"suite": self.name, "condition": condition.name if self.conditions else "", **tables}
+            common = {
+                "suite": self.name,
+                "condition": condition.name if self.conditions else "",
+                "scoring": self.scoring.model_dump(),
+                **tables,
+            }
             pairs = list(itertools.product(range(len(strategies)), self.seeds))
             if self.split_by_seed:
                 pairs.sort(key=lambda pair: self.seeds.index(pair[1]))  # stable: strategies stay in order
@@ -349,6 +377,7 @@ class RunConfig(Record):
     patches: PatchConfig
     training: TrainingConfig
     augmentation: AugmentationConfig
+    scoring: ScoringConfig
 
     @property
     def run(self) -> str:

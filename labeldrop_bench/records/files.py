@@ -12,8 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from labeldrop_bench.errors import storage_error
 from labeldrop_bench.records.config import RunConfig, SuiteConfig
-from labeldrop_bench.records.results import CASE_COLUMNS, COLUMNS, CaseRow, ResultRow, RunResult
+from labeldrop_bench.records.results import (
+    CASE_COLUMNS,
+    COLUMNS,
+    METRICS,
+    CaseRow,
+    ResultRow,
+    RunFailure,
+    RunResult,
+)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -22,7 +31,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same directory, flush to disk, rename."""
+    """Write to a temporary name in the same directory, flush to disk, rename.
+
+    Raises:
+        StorageError: the disk is full, or the directory cannot be written to. An older file is still there.
+    """
+    try:
+        _write_bytes(path, content)
+    except OSError as error:
+        raise storage_error(error, path) or error from error
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -58,14 +78,31 @@ def read_result(directory: Path, config: RunConfig) -> RunResult | None:
     return RunResult.model_validate_json(path.read_text()) if path.exists() else None
 
 
+def write_failure(directory: Path, config: RunConfig, message: str, traceback: str) -> None:
+    """Write why a run could not go on into its directory."""
+    failure = RunFailure(run=config.run, message=message, traceback=traceback)
+    write_json(run_directory(directory, config) / "failure.json", failure)
+
+
+def read_failure(directory: Path, config: RunConfig) -> RunFailure | None:
+    """Why a run could not go on; None if it has not failed."""
+    path = run_directory(directory, config) / "failure.json"
+    return RunFailure.model_validate_json(path.read_text()) if path.exists() else None
+
+
 def results_csv(rows: Iterable[ResultRow]) -> str:
     """Rows as the text of results.csv; a value that does not exist is an empty field."""
     return to_csv(COLUMNS, (row.model_dump(by_alias=True) for row in rows))
 
 
 def cases_csv(rows: Iterable[CaseRow]) -> str:
-    """Rows as the text of cases.csv; a value that does not exist is an empty field."""
-    return to_csv(CASE_COLUMNS, (row.model_dump(by_alias=True) for row in rows))
+    """Rows as the text of cases.csv: six significant digits; a value that does not exist is an empty field."""
+    return to_csv(CASE_COLUMNS, ({**row.model_dump(by_alias=True), **_short(row)} for row in rows))
+
+
+def _short(row: CaseRow) -> dict[str, str | None]:
+    values = {name: getattr(row, name) for name in METRICS}
+    return {name: None if value is None else f"{value:.6g}" for name, value in values.items()}
 
 
 def read_cases(directory: Path, config: RunConfig) -> tuple[CaseRow, ...]:
@@ -76,7 +113,8 @@ def read_cases(directory: Path, config: RunConfig) -> tuple[CaseRow, ...]:
         ValueError: the file does not hold what it should.
     """
     with (run_directory(directory, config) / "cases.csv").open(newline="", encoding="utf-8") as file:
-        return tuple(CaseRow.model_validate({**row, "value": row["value"] or None}) for row in csv.DictReader(file))
+        rows = ({key: value or None for key, value in row.items()} for row in csv.DictReader(file))
+        return tuple(CaseRow.model_validate(row) for row in rows)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+from dataclasses import dataclass
+
+from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from labeldrop_bench.records.config import Record
 
@@ -10,7 +12,36 @@ COLUMNS = (
     "suite", "run", "condition", "strategy", "loss", "dropout", "seed", "domain", "class", "annotated", "metric",
     "value", "n",
 )  # fmt: skip
-CASE_COLUMNS = ("case", "patient", "domain", "class", "metric", "value")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of one class in one test image.
+
+    Attributes:
+        title: in a table's heading.
+        unit: of its values; empty if they have none.
+        higher_is_better: or lower.
+    """
+
+    title: str
+    unit: str
+    higher_is_better: bool
+
+    @property
+    def direction(self) -> str:
+        """In words."""
+        return "higher is better" if self.higher_is_better else "lower is better"
+
+
+METRICS = {
+    "dice": Metric("Dice", "", higher_is_better=True),
+    "hd95": Metric("HD95", "pixels", higher_is_better=False),
+    "nsd": Metric("NSD", "", higher_is_better=True),
+    "ece": Metric("ECE", "", higher_is_better=False),
+    "brier": Metric("Brier", "", higher_is_better=False),
+}
+CASE_COLUMNS = ("case", "patient", "domain", "class", *METRICS)
 
 
 class ResultRow(Record):
@@ -40,6 +71,22 @@ class ResultRow(Record):
     n: NonNegativeInt
 
 
+class StepCost(Record):
+    """What a loss costs in one training step: forward and backward pass on a batch of the run's own.
+
+    Attributes:
+        seconds: median.
+        peak_bytes: the most memory that it held at once beyond logits and target, its gradient included.
+        rounds: how many steps the median is of.
+        shape: of the logits.
+    """
+
+    seconds: NonNegativeFloat
+    peak_bytes: NonNegativeInt
+    rounds: PositiveInt
+    shape: tuple[PositiveInt, ...]
+
+
 class RunResult(Record):
     """What a finished run leaves.
 
@@ -47,7 +94,9 @@ class RunResult(Record):
         rows: the numbers.
         best_epoch: 1-based epoch whose weights were scored: the best validation foreground Dice.
         seconds: that training and scoring took, also where the run was broken off and went on.
+        cost: of the loss.
         chosen: what a grid search chose, by key of the `[training]` table.
+        split: SHA-256 of which case is in which split: only runs that have it in common can be compared.
         environment: versions, device, threads, commit.
     """
 
@@ -56,17 +105,32 @@ class RunResult(Record):
     best_epoch: PositiveInt
     validation_dice: float
     seconds: float
+    cost: StepCost
     chosen: dict[str, float] = Field(default_factory=dict)
+    split: str
     environment: dict[str, str]
 
 
+class RunFailure(Record):
+    """Why a run could not go on (failure.json); gone once the run has been done after all.
+
+    Attributes:
+        message: one line or a few.
+        traceback: where it happened; empty if the process was killed.
+    """
+
+    run: str
+    message: str
+    traceback: str
+
+
 class CaseRow(Record):
-    """A metric of one class in one test case.
+    """The metrics of one class in one test case; None where one is not defined.
 
     Attributes:
         case, patient, domain: as the data set names them.
         class_: class name (column `class`).
-        value: None where the metric is not defined.
+        dice, hd95, nsd, ece, brier: see `METRICS` and `labeldrop_bench.metrics`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -74,5 +138,8 @@ class CaseRow(Record):
     patient: str
     domain: str
     class_: str = Field(alias="class")
-    metric: str
-    value: float | None
+    dice: FiniteFloat | None
+    hd95: FiniteFloat | None
+    nsd: FiniteFloat | None
+    ece: FiniteFloat | None
+    brier: FiniteFloat | None

@@ -7,17 +7,23 @@ appears under its name only when it is whole, so a killed process leaves nothing
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
+from labeldrop_bench import records
 from labeldrop_bench.checkpoints import Epoch
-from labeldrop_bench.errors import SuiteError, TrainingError
-from labeldrop_bench.records import RunConfig, RunResult
+from labeldrop_bench.errors import FailedRunsError, SuiteError
+from labeldrop_bench.records import RunConfig, RunFailure, RunResult
 from labeldrop_bench.suites import Suite
-from labeldrop_bench.sweep import folder, workers
-from labeldrop_bench.sweep.checks import Prepared, choose_device, choose_precision, prepare
-from labeldrop_bench.sweep.workers import News
+from labeldrop_bench.sweep import folder, limits, tensorboard, workers
+from labeldrop_bench.sweep.checks import Prepared, choose_device, choose_precision, prepare, try_step
+from labeldrop_bench.sweep.jobs import Job, News, Started, make_fabric, stoppable, threads
+from labeldrop_bench.sweep.limits import Workers
 from labeldrop_bench.train import steps_per_epoch
 
 __all__ = ["Listener", "Prepared", "prepare", "run"]
@@ -26,65 +32,162 @@ __all__ = ["Listener", "Prepared", "prepare", "run"]
 class Listener(Protocol):
     """Who is told how a suite gets on; only by the first process."""
 
+    def note(self, text: str) -> None:
+        """What a person should know about how the work is done."""
+
     def begin(self, todo: Sequence[RunConfig], done: int) -> None:
         """Before the first run: the runs to be done, and how many were found finished."""
+
+    def started(self, config: RunConfig, worker: str) -> None:
+        """When a run begins, and on a cluster again if its machine was lost; who does it."""
 
     def epoch(self, config: RunConfig, epoch: Epoch) -> None:
         """After every epoch."""
 
     def finished(self, config: RunConfig, result: RunResult) -> None:
-        """After every run, with results.csv up to date."""
+        """After every run, once for each, with results.csv up to date."""
 
-    def failed(self, config: RunConfig, error: TrainingError) -> None:
-        """After a run that could not go on; the others do."""
+    def failed(self, config: RunConfig, failure: RunFailure) -> None:
+        """After a run that could not go on, with its failure.json written; the others do."""
 
 
-def run(suite: Suite, directory: Path, *, device: str, listener: Listener) -> None:
+def run(
+    suite: Suite,
+    directory: Path,
+    *,
+    device: str,
+    listener: Listener,
+    workers: Workers | None = None,
+    ray: str | None = None,
+    log_tensorboard: bool = False,
+) -> None:
     """Train and score everything that a suite asks for and that the directory does not hold yet.
 
-    On the CPU, runs go side by side if the suite allows it (`workers`). Under torchrun its processes share every
-    batch instead; the first one checks, writes and listens.
+    Runs go one by one in this process, side by side in worker processes, or as tasks of a Ray cluster. Under torchrun
+    its processes share every batch instead; the first one checks, writes and listens.
 
     Args:
         suite: what to run.
         directory: where the files go; made if need be.
         device: "cpu", "cuda" or "auto" (cuda where there is one and every loss can use it).
         listener: told about epochs and runs.
+        workers: how many runs go side by side, instead of what the suite says; with Ray, how many share a GPU.
+        ray: address of a cluster, or "auto": the one that runs here, or one that is started for this sweep.
+        log_tensorboard: write event files.
 
     Raises:
-        SuiteError: the suite is wrong, the directory holds something else or is in use, there is no such device.
-        TrainingError: some runs could not go on; the others are done.
+        SuiteError: the suite is wrong, the directory holds something else or is in use, there is no such device, or
+            the options do not go together.
+        FailedRunsError: some runs failed; the others are done.
     """
     prepared = prepare(suite)
-    config = prepared.config
-    device = choose_device(device, prepared)
-    failures: list[str] = []
-
-    def tell(run_config: RunConfig, news: News) -> None:
-        if isinstance(news, Epoch):
-            listener.epoch(run_config, news)
-        elif isinstance(news, RunResult):
-            folder.write_results(directory, config)
-            listener.finished(run_config, news)
+    if log_tensorboard:
+        tensorboard.require()
+    asked = prepared.config.workers if workers is None else workers
+    books = _Books(directory, prepared, listener)
+    with threads(prepared.config.training.threads):
+        if ray is not None:
+            _on_cluster(suite, books, ray, device=device, per_gpu=workers, log_tensorboard=log_tensorboard)
+        elif "LOCAL_WORLD_SIZE" in os.environ:
+            _here(_job(suite, prepared, device, log_tensorboard), books, None)
         else:
-            failures.append(str(news))
-            listener.failed(run_config, news)
+            with stoppable():
+                _here(_job(suite, prepared, device, log_tensorboard), books, asked)
+    books.close()
 
-    with workers.threads(config.training.threads):
-        precision = choose_precision(prepared, device)
-        fabric = workers.make_fabric(device, precision)
-        _check_shares(suite, prepared, fabric.world_size)
-        with folder.locked(directory, fabric.is_global_zero):
-            todo = fabric.broadcast(folder.open_(directory, config) if fabric.is_global_zero else [])
-            if fabric.is_global_zero:
-                listener.begin(todo, len(config.runs()) - len(todo))
-            side_by_side = 1 if fabric.world_size > 1 or device != "cpu" else workers.count(config, len(todo))
-            if side_by_side > 1:
-                workers.side_by_side(todo, suite, directory, precision, side_by_side, tell)
-            else:
-                workers.one_by_one(todo, prepared, directory, fabric, tell)
-    if failures:
-        raise TrainingError(f"{len(failures)} of {len(todo)} runs could not go on:\n  " + "\n  ".join(failures))
+
+class _Books:
+    """What becomes of the runs: written into the suite's directory, and told."""
+
+    def __init__(self, directory: Path, prepared: Prepared, listener: Listener) -> None:
+        self.directory, self.prepared, self.listener = directory, prepared, listener
+        self.todo: list[RunConfig] = []
+        self.failures: list[RunFailure] = []
+
+    def open(self) -> list[RunConfig]:
+        """What is to be done, in a directory that this process has locked."""
+        config = self.prepared.config
+        self.todo = folder.open_(self.directory, config, self.listener.note)
+        self.listener.begin(self.todo, len(config.runs()) - len(self.todo))
+        return self.todo
+
+    def tell(self, config: RunConfig, news: News) -> None:
+        """Write down what has happened, then tell it."""
+        if isinstance(news, Started):
+            self.listener.started(config, news.worker)
+        elif isinstance(news, Epoch):
+            self.listener.epoch(config, news)
+        elif isinstance(news, RunResult):
+            (records.run_directory(self.directory, config) / "failure.json").unlink(missing_ok=True)  # of another call
+            folder.write_results(self.directory, self.prepared.config)
+            self.listener.finished(config, news)
+        else:
+            records.write_failure(self.directory, config, news.message, news.traceback)
+            self.failures.append(news)
+            self.listener.failed(config, news)
+
+    def close(self) -> None:
+        """Raises FailedRunsError if a run has failed."""
+        if self.failures:
+            lines = (
+                f"{failure.run}: {failure.message}\n    traceback: {self.directory / 'runs' / failure.run}/failure.json"
+                for failure in self.failures
+            )
+            raise FailedRunsError(
+                f"{len(self.failures)} of {len(self.todo)} runs could not go on; the same command tries them again:\n  "
+                + "\n  ".join(lines)
+            )
+
+
+def _job(suite: Suite, prepared: Prepared, device: str, log_tensorboard: bool) -> Job:
+    """How this machine does the runs."""
+    device = choose_device(device, prepared)
+    precision = choose_precision(prepared, device)
+    return Job(suite, device, precision, torch.get_num_threads(), log_tensorboard)
+
+
+def _here(job: Job, books: _Books, asked: Workers | None) -> None:
+    """Do the runs on this machine.
+
+    Args:
+        job: what they have in common.
+        books: of the sweep.
+        asked: workers; None under torchrun, whose processes do one run together.
+    """
+    directory, prepared = books.directory, books.prepared
+    fabric = make_fabric(job)
+    _check_shares(job.suite, prepared, fabric.world_size)
+    with folder.locked(directory, fabric.is_global_zero):
+        todo = fabric.broadcast(books.open() if fabric.is_global_zero else [])
+        number = 1 if asked is None else limits.wanted(asked, job.device, len(todo))
+        where: Sequence[int | None] = [None]
+        if number > 1:
+            try_step(prepared, job.device, job.precision)
+            where = limits.places(number, job.device, books.listener.note)
+        if len(where) > 1:
+            if job.device == "cuda":  # there the number of threads decides nothing
+                job = replace(job, threads=max(1, limits.cores() // len(where)))
+            workers.side_by_side(todo, job, directory, where, books.tell)
+        else:
+            workers.one_by_one(todo, prepared, directory, fabric, books.tell)
+
+
+def _on_cluster(
+    suite: Suite, books: _Books, address: str, *, device: str, per_gpu: Workers | None, log_tensorboard: bool
+) -> None:
+    """Do the runs as tasks of a Ray cluster; this process locks the directory and writes the files."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        raise SuiteError("--ray: does not go with torchrun, whose processes do one run together; use one of them")
+    try:
+        from labeldrop_bench.sweep import cluster  # imports Ray, which only some have
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise SuiteError("--ray: Ray is not installed: pip install 'labeldrop-bench[ray]'") from error
+    note = books.listener.note
+    with stoppable(), folder.locked(books.directory, first=True), cluster.connected(address, note):
+        job, needs = cluster.survey(suite, device, per_gpu, note=note, log_tensorboard=log_tensorboard)
+        cluster.run_all(books.open(), job, books.directory, needs, books.tell)
 
 
 def _check_shares(suite: Suite, prepared: Prepared, processes: int) -> None:

@@ -167,9 +167,26 @@ def choose_precision(prepared: Prepared, device: str) -> Precision:
     Which one it is depends on the processor: without instructions for bf16 matrix products (AMX, or a GPU's), a step
     took 2.0 to 2.3 times as long with it as without it.
     """
+    precision = prepared.first[0].training.precision
+    if precision != "auto":
+        return precision
+    step = _trial(prepared, device)
+
+    def seconds(bf16: bool) -> float:
+        timer = Timer("step(bf16)", globals={"step": step, "bf16": bf16}, num_threads=torch.get_num_threads())
+        return min(timer.timeit(1).mean for _ in range(4))  # timeit runs it once before, for warming up
+
+    return "bf16-mixed" if seconds(True) < seconds(False) else "32-true"
+
+
+def try_step(prepared: Prepared, device: str, precision: Precision) -> None:
+    """Take a training step, after which the peak memory of this process is what a process that trains needs."""
+    _trial(prepared, device)(precision == "bf16-mixed")
+
+
+def _trial(prepared: Prepared, device: str) -> Callable[[bool], None]:
+    """A training step of the first run's network, with bf16 autocast or without, which can be taken again and again."""
     run, dataset = prepared.first
-    if run.training.precision != "auto":
-        return run.training.precision
     loss = train.make_loss(run.strategy, dataset.label_space)
     network = train.make_network(run.model, run.patches, dataset, loss).to(device)
     size = min(run.training.batch_size, len(dataset.train))
@@ -177,16 +194,12 @@ def choose_precision(prepared: Prepared, device: str) -> Precision:
     with torch.random.fork_rng():
         images, _ = make_patches(run.patches).draw(images, target)
 
-    def seconds(bf16: bool) -> float:
-        def step() -> None:
-            with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                value = network(images).float().square().mean()
-            value.backward()
+    def step(bf16: bool) -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            value = network(images).float().square().mean()
+        value.backward()
 
-        timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
-        return min(timer.timeit(1).mean for _ in range(4))  # timeit runs it once before, for warming up
-
-    return "bf16-mixed" if seconds(True) < seconds(False) else "32-true"
+    return step
 
 
 def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> None:
@@ -227,9 +240,8 @@ def _check_strategy(suite: Suite, run: RunConfig, dataset: Dataset) -> None:
     strategy = run.strategy
     key = f"{f'conditions.{run.condition}: ' if run.condition else ''}strategies.{strategy.name}"
     for name in (term.strip() for term in strategy.loss.split("+")):
-        if name not in losses.names():
-            hint = closest(name, losses.names())
-            raise SuiteError(f"{suite.source}: {key}.loss: there is no loss {name!r}{hint}")
+        with _blame(suite, f"{key}.loss"):
+            losses.info(name)
     with _blame(suite, f"{key}.loss_options"):
         loss = train.make_loss(strategy, dataset.label_space)
     with _blame(suite, f"{key}.procedure"):
@@ -256,7 +268,7 @@ def _procedure(suite: Suite, strategy: StrategyConfig, key: str) -> procedures.P
         return procedures.make(strategy)
     except ValidationError as error:
         table = dict(strategy.procedure or {})
-        options = procedures.PROCEDURES[table.pop("name")].options
+        options = procedures.REGISTRY.get(table.pop("name")).options
         raise SuiteError(f"{suite.source}: {explain(error, options, table, f'{key}.procedure.')}") from error
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import csv
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
@@ -40,8 +41,15 @@ def locked(directory: Path, first: bool) -> Iterator[None]:
         ) from error
 
 
-def open_(directory: Path, config: SuiteConfig) -> list[RunConfig]:
+def open_(directory: Path, config: SuiteConfig, note: Callable[[str], None]) -> list[RunConfig]:
     """Check what the directory holds, bring its suite files up to date, and list the runs that are not finished.
+
+    A run whose results are damaged is not finished: it is done again, from its best epoch if that is still there.
+
+    Args:
+        directory: the suite's.
+        config: the suite, with the data set's own defaults filled in.
+        note: told which file is damaged.
 
     Raises:
         SuiteError: it holds another run, or one with another configuration.
@@ -50,6 +58,11 @@ def open_(directory: Path, config: SuiteConfig) -> list[RunConfig]:
     for leftover in directory.rglob(".*.tmp"):  # of a killed process; the lock says that no other is writing
         leftover.unlink()
     records.write_json(directory / "suite.json", config)
+    for run in config.runs():
+        problem = _damage(directory, run)
+        if problem:
+            note(f"{problem}. Run {run.run} is done again")
+            (records.run_directory(directory, run) / "result.json").unlink()
     write_results(directory, config)
     return [c for c in config.runs() if records.read_result(directory, c) is None]
 
@@ -59,6 +72,27 @@ def write_results(directory: Path, config: SuiteConfig) -> None:
     results = (records.read_result(directory, c) for c in config.runs())
     rows = [row for result in results if result is not None for row in result.rows]
     records.write_text(directory / "results.csv", records.results_csv(rows))
+
+
+def _damage(directory: Path, run: RunConfig) -> str:
+    """Which file of a run cannot be what the run has written, and why; empty if all is well or it has not finished."""
+    here = records.run_directory(directory, run)
+    path = here / "result.json"
+    try:
+        result = records.read_result(directory, run)
+        if result is None:
+            return ""
+        if result.run != run.run:
+            raise ValueError(f"of run {result.run!r}")
+        path = here / "cases.csv"
+        wrong = records.disagreements(run, result, records.read_cases(directory, run))
+        if wrong:
+            return f"{path} does not fit result.json in {len(wrong)} places: {wrong[0]}"
+        path = here / "examples.npz"
+        records.read_examples(directory, run)
+    except (ValueError, FileNotFoundError, csv.Error, BadZipFile) as error:
+        return f"{path} is damaged: {str(error).splitlines()[0]}"
+    return ""
 
 
 def _check(directory: Path, config: SuiteConfig) -> None:
@@ -72,20 +106,7 @@ def _check(directory: Path, config: SuiteConfig) -> None:
         name = path.parent.name
         if name not in asked:
             raise SuiteError(f"{directory} holds run {name!r}, which is not asked for: {REMEDY}")
-        there, here = _flat(found.model_dump(mode="json")), _flat(asked[name].model_dump(mode="json"))
-        different = [
-            f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for"
-            for key in {**there, **here}
-            if there.get(key) != here.get(key)
-        ]
+        different = records.differences(found, asked[name])
         if different:
-            lines = "\n  ".join(different)
+            lines = "\n  ".join(f"{key}: {there!r} there, {here!r} asked for" for key, there, here in different)
             raise SuiteError(f"{directory} holds results of another configuration: {REMEDY}\n  {lines}")
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat

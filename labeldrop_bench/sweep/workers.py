@@ -1,4 +1,4 @@
-"""Where runs are done: in this process one by one, or in worker processes side by side.
+"""Where runs are done on this machine: in this process one by one, or in worker processes side by side.
 
 Small networks do not fill a processor's cores: the quick suite's step takes 35 ms on one core and 27 ms on two, so two
 runs side by side are done in little more than half the time of one after the other. Threads that wait for each other
@@ -9,131 +9,141 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
 from labeldrop_bench import records
-from labeldrop_bench.checkpoints import Epoch
-from labeldrop_bench.errors import TrainingError
-from labeldrop_bench.records import RunConfig, RunResult, SuiteConfig
-from labeldrop_bench.run import run
-from labeldrop_bench.suites import Suite
-from labeldrop_bench.sweep.checks import Precision, Prepared, prepare
+from labeldrop_bench.records import RunConfig, RunFailure, RunResult
+from labeldrop_bench.sweep.checks import Prepared, prepare
+from labeldrop_bench.sweep.jobs import Job, News, Outcome, Tell, do, failure, make_fabric
 
-News = Epoch | RunResult | TrainingError
-Tell = Callable[[RunConfig, News], None]
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Let torch use so many threads on the CPU; None leaves it as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def count(config: SuiteConfig, todo: int) -> int:
-    """How many runs to do side by side: as the suite says; "auto" gives each of them the cores for its threads."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = cores // torch.get_num_threads() if config.workers == "auto" else config.workers
-    return max(1, min(wanted, todo))
-
-
-def make_fabric(device: str, precision: Precision) -> Fabric:
-    """One process, or all those that torchrun started, with the work shared by DDP."""
-    shared = "LOCAL_WORLD_SIZE" in os.environ
-    fabric = Fabric(
-        accelerator=device,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-        strategy="ddp" if shared else "auto",
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
+SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of this process hold
+GRACE = 10  # seconds that a worker has to end before it is killed
 
 
 def one_by_one(todo: Sequence[RunConfig], prepared: Prepared, directory: Path, fabric: Fabric, tell: Tell) -> None:
-    """Do the runs in this process. A run that cannot go on is told, and the next one follows."""
+    """Do the runs in this process."""
     for config in todo:
-        _do(config, prepared, directory, fabric, tell)
+        do(config, prepared, directory, fabric=fabric, tell=tell)
 
 
 def side_by_side(
-    todo: Sequence[RunConfig], suite: Suite, directory: Path, precision: Precision, number: int, tell: Tell
+    todo: Sequence[RunConfig], job: Job, directory: Path, places: Sequence[int | None], tell: Tell
 ) -> None:
-    """Do the runs in so many worker processes on the CPU.
+    """Do the runs in worker processes. One that is killed costs its run; a fresh one takes its place.
 
-    Raises:
-        TrainingError: a worker was killed.
-        RuntimeError: a worker met an error that no user can put right; with its traceback.
+    Args:
+        todo: the runs.
+        job: what they have in common.
+        directory: the suite's.
+        places: the GPU of each worker; None on the CPU.
+        tell: told about every run.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of this process hold
-    tasks: Queue[Any] = context.Queue()  # RunConfig, or None for "no more"
-    events: Queue[Any] = context.Queue()  # (RunConfig, News), or (RunConfig or None, traceback)
-    for task in (*todo, *[None] * number):
-        tasks.put(task)
-    arguments = (suite, directory, precision, torch.get_num_threads(), tasks, events)
-    processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(number)]
+    waiting = deque(todo)
+    crew = [_Worker(job, directory, f"worker {n}", place) for n, place in enumerate(places, start=1)]
     try:
-        for process in processes:
-            process.start()
-        left = len(todo)
-        while left:
-            config, news = _next(events, processes)
-            if isinstance(news, str):
-                raise RuntimeError(f"worker process, {config.run if config else 'before its first run'}:\n{news}")
-            left -= not isinstance(news, Epoch)
-            tell(config, news)
+        for worker in crew[: len(todo)]:
+            worker.give(waiting.popleft())
+        while busy := [worker for worker in crew if worker.config is not None]:
+            heard = wait([worker.connection for worker in busy])
+            for worker in (worker for worker in busy if worker.connection in heard):
+                config, news = worker.news()
+                tell(config, news)
+                if worker.config is None and waiting:
+                    worker.give(waiting.popleft())
     finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+        for worker in crew:
+            worker.end()
 
 
-def _do(config: RunConfig, prepared: Prepared, directory: Path, fabric: Fabric, tell: Tell) -> None:
-    """One run, from nothing to its result."""
-    here = records.run_directory(directory, config)
-    if fabric.is_global_zero:
-        records.write_json(here / "config.json", config)  # `folder.open_` has seen to it that nothing else is here
-    news: News | None
-    try:
-        news = run(config, prepared.dataset(config), here, fabric=fabric, on_epoch=lambda epoch: tell(config, epoch))
-    except TrainingError as error:
-        news = error
-    if fabric.is_global_zero and news is not None:
-        tell(config, news)
+class _Worker:
+    """A process that does one run at a time, as its parent sees it.
+
+    Each has a pipe of its own: a queue that several share is lost to all when one is killed while it writes.
+
+    Attributes:
+        config: of the run that it does; None if it has none.
+    """
+
+    def __init__(self, job: Job, directory: Path, name: str, gpu: int | None) -> None:
+        self.job, self.directory, self.gpu = job, directory, gpu
+        self.name = name if gpu is None else f"{name}, GPU {gpu}"
+        self.config: RunConfig | None = None
+        self._process: SpawnProcess | None = None
+        self.connection: Connection
+
+    def give(self, config: RunConfig) -> None:
+        """Let it do a run; start the process if there is none."""
+        if self._process is None:
+            self.connection, theirs = SPAWN.Pipe()
+            arguments = (self.job, self.directory, self.name, self.gpu, theirs)
+            self._process = SPAWN.Process(target=_work, args=arguments, name=self.name, daemon=True)
+            self._process.start()
+            theirs.close()  # so that the pipe ends with the process
+        self.config = config
+        with suppress(OSError):  # it has just been killed, which `news` tells
+            self.connection.send(config)
+
+    def news(self) -> tuple[RunConfig, News]:
+        """The next thing that it has to tell about its run."""
+        assert self.config is not None  # noqa: S101 - for the type checker: `side_by_side` waits for busy ones alone
+        config = self.config
+        try:
+            news: News = self.connection.recv()
+        except (EOFError, OSError):
+            news = self._ended(config)
+        if isinstance(news, RunResult | RunFailure):
+            self.config = None
+        return config, news
+
+    def end(self) -> None:
+        """Stop the process, whatever it does."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(GRACE)
+            self._process.kill()
+            self._process.join()
+            self.connection.close()
+            self._process = None
+
+    def _ended(self, config: RunConfig) -> Outcome:
+        """What is left of a run whose process has ended."""
+        assert self._process is not None  # noqa: S101 - for the type checker: it had a run
+        self._process.join()
+        code = self._process.exitcode
+        self.end()
+        finished = records.read_result(self.directory, config)  # it may have died right after it wrote this
+        if finished is not None:
+            return finished
+        why = "; killed, as the system does where memory runs out: if it is short, take fewer workers"
+        message = f"its worker process ended with exit code {code}{why if code == -signal.SIGKILL else ''}"
+        return RunFailure(run=config.run, message=message, traceback="")
 
 
-def _work(
-    suite: Suite, directory: Path, precision: Precision, num_threads: int, tasks: Queue[Any], events: Queue[Any]
-) -> None:
-    """What a worker process does: run after run, until there is none left."""
+def _work(job: Job, directory: Path, name: str, gpu: int | None, connection: Connection) -> None:
+    """What a worker process does: run after run, until its parent ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    config = None
-    try:
-        torch.set_num_threads(num_threads)
-        prepared, fabric = prepare(suite), make_fabric("cpu", precision)
-        while (config := tasks.get()) is not None:
-            _do(config, prepared, directory, fabric, lambda run, news: events.put((run, news)))
-    except Exception:  # whatever it is, it must reach the parent
-        events.put((config, traceback.format_exc()))
+    torch.set_num_threads(job.threads)
+    prepared = fabric = None
+    while True:
+        config: RunConfig = connection.recv()
+        try:
+            prepared = prepared or prepare(job.suite)
+            fabric = fabric or make_fabric(job, gpu)
+        except Exception as error:
+            connection.send(failure(config, error))
+            continue
+        do(config, prepared, directory, fabric=fabric, tell=lambda _, news: connection.send(news), worker=name)
 
 
 def _end_with_parent() -> None:
@@ -142,17 +152,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _next(events: Queue[Any], processes: Sequence[BaseProcess]) -> tuple[Any, News | str]:
-    """The next thing that a worker has to tell."""
-    while True:
-        with suppress(queue.Empty):
-            answer: tuple[Any, News | str] = events.get(timeout=1)
-            return answer
-        codes = [process.exitcode for process in processes if process.exitcode]
-        if codes:
-            raise TrainingError(
-                f"a worker process ended with exit code {codes[0]} (-9: killed, as the system does where memory runs "
-                f"out): call again to do the rest, with fewer `workers` if memory is short"
-            )

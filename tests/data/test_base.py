@@ -9,7 +9,6 @@ from labeldrop_bench import data
 from labeldrop_bench.data.base import (
     IGNORED,
     Dataset,
-    DatasetInfo,
     class_map,
     find_folder,
     known_classes,
@@ -171,24 +170,3 @@ def test_every_registered_data_set_is_described():
 def test_unknown_data_set_names_the_closest():
     with pytest.raises(ValueError, match=r"no data set 'phantim'; did you mean 'phantom'.*Known: .*folder"):
         data.get("phantim")
-
-
-class _Entry:
-    def __init__(self, name, loaded):
-        self.name, self.value, self._loaded = name, "outside:INFO", loaded
-
-    def load(self):
-        return self._loaded
-
-
-def test_entry_points(monkeypatch):
-    info = DatasetInfo("mine", "d", "l", "s", data.get("phantom").options, lambda options: None)
-    entries = [_Entry("mine", info), _Entry("broken", "no info")]
-    monkeypatch.setattr(data, "entry_points", lambda group: entries if group == data.GROUP else [])
-    assert "mine" in data.names()
-    assert data.get("mine") is info
-    with pytest.raises(TypeError, match="outside:INFO must be a DatasetInfo, got str"):
-        data.get("broken")
-    entries.append(_Entry("phantom", info))
-    with pytest.raises(ValueError, match="two data sets are registered as 'phantom'"):
-        data.names()

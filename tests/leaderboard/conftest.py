@@ -9,7 +9,7 @@ import pytest
 
 from labeldrop_bench import records
 from labeldrop_bench.leaderboard import Board, Leaderboard, load
-from labeldrop_bench.records import ResultRow, RunConfig, RunResult, SuiteConfig
+from labeldrop_bench.records import CaseRow, ResultRow, RunConfig, RunResult, StepCost, SuiteConfig
 
 CELLS = (("A", "LV"), ("A", "LA"), ("B", "LV"), ("B", "LA"))
 
@@ -23,6 +23,7 @@ DICE: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("marginal + dropout", 0): (0.60, 0.40, 0.60, 0.60),
     ("marginal + dropout", 1): (0.60, 0.40, 0.60, 0.70),
 }
+OTHERS = {"hd95": 7.0, "nsd": 0.75, "ece": 0.0625, "brier": 0.125}  # in all cells
 SUITE = {
     "name": "tiny",
     "title": "A tiny suite",
@@ -41,7 +42,7 @@ MakeDirectory = Callable[..., Path]
 
 
 def _rows(run: RunConfig, values: Mapping[tuple[str, str], float | None]) -> list[ResultRow]:
-    """Dice rows of a run, each with a row of another metric beside it."""
+    """Dice rows of a run, each with rows of the other metrics, and of one that the leaderboard does not know."""
     strategy, drawn = run.strategy, run.data.drawn
     shared = {
         "suite": run.suite, "run": run.run, "strategy": strategy.name, "loss": strategy.loss,
@@ -53,8 +54,22 @@ def _rows(run: RunConfig, values: Mapping[tuple[str, str], float | None]) -> lis
         place = {**shared, "domain": domain, "class": name, "annotated": annotated}
         images = 0 if value is None else 40 if domain == "A" else 30 + run.seed
         rows.append(ResultRow.model_validate({**place, "metric": "dice", "value": value, "n": images}))
-        rows.append(ResultRow.model_validate({**place, "metric": "hausdorff95", "value": 7.0, "n": 40}))
+        for metric, other in {**OTHERS, "jaccard": 0.5}.items():
+            known = None if value is None else other
+            rows.append(ResultRow.model_validate({**place, "metric": metric, "value": known, "n": images}))
     return rows
+
+
+def _cases(values: Mapping[tuple[str, str], float | None]) -> list[CaseRow]:
+    """Two cases of each of two patients in each domain, all as the mean says."""
+    return [
+        CaseRow.model_validate(
+            {"domain": domain, "class": name, "case": f"{domain}{i}", "patient": f"{domain}{i // 2}", "dice": value}
+            | {metric: None if value is None else other for metric, other in OTHERS.items()}
+        )
+        for (domain, name), value in values.items()
+        for i in range(4)
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +90,13 @@ def make_directory(tmp_path_factory: pytest.TempPathFactory) -> MakeDirectory:
                 best_epoch=3,
                 validation_dice=0.9,
                 seconds=10.0,
+                cost=StepCost(seconds=0.001 * (1 + run.seed), peak_bytes=(4 + run.seed) << 20, rounds=9, shape=(8, 4)),
+                split="0" * 64,
                 environment={"torch": "2.13.0", "device": f"cpu{run.seed}"},
             )
-            records.write_json(records.run_directory(directory, run) / "result.json", result)
+            where = records.run_directory(directory, run)
+            records.write_text(where / "cases.csv", records.cases_csv(_cases(dict(zip(CELLS, values, strict=True)))))
+            records.write_json(where / "result.json", result)
         return directory
 
     return make

@@ -45,8 +45,8 @@ def make(tmp_path):
     return make
 
 
-def draw(loaded, name, theme="light"):
-    return figures.FIGURES[name](loaded, theme)
+def draw(loaded, name):
+    return figures.FIGURES[name](loaded)
 
 
 CONDITIONS_OF = {"matrix": TRAINED, "against_condition": SHARES}
@@ -59,7 +59,7 @@ def test_texts_of_every_figure_do_not_overlap_and_lie_inside(make, name, conditi
     conditions = list(CONDITIONS_OF.get(name, conditions))
     runs = [run.run for run in SuiteConfig.model_validate(SUITE | {"conditions": conditions}).runs()]
     loaded = make({"some": runs[3::4], "most": runs[1:]}[missing], conditions=conditions)
-    check_texts(draw(loaded, name, "dark"))
+    check_texts(draw(loaded, name))
 
 
 @pytest.mark.parametrize("name", ["heat", "matrix", "against_condition", "boxes", "learning_curves"])
@@ -117,15 +117,15 @@ def test_figures_are_written_linked_and_embedded(make):
         assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 (our own file)
         assert f"({figure}.png)" in (loaded.directory / "leaderboard.md").read_text()
     page = (loaded.directory / "leaderboard.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 2 * 2  # light and dark
+    assert page.count('<svg role="img" aria-label="All scores at a glance;') == 1
     assert not list(loaded.directory.glob("wilcoxon*"))  # a table, no figure
 
 
 def test_same_file_every_time(make):
     loaded = make(strategies=SUITE["strategies"][:2], cases=3)
-    light = figures.svg(draw(loaded, "boxes"))
-    assert light == figures.svg(draw(loaded, "boxes"))
-    assert light != figures.svg(draw(loaded, "boxes", "dark"))
+    first = figures.svg(draw(loaded, "boxes"), "boxes")
+    assert first == figures.svg(draw(loaded, "boxes"), "boxes")
+    assert first != figures.svg(draw(loaded, "boxes"), "other")  # no id in common with another figure
 
 
 def cells_of(axes):
@@ -239,7 +239,7 @@ def test_boxes(make):
     for seed in (0, 1):
         for row in cases_of(loaded, "adaptive", seed):
             if row.domain == "B":
-                values[row.class_, row.case].append(row.value)
+                values[row.class_, row.case].append(row.dice)
     of_lv = [np.mean(v) for (name, _), v in values.items() if name == "LV"]
     of_all = [np.mean([np.mean(values[n, c]) for n in ("LV", "LA")]) for n, c in values if n == "LV"]
     medians = [y[0] for x, y in line_data(panels[1]) if len(y) == 2 and y[0] == y[1]]

@@ -7,7 +7,10 @@ from pathlib import Path
 import labeldrop_bench
 from labeldrop_bench import leaderboard
 
-FILES = {"leaderboard.md", "leaderboard.csv", "leaderboard.html", "drawn_vs_undrawn.png", "drawn_vs_undrawn.svg"}
+FILES = {
+    "leaderboard.md", "leaderboard.csv", "leaderboard.html", "challenger.csv", "figures",
+    *(f"{name}.{end}" for name in ("drawn_vs_undrawn", "significance", "rank_stability") for end in ("png", "svg")),
+}  # fmt: skip
 
 
 def test_write(make_directory, whole):
@@ -43,7 +46,7 @@ assert "matplotlib" not in sys.modules, "a terminal table needs no figure"
 leaderboard.write(sys.argv[2])
 assert "torch" not in sys.modules
 ours = {name.split(".")[1] for name in sys.modules if name.startswith("labeldrop_bench.")}
-assert ours == {"records", "leaderboard"}, ours
+assert ours == {"records", "errors", "leaderboard"}, ours
 """
     package = Path(labeldrop_bench.__file__).parent
     done = subprocess.run(

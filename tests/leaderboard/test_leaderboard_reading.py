@@ -60,5 +60,5 @@ def test_repeated_row(make_directory):
     content = json.loads(path.read_text())
     content["rows"].append(content["rows"][0])
     path.write_text(json.dumps(content))
-    with pytest.raises(LeaderboardError, match=r"\[\('A', 'LV'\)\] more than once"):
+    with pytest.raises(LeaderboardError, match=r"once, got \[\('dice', 'A', 'LV'\)\] more than once"):
         load(directory)

@@ -3,12 +3,13 @@
 import csv
 import io
 import re
-from html.parser import HTMLParser
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from labeldrop_bench.leaderboard import FORMATS, load, render, terminal
+from labeldrop_bench.leaderboard import FORMATS, load, render, terminal, wording
+from labeldrop_bench.leaderboard.table import Cost
 
 NASTY = "<script>alert('x')</script> | *a* `b` [bold]c[/bold] \\ $x^$ & é"
 
@@ -44,12 +45,14 @@ def test_terminal_marks_the_best_ranked_value_and_not_full(whole):
     text = lines_with_style(whole)
     bold = re.findall(r"\x1b\[1m *([\d.]+)", text)
     # undrawn .650; drawn and overall of adaptive; then A LV, A LA, B LV of adaptive and B LA of marginal
-    assert sorted(bold) == sorted(["0.650", "0.867", "0.725", "0.900", "0.800", "0.900", "0.650"])
+    dice = ["0.650", "0.867", "0.725", "0.900", "0.800", "0.900", "0.650"]
+    metrics = ["7.00", "0.750", "0.062", "0.125"] * 2  # the same for both that compete
+    assert sorted(bold) == sorted(dice + metrics)
 
 
 def test_terminal_shows_names_as_they_are(nasty, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert render(nasty, "terminal").count("[bold]c[/bold]") == 3  # title and two tables
+    assert render(nasty, "terminal").count("[bold]c[/bold]") == 4  # title and three tables
 
 
 def test_many_cells_stay_whole_at_80_columns(make_directory, monkeypatch):
@@ -62,24 +65,61 @@ def test_many_cells_stay_whole_at_80_columns(make_directory, monkeypatch):
         path.write_text(head + ",".join(copies) + tail)
     text = render(load(directory), "terminal")
     assert max(map(len, text.splitlines())) <= 80
+    text = text.partition("Other metrics")[0]
     # 24 cells x 3 strategies, and 3 summary columns x 3; gaps to full carry a sign and are not counted
     assert len(re.findall(r"(?<![-±\d])0\.\d{3}(?!\d)", text)) == 3 * (24 + 3)
 
 
+def tables_of(markdown):
+    """Each table as its rows of cells: of Dice, of the other metrics, of rankings."""
+    tables = [block.splitlines() for block in markdown.split("\n\n") if block.startswith("|")]
+    return [
+        [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in (lines[0], *lines[2:])]
+        for lines in tables
+    ]
+
+
 def table_of(markdown):
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in (lines[0], *lines[2:])]
+    return tables_of(markdown)[0]
 
 
 def test_markdown_table(whole):
     header, full, first, second = table_of(render(whole, "md"))
     assert header == [
-        "#", "strategy", "loss", "p", "undrawn", "drawn", "overall", "to full", "seeds",
+        "#", "strategy", "loss", "p", "undrawn", "95 %", "drawn", "overall", "to full", "seeds",
         "A LV", "A LA", "B LV", "B LA†",
     ]  # fmt: skip
-    assert full[:5] == ["—", "full", "ce", "0", "0.820 ±0.028"]
-    assert first[:5] == ["1", "marginal + dropout", r"marginal\_ce", "0.3", "**0.650 ±0.071**"]
-    assert second[4:9] == ["0.300 ±0.141", "**0.867 ±0.000**", "**0.725 ±0.035**", "-0.520", "2/2"]
+    # all cases of a cell have the same Dice here, so that no sample of patients differs from another
+    assert full[:6] == ["—", "full", "ce", "0", "0.820 ±0.028", "0.820 to 0.820"]
+    assert first[:6] == ["1", "marginal + dropout", r"marginal\_ce", "0.3", "**0.650 ±0.071**", "0.650 to 0.650"]
+    assert second[4] == "0.300 ±0.141"
+    assert second[6:10] == ["**0.867 ±0.000**", "**0.725 ±0.035**", "-0.520", "2/2"]
+
+
+def test_markdown_tables_of_metrics_and_rankings(whole):
+    _, metrics, rankings = tables_of(render(whole, "md"))
+    assert metrics[0] == ["strategy", "HD95", "NSD", "ECE", "Brier", "ms / step", "MiB / step"]
+    # the same in all runs; of the losses the median time of 1 and 2 ms, the larger memory of 4 and 5 MiB
+    numbers = ["7.00 ±0.00", "0.750 ±0.000", "0.062 ±0.000", "0.125 ±0.000"]
+    assert metrics[1] == ["full", *numbers, "1.50", "5.00"]
+    assert metrics[2] == ["marginal + dropout", *(f"**{number}**" for number in numbers), "1.50", "5.00"]
+    assert rankings[0] == ["strategy", "mean then rank", "rank then mean", "test-based", "first"]
+    # two patients: not enough for a test
+    assert rankings[1:] == [
+        ["marginal + dropout", "1 (1 to 1)", "1 (1 to 1)", "1 (1 to 1)", "100 %"],
+        ["adaptive", "2 (2 to 2)", "2 (2 to 2)", "1 (1 to 1)", "0 %"],
+    ]
+
+
+@pytest.mark.parametrize("text_format", ["md", "terminal"])
+def test_gap_closed_takes_the_place_of_the_difference_where_there_is_a_standard(
+    make_directory, text_format, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = " ".join(render(load(make_directory(standard="adaptive")), text_format).replace("\\", "").split())
+    assert "67 %" in text  # (0.65 - 0.30) / (0.82 - 0.30)
+    assert "to full" not in text
+    assert "gap closed: (strategy - adaptive) / (full - adaptive), of the undrawn mean." in text
 
 
 def test_full_is_never_marked_best(make_directory, dice):
@@ -114,6 +154,9 @@ def test_csv(whole):
     assert float(adaptive["undrawn mean"]) == pytest.approx(0.3)
     assert float(adaptive["B/LA std"]) == pytest.approx(0.02**0.5)
     assert float(adaptive["gap_to_full"]) == pytest.approx(-0.52)
+    assert (adaptive["gap_closed"], adaptive["ranked_by"]) == ("", "undrawn")
+    assert (float(adaptive["loss_ms"]), float(adaptive["loss_mib"])) == (1.5, 5)
+    assert (float(adaptive["hd95 mean"]), float(adaptive["brier std"])) == (7, 0)
     assert (adaptive["metric"], adaptive["direction"]) == ("dice", "higher is better")
     assert (adaptive["seeds_finished"], adaptive["seeds"], adaptive["dropout"]) == ("2", "2", "0.0")
 
@@ -122,8 +165,17 @@ def test_csv_of_half_a_suite_has_empty_fields(half):
     rows = {row["strategy"]: row for row in csv.DictReader(io.StringIO(render(half, "csv")))}
     marginal = rows["marginal + dropout"]
     assert marginal["seeds_finished"] == "1"
-    assert [marginal[key] for key in ("rank", "gap_to_full", "undrawn mean", "undrawn std", "A/LV mean")] == [""] * 5
+    empty = ("rank", "gap_to_full", "undrawn mean", "undrawn std", "A/LV mean", "nsd mean", "loss_ms", "loss_mib")
+    assert [marginal[key] for key in empty] == [""] * len(empty)
     assert rows["full"]["undrawn mean"] != ""
+
+
+@pytest.mark.parametrize("text_format", ["terminal", "md", "html"])
+def test_few_seeds_are_said(make_directory, text_format, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    words = "Fewer than 3 seeds (2)"
+    assert words in render(load(make_directory()), text_format)
+    assert words not in render(load(make_directory(seeds=[0, 1, 2])), text_format)
 
 
 @pytest.mark.parametrize("text_format", ["terminal", "md", "html"])
@@ -134,60 +186,19 @@ def test_half_a_suite_says_what_is_missing(half, text_format, monkeypatch):
     assert "0.600" not in text  # the one seed there is, which is no mean
 
 
-class Page(HTMLParser):
-    """Collects the tags, the table rows and the addresses of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.rows, self.addresses, self.cell = [], [], [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "srcset", "href")]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        self.cell = self.cell or tag in ("td", "th")
-
-    def handle_endtag(self, tag):
-        self.cell = self.cell and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        if self.cell:
-            self.rows[-1][-1] += data
-
-
-def test_html(whole):
-    page = Page(render(whole, "html"))
-    adaptive = next(row for row in page.rows if row[0] == "adaptive")
-    assert adaptive[1:9] == ["2", "adaptive_ce", "0", "0.300 ±0.141", "0.867 ±0.000", "0.725 ±0.035", "-0.520", "2/2"]
-    assert ["gap", "1.0"] in page.rows  # a setting of the data set
-    assert ["drawn", '{"B": ["LV"]}'] in page.rows
-    assert ["device", "cpu0 | cpu1"] in page.rows
-    assert "labeldrop-bench run tiny" in render(whole, "html")
-
-
-def test_html_loads_nothing(whole):
-    page = Page(render(whole, "html"))
-    assert len(page.addresses) == 2  # the figure, light and dark
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
-
-
-def test_html_escapes_names(nasty):
-    text = render(nasty, "html")
-    page = Page(text)
-    assert "script" not in page.tags
-    assert NASTY in [row[0] for row in page.rows]
-
-
 @pytest.mark.parametrize("text_format", list(FORMATS))
 def test_same_board_same_text(make_directory, whole, text_format):
     assert render(load(make_directory()), text_format) == render(whole, text_format)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0123456, "12.3"), (0.1234, "123"), (0.00123, "1.23"), (0.000123, "0.123"), (1e-6, "0.001")]
+)
+def test_times_in_milliseconds(board, seconds, text):
+    entry = replace(board.strategies[0], cost=Cost(seconds, int(seconds * 1000 * 2**20)))
+    assert wording.milliseconds(entry) == wording.mebibytes(entry) == text
+
+
 def test_unknown_format(whole):
-    with pytest.raises(ValueError, match="must be one of terminal, md, csv, html, got 'htm'; did you mean 'html'"):
+    with pytest.raises(ValueError, match="one of terminal, md, csv, html, challenger, got 'htm'; did you mean 'html'"):
         render(whole, "htm")

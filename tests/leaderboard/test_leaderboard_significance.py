@@ -4,14 +4,13 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from invented import write_suite
 from scipy import stats
 
 from labeldrop_bench import records
 from labeldrop_bench.leaderboard import LeaderboardError, load, render
-from labeldrop_bench.leaderboard.significance import compare, holm, wilcoxon
+from labeldrop_bench.leaderboard.significance import compare, compared
+from labeldrop_bench.leaderboard.statistics.holm import holm
 from labeldrop_bench.leaderboard.wording import comparison
 from labeldrop_bench.records import SuiteConfig
 
@@ -32,16 +31,16 @@ DOMAINS = {"A": ("LV", "LA"), "B": ("LV",)}
 
 def test_p_by_hand():
     # six differences of one sign: of the 2^6 ways to give signs, two are as extreme
-    result = wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    result = compared(np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
     assert result.p == pytest.approx(2 / 64)
     assert (result.pairs, result.differing, result.difference) == (6, 6, pytest.approx(0.35))
     # the smallest with the other sign: rank sums 0 and 1 are as extreme, on either side
-    assert wilcoxon([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).p == pytest.approx(4 / 64)
+    assert compared(np.array([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6])).p == pytest.approx(4 / 64)
 
 
 def test_pairs_without_a_difference_are_left_out():
-    assert wilcoxon([0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).p == pytest.approx(2 / 64)
-    assert wilcoxon([1e-12, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).differing == 6  # rounding of means
+    result = compared(np.array([0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
+    assert (result.p, result.differing) == (pytest.approx(2 / 64), 6)
 
 
 @pytest.mark.parametrize(
@@ -54,22 +53,9 @@ def test_pairs_without_a_difference_are_left_out():
     ],
 )
 def test_no_p_is_said_and_not_made_up(differences, words):
-    result = wilcoxon(differences)
+    result = compared(np.array(differences))
     assert (result.p, result.corrected) == (None, None)
     assert comparison(result) == words
-
-
-def test_holm_by_hand():
-    # sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1, and none below the one before
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_lies_between_no_correction_and_bonferroni(p_values):
-    for p, corrected in zip(p_values, holm(p_values), strict=True):
-        assert p <= corrected <= min(1.0, len(p_values) * p) + 1e-12
 
 
 @pytest.fixture
@@ -79,12 +65,17 @@ def directory(tmp_path):
 
 def cases(directory, strategy, seed):
     with (directory / "runs" / f"{strategy}-seed{seed}" / "cases.csv").open() as file:
-        return {(row["domain"], row["class"], row["case"]): float(row["value"]) for row in csv.DictReader(file)}
+        return {(row["domain"], row["class"], row["case"]): float(row["dice"]) for row in csv.DictReader(file)}
 
 
 def mean_over_seeds(directory, strategy):
     first, second = cases(directory, strategy, 0), cases(directory, strategy, 1)
     return {place: (first[place] + second[place]) / 2 for place in first}
+
+
+def by_patient(of_cases):
+    """Two cases each, as they were invented; the last has one."""
+    return [np.mean(of_cases[i : i + 2]) for i in range(0, len(of_cases), 2)]
 
 
 def test_tests_of_a_suite_are_scipys(directory):
@@ -95,27 +86,46 @@ def test_tests_of_a_suite_are_scipys(directory):
     assert [column.name for column in result.columns] == ["A/LV", "A/LA", "B/LV", "overall"]
     base, other = mean_over_seeds(directory, "standard"), mean_over_seeds(directory, "adaptive")
     d = {place: other[place] - base[place] for place in base}
-    per_cell = [[v for p, v in d.items() if p[:2] == cell] for cell in (("A", "LV"), ("A", "LA"), ("B", "LV"))]
-    overall = [(d["A", "LV", f"A{i:03}"] + d["A", "LA", f"A{i:03}"]) / 2 for i in range(25)] + per_cell[2]
+    cells = (("A", "LV"), ("A", "LA"), ("B", "LV"))
+    per_cell = [by_patient([d[(*cell, f"{cell[0]}{i:03}")] for i in range(25)]) for cell in cells]
+    of_cases = [(d["A", "LV", f"A{i:03}"] + d["A", "LA", f"A{i:03}"]) / 2 for i in range(25)]
+    overall = [*by_patient(of_cases), *per_cell[2]]
     for comparison_, expected in zip(result.rows["adaptive"], [*per_cell, overall], strict=True):
         assert comparison_.pairs == len(expected)
         assert comparison_.difference == pytest.approx(np.mean(expected))
         assert comparison_.p == pytest.approx(stats.wilcoxon(expected).pvalue)
     assert result.tests == 8
     tested = [c for row in result.rows.values() for c in row]
-    assert [c.corrected for c in tested] == holm([c.p for c in tested])
+    assert [c.corrected for c in tested] == list(holm([c.p for c in tested]))
 
 
-def test_only_cases_that_both_have_are_compared(directory):
+@pytest.mark.parametrize(
+    ("changes", "baseline"),
+    [
+        ({}, "standard"),
+        ({"strategies": SUITE["strategies"][::-1]}, "standard"),
+        ({"strategies": SUITE["strategies"][::-1], "standard": "adaptive"}, "adaptive"),
+        ({"strategies": [{"name": n, "loss": "ce"} for n in ("zero", "one")]}, "zero"),
+    ],
+)
+def test_baseline(tmp_path, changes, baseline):
+    suite = SuiteConfig.model_validate(SUITE | {"seeds": [0]} | changes)
+    loaded = load(write_suite(tmp_path, suite, domains=DOMAINS, cases=2))
+    assert compare(loaded, loaded.boards[0]).baseline == baseline
+
+
+def test_only_patients_that_both_have_are_compared(directory):
     path = directory / "runs" / "adaptive-seed1" / "cases.csv"
     lines = path.read_text().splitlines()
-    lines[1] = lines[1].rpartition(",")[0] + ","  # Dice of the first case is undefined for one seed
-    del lines[2]
+    lines[1] = ",".join(
+        [*lines[1].split(",")[:4], "", "1", "1", "1", "1"]
+    )  # Dice of the first case is undefined for one seed
+    del lines[2]  # the other case of the same patient, in one run only
     path.write_text("\n".join(lines) + "\n")
     loaded = load(directory)
     rows = compare(loaded, loaded.boards[0]).rows
-    assert [c.pairs for c in rows["adaptive"]] == [23, 25, 25, 50]  # the LA of those cases still counts
-    assert [c.pairs for c in rows["full"]] == [25, 25, 25, 50]
+    assert [c.pairs for c in rows["adaptive"]] == [12, 13, 13, 26]  # the LA of the patient still counts
+    assert [c.pairs for c in rows["full"]] == [13, 13, 13, 26]
 
 
 def test_strategy_with_missing_seeds_is_not_tested(directory):
@@ -135,7 +145,10 @@ def test_table_is_shown_where_it_is_asked_for(directory):
     assert "Compared with" not in render(load(directory), "md") + render(load(directory), "html")
 
 
-@pytest.mark.parametrize("content", [None, "case\nx\n", "case,patient,domain,class,metric,value\na,b,A,LV,dice,high\n"])
+HEAD = "case,patient,domain,class,dice,hd95,nsd,ece,brier"
+
+
+@pytest.mark.parametrize("content", [None, "case\nx\n", f"{HEAD}\na,b,A,LV,high,1,1,1,1\n"])
 def test_wrong_cases_are_named(directory, content):
     path = directory / "runs" / "adaptive-seed1" / "cases.csv"
     path.unlink()
@@ -149,5 +162,5 @@ def test_repeated_case_is_named(directory):
     path = directory / "runs" / "adaptive-seed1" / "cases.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, lines[1]]) + "\n")
-    with pytest.raises(LeaderboardError, match=r"once for each \(case, class\), got \[\('A000', 'LV'\)\] more"):
+    with pytest.raises(LeaderboardError, match=r"each \(case, class\) once, got \[\('A000', 'LV'\)\] more"):
         render(load(directory), "md")

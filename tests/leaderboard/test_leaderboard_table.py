@@ -55,6 +55,58 @@ def test_rank_by_undrawn_and_gap_to_full(board):
     assert board.best(board.column("overall")) == close(0.725)
 
 
+def test_gap_closed(make_directory, dice, board):
+    assert not board.has_gap  # there is no strategy named "standard"
+    assert all(e.gap_closed is None for e in board.strategies)
+    (board,) = load(make_directory(standard="adaptive")).boards
+    closed = {e.strategy.name: e.gap_closed for e in board.strategies}
+    assert closed == {"adaptive": 0, "marginal + dropout": close((0.65 - 0.30) / (0.82 - 0.30)), "full": None}
+    # no better than the standard: no gap that could be closed
+    same = {**dice, ("full", 0): dice["adaptive", 0], ("full", 1): dice["adaptive", 1]}
+    (board,) = load(make_directory(same, standard="adaptive")).boards
+    assert all(e.gap_closed is None for e in board.strategies)
+    part = {run: v for run, v in dice.items() if run != ("adaptive", 1)}
+    (board,) = load(make_directory(part, standard="adaptive")).boards
+    assert board.has_gap
+    assert all(e.gap_closed is None for e in board.strategies)
+
+
+def test_metrics_and_cost(board, half_board):
+    marginal = entry(board, "marginal + dropout")
+    assert list(marginal.metrics) == ["dice", "hd95", "nsd", "ece", "brier"]
+    assert marginal.metrics["dice"] == marginal.scores
+    assert marginal.metrics["hd95"][board.column("overall")].values == (7, 7)
+    assert (marginal.cost.seconds, marginal.cost.peak_bytes) == (close(0.0015), 5 << 20)
+    marginal = entry(half_board, "marginal + dropout")
+    assert marginal.cost is None  # one of two seeds
+    assert marginal.metrics["hd95"][half_board.column("overall")].values == (7, None)
+
+
+def test_best_is_the_lowest_where_lower_is_better(make_directory):
+    directory = make_directory()
+    for value, run in enumerate(["adaptive-seed0", "adaptive-seed1", "full-seed0", "full-seed1"]):
+        edit_rows(
+            directory, run, lambda rows, v=value: [r if r["metric"] == "dice" else r | {"value": v} for r in rows]
+        )
+    (board,) = load(directory).boards
+    assert board.best(board.ranked_by, "hd95") == 0.5  # 0 and 1, where marginal has 7
+    assert board.best(board.ranked_by, "nsd") == 0.75  # marginal's
+
+
+def test_metric_that_is_undefined_in_a_cell_has_no_mean_there(make_directory):
+    directory = make_directory()
+
+    def undefine(rows):
+        wanted = ("hd95", "A", "LA")
+        return [r | {"value": None} if (r["metric"], r["domain"], r["class"]) == wanted else r for r in rows]
+
+    edit_rows(directory, "adaptive-seed0", undefine)
+    (board,) = load(directory).boards
+    means = {c.name: entry(board, "adaptive").metrics["hd95"][c].mean for c in board.columns}
+    assert [name for name, mean in means.items() if mean is None] == ["drawn", "overall", "A/LA"]
+    assert entry(board, "adaptive").metrics["nsd"][board.column("A/LA")].mean == 0.75
+
+
 def test_orders(board):
     assert [e.strategy.name for e in board.strategies] == ["adaptive", "marginal + dropout", "full"]
     assert [e.strategy.name for e in board.display] == ["full", "marginal + dropout", "adaptive"]

@@ -188,7 +188,7 @@ def test_options_reach_the_terms_that_know_them():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ce+dise", {}, "no loss is named 'dise'; did you mean 'dice'"),
+        ("ce+dise", {}, "there is no loss 'dise'; did you mean 'dice'"),
         ("ce+dice", {"weights": [1.0]}, "weights must be 2 numbers, one for each term, got 1"),
         ("ce+dice", {"weights": [1.0, float("nan")]}, "weights must be finite, got"),
         ("ce+dice", {"bach": True}, "no term of 'ce.dice' has an option bach"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from importlib.metadata import EntryPoint
 from typing import NamedTuple
 
 import pytest
@@ -137,15 +136,6 @@ def test_an_unknown_network_names_the_closest_one() -> None:
 def test_one_level_is_no_unet() -> None:
     with pytest.raises(ValueError, match=r"at least two levels in channels, got \[4\]"):
         models.create("unet", spatial_dims=2, in_channels=1, out_channels=2, channels=(4,))
-
-
-def test_outside_packages_register_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("theirs", "torch.nn:Identity", models.GROUP)
-    monkeypatch.setattr(models, "entry_points", lambda group: [point] if group == models.GROUP else [])
-    assert "theirs" in models.names()
-    assert isinstance(
-        models.create("theirs", spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8)), torch.nn.Identity
-    )
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])

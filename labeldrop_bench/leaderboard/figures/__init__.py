@@ -14,18 +14,23 @@ from labeldrop_bench.leaderboard.figures import (
     heat,
     learning_curves,
     matrix,
+    rank_stability,
+    significance,
 )
-from labeldrop_bench.leaderboard.figures.style import Theme, png, svg
+from labeldrop_bench.leaderboard.figures.files import inline, png, svg, variables
 from labeldrop_bench.leaderboard.reading import LeaderboardError
+from labeldrop_bench.leaderboard.statistics import analyse
 from labeldrop_bench.leaderboard.table import Leaderboard
 from labeldrop_bench.records import SuiteConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "TABLES", "Theme", "caption", "check_figures", "figure_names", "names_of", "png", "svg"]
+__all__ = [
+    "FIGURES", "TABLES", "caption", "check_figures", "figure_names", "inline", "names_of", "png", "svg", "variables",
+]  # fmt: skip
 
-FIGURES: Mapping[str, Callable[[Leaderboard, Theme], Figure]] = {
+FIGURES: Mapping[str, Callable[[Leaderboard], Figure]] = {
     "drawn_vs_undrawn": drawn_vs_undrawn.draw,
     "matrix": matrix.draw,
     "against_dropout": against_dropout.draw,
@@ -33,6 +38,8 @@ FIGURES: Mapping[str, Callable[[Leaderboard, Theme], Figure]] = {
     "boxes": boxes.draw,
     "learning_curves": learning_curves.draw,
     "heat": heat.draw,
+    "significance": significance.draw,
+    "rank_stability": rank_stability.draw,
 }
 CAPTIONS = {
     "drawn_vs_undrawn": "Drawn against undrawn classes",
@@ -42,7 +49,10 @@ CAPTIONS = {
     "boxes": "Dice of the single test cases",
     "learning_curves": "Learning curves",
     "heat": "All scores at a glance",
+    "significance": "Which strategies differ significantly",
+    "rank_stability": "How firm the ranks are",
 }
+TESTS = ("significance", "rank_stability")  # of the test cases; drawn as soon as there are enough
 TABLES = ("wilcoxon",)  # what a suite's `figures` may name besides: shown as a table, not drawn
 
 
@@ -51,10 +61,19 @@ def figure_names() -> tuple[str, ...]:
     return (*FIGURES, *TABLES)
 
 
-def names_of(suite: SuiteConfig) -> tuple[str, ...]:
-    """What is drawn for a suite: drawn_vs_undrawn, unless it would be drawn for many conditions, and what it names."""
+def names_of(leaderboard: Leaderboard) -> tuple[str, ...]:
+    """What is drawn for a suite: what it names, and what shows its results as they are.
+
+    That is drawn_vs_undrawn, unless it would be drawn for many conditions; the tests and the stability of the ranks,
+    where there are enough strategies and cases for them; and Dice against dropout, if some loss has several.
+    """
+    suite = leaderboard.suite
     default = () if suite.conditions else ("drawn_vs_undrawn",)
-    return tuple(name for name in dict.fromkeys((*default, *suite.figures)) if name in FIGURES)
+    tested = any(analyse(leaderboard, board) for board in leaderboard.boards)
+    dropout = ("against_dropout",) if against_dropout.varies(suite) else ()
+    asked = [name for name in suite.figures if tested or name not in TESTS]
+    names = dict.fromkeys((*default, *(TESTS if tested else ()), *dropout, *asked))
+    return tuple(name for name in names if name in FIGURES)
 
 
 def caption(name: str) -> str:

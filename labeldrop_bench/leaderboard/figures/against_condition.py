@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from labeldrop_bench.leaderboard.figures.against_dropout import draw_line
 from labeldrop_bench.leaderboard.figures.style import (
-    Theme,
     dress,
     head,
     legend,
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
+def draw(leaderboard: Leaderboard) -> Figure:
     """A line for each strategy: mean ± standard deviation over the seeds in each condition."""
     suite = leaderboard.suite
     boards = sorted(leaderboard.boards, key=value_of)
     places = [value_of(board) for board in boards]
     step = 0.008 * (places[-1] - places[0])  # the error bars of a condition stand beside each other
-    figure = new_figure(theme, 5.0)
+    figure = new_figure(5.0)
     axes = figure.add_subplot()
-    look_of = looks_of(suite, theme)
+    look_of = looks_of(suite)
     for number, (name, look) in enumerate(look_of.items()):
         shift = step * (number - (len(look_of) - 1) / 2)
         scores = [(value_of(board) + shift, leaderboard.compared(board, name)) for board in boards]
@@ -40,9 +39,9 @@ def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
     name_columns(axes, places, names, room=int(80 / len(names)))
     axes.set_xlabel(label or "condition", parse_math=False)
     axes.set_ylabel(f"Dice ({leaderboard.compared_by}), {DIRECTION}")
-    dress(axes, theme)
-    head(figure, suite, theme)
-    legend(figure, line_handles(look_of), theme)
+    dress(axes)
+    head(figure, suite)
+    legend(figure, line_handles(look_of))
     return figure
 
 

@@ -9,7 +9,6 @@ from labeldrop_bench.leaderboard.figures.style import (
     COLOURS,
     FULL,
     Look,
-    Theme,
     dress,
     grid_of_panels,
     head,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ABREAST = 2
+LEGEND = 0.13  # inches of a line's name, two of which stand side by side
 NAN = float("nan")
 
 
@@ -56,29 +56,44 @@ def series(suite: SuiteConfig) -> dict[str, list[StrategyConfig]]:
     return lines
 
 
-def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
-    """A panel for each condition; undrawn classes thick, drawn ones thin, `full` a band of ± one deviation."""
+def varies(suite: SuiteConfig, strategy: str = "") -> bool:
+    """Whether there are several dropout probabilities on some line, or on one that a strategy is on."""
+    lines = [[s.name for s in members] for members in series(suite).values()]
+    return any(len(names) > 1 for names in lines if not strategy or strategy in names)
+
+
+def draw(leaderboard: Leaderboard, strategy: str = "") -> Figure:
+    """A panel for each condition; undrawn classes thick, drawn ones thin, `full` a band of ± one deviation.
+
+    Args:
+        leaderboard: of the suite.
+        strategy: draw the lines that it is on alone, and mark it, without a title; empty is all lines.
+    """
     suite, boards = leaderboard.suite, leaderboard.boards
-    lines = series(suite)
-    figure = new_figure(theme, 1.4 + 3.4 * rows_of_panels(len(boards), ABREAST))
+    lines = {name: on for name, on in series(suite).items() if not strategy or strategy in [s.name for s in on]}
+    height = 1.4 + 3.4 * rows_of_panels(len(boards), ABREAST) + LEGEND * len(lines)
+    figure = new_figure(height)
     panels = grid_of_panels(figure, len(boards), ABREAST, sharex=True, sharey=True)
-    look_of = dict(zip(lines, looks(len(lines), theme), strict=True))
+    step = min(0.004, 0.03 / max(1, len(lines)))  # error bars beside each other
+    look_of = dict(zip(lines, looks(len(lines)), strict=True))
     for axes, board in zip(panels, boards, strict=True):
         columns = [c for c in board.summary if c.name in ("undrawn", "drawn")]
         columns = columns if len(columns) == 2 else [board.column("overall")]
         for column in columns:
-            _band(axes, board, column, theme)
+            _band(axes, board, column)
             for place, (name, members) in enumerate(lines.items()):
-                shift = 0.004 * (place - (len(lines) - 1) / 2)  # error bars beside each other
+                shift = step * (place - (len(lines) - 1) / 2)
                 scores = [(s.dropout + shift, board.entry(s.name).scores[column]) for s in members]
                 draw_line(axes, scores, look_of[name], thin=column.name == "drawn")
-        dress(axes, theme, title=board.name)
+            _mark(axes, board, column, strategy)
+        dress(axes, title=board.name)
     for axes in panels[::ABREAST]:
         axes.set_ylabel(f"Dice, {DIRECTION}")
     for axes in panels[-ABREAST:]:
         axes.set_xlabel("label dropout probability")
-    head(figure, suite, theme)
-    legend(figure, _handles(leaderboard, look_of, theme), theme)
+    if not strategy:
+        head(figure, suite)
+    legend(figure, _handles(leaderboard, look_of))
     return figure
 
 
@@ -96,30 +111,41 @@ def draw_line(axes: Axes, scores: list[tuple[float, Score]], look: Look, *, thin
     axes.plot([x for x, _ in alone], [y for _, y in alone], ".", color=look.colour, alpha=0.6, markersize=5)
 
 
-def _band(axes: Axes, board: Board, column: Column, theme: Theme) -> None:
+def _mark(axes: Axes, board: Board, column: Column, strategy: str) -> None:
+    """A ring around the strategy that is looked at."""
+    marked = [entry for entry in board.strategies if entry.strategy.name == strategy]
+    for entry in marked:
+        mean = entry.scores[column].mean
+        if mean is not None:
+            axes.plot(
+                [entry.strategy.dropout], [mean], "o", color=COLOURS["text"], markersize=13, markerfacecolor="none"
+            )
+
+
+def _band(axes: Axes, board: Board, column: Column) -> None:
     """What `full` reaches, over the whole width."""
     for entry in board.strategies:
         score = entry.scores[column]
         if entry.strategy.full_labels and score.mean is not None:
             thin = column.name == "drawn"
-            axes.axhline(score.mean, color=FULL[theme], linewidth=1 if thin else 1.8, linestyle="--" if thin else "-")
+            axes.axhline(score.mean, color=FULL, linewidth=1 if thin else 1.8, linestyle="--" if thin else "-")
             if score.std is not None:
                 ends = score.mean - score.std, score.mean + score.std
-                axes.axhspan(*ends, color=FULL[theme], alpha=0.12 if thin else 0.3, linewidth=0)
+                axes.axhspan(*ends, color=FULL, alpha=0.12 if thin else 0.3, linewidth=0)
 
 
-def _handles(leaderboard: Leaderboard, look_of: dict[str, Look], theme: Theme) -> list[Artist]:
+def _handles(leaderboard: Leaderboard, look_of: dict[str, Look]) -> list[Artist]:
     """The losses by colour and shape, then what thick, thin and the band mean."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles = line_handles(look_of)
-    text = COLOURS[theme]["text"]
+    text = COLOURS["text"]
     if any(board.ranked_by.name == "undrawn" and len(board.summary) == 3 for board in leaderboard.boards):
         handles += [
             Line2D([], [], color=text, linewidth=2.2, label="undrawn classes"),
             Line2D([], [], color=text, linewidth=1, linestyle="--", alpha=0.65, label="drawn classes"),
         ]
     if leaderboard.has_full:
-        handles.append(Patch(color=FULL[theme], alpha=0.5, label="full: trained on all labels"))
+        handles.append(Patch(color=FULL, alpha=0.5, label="full: trained on all labels"))
     return handles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from labeldrop_bench.leaderboard import wording
@@ -10,7 +11,6 @@ from labeldrop_bench.leaderboard.figures.style import (
     COLOURS,
     WIDTH,
     Look,
-    Theme,
     dress,
     head,
     legend,
@@ -31,34 +31,40 @@ LETTER = 0.085  # inches
 SPREAD = 0.8  # of the room of a class, the rest being space between classes
 
 
-def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
+def draw(leaderboard: Leaderboard, look_of: Mapping[str, Look] | None = None) -> Figure:
     """A panel for each condition (down) and domain (across); in it, for each class, a box for each strategy.
 
     Box: quartiles; whiskers: 5th and 95th percentile; points: the cases beyond them. A case counts once, with its mean
     over the seeds; a strategy of which seeds are missing has no boxes.
+
+    Args:
+        leaderboard: of the suite.
+        look_of: name -> look of the strategies to draw, without a title; None is all.
     """
     suite, boards = leaderboard.suite, leaderboard.boards
     domains = in_order([cell.domain for cell in board.cells] for board in boards) or [""]
-    look_of = looks_of(suite, theme)
+    titled = look_of is None
+    look_of = look_of or looks_of(suite)
     classes = max(len([c for c in b.cells if c.domain == d]) for b in boards for d in domains) + 1
     panel = max(CLASS, BOX * (len(look_of) + 1) / SPREAD) * classes
     panel = min((WIDEST - 0.8) / len(domains), max((WIDTH - 0.8) / len(domains), panel))
     width = 0.8 + panel * len(domains)
     room = int((panel - 0.2) / LETTER)
-    figure = new_figure(theme, 1.4 + 3.2 * len(boards), width)
+    figure = new_figure(1.4 + 3.2 * len(boards), width)
     panels = figure.subplots(len(boards), len(domains), squeeze=False, sharey=True)
     for row, board in zip(panels, boards, strict=True):
-        dice = {e.strategy.name: dice_of_cases(leaderboard.directory, e) for e in board.strategies}
+        dice = {name: dice_of_cases(leaderboard.directory, board.entry(name)) for name in look_of}
         for axes, domain in zip(row, domains, strict=True):
             groups = _groups([cell for cell in board.cells if cell.domain == domain])
-            _panel(axes, list(groups.values()), dice, look_of, theme)
+            _panel(axes, list(groups.values()), dice, look_of)
             name_columns(axes, range(len(groups)), list(groups), room=room // classes)
             several = len(domains) > 1 or not board.name
             title = ": ".join(filter(None, [board.name, domain if several else ""]))
-            dress(axes, theme, title=title, room=room)
+            dress(axes, title=title, room=room)
         row[0].set_ylabel(f"Dice of each case, {DIRECTION}")
-    head(figure, suite, theme, width)
-    _legend(figure, leaderboard, look_of, theme, width)
+    if titled:
+        head(figure, suite, width)
+    _legend(figure, leaderboard, look_of, width)
     return figure
 
 
@@ -69,7 +75,7 @@ def _groups(cells: list[Cell]) -> dict[str, list[Cell]]:
 
 
 def _panel(
-    axes: Axes, groups: list[list[Cell]], dice: dict[str, dict[Place, float]], look_of: dict[str, Look], theme: Theme
+    axes: Axes, groups: list[list[Cell]], dice: dict[str, dict[Place, float]], look_of: Mapping[str, Look]
 ) -> None:
     """Groups of boxes, one for each class and one for their mean."""
     step = SPREAD / len(look_of)
@@ -81,15 +87,15 @@ def _panel(
             values = list(over_classes(of, (p for p in of if p[:2] in wanted)).values())
             if values:
                 drawn = True
-                _box(axes, values, place + step * (number - (len(look_of) - 1) / 2), 0.82 * step, look, theme)
+                _box(axes, values, place + step * (number - (len(look_of) - 1) / 2), 0.82 * step, look)
     axes.set_xlim(-0.55, max(1, len(groups)) - 0.45)
     axes.tick_params(axis="x", length=0)
     if not drawn:
-        nothing(axes, theme)
+        nothing(axes)
 
 
-def _box(axes: Axes, values: list[float], x: float, width: float, look: Look, theme: Theme) -> None:
-    text = COLOURS[theme]["text"]
+def _box(axes: Axes, values: list[float], x: float, width: float, look: Look) -> None:
+    text = COLOURS["text"]
     drawn = axes.boxplot(
         [values], positions=[x], widths=width, whis=(5, 95), patch_artist=True, manage_ticks=False,
         flierprops={"marker": ".", "markersize": 3, "markerfacecolor": look.colour, "markeredgecolor": look.colour},
@@ -100,15 +106,15 @@ def _box(axes: Axes, values: list[float], x: float, width: float, look: Look, th
         patch.set(facecolor=look.colour, edgecolor=text, linewidth=0.6, hatch=look.hatch, alpha=0.85)
 
 
-def _legend(figure: Figure, leaderboard: Leaderboard, look_of: dict[str, Look], theme: Theme, width: float) -> None:
+def _legend(figure: Figure, leaderboard: Leaderboard, look_of: Mapping[str, Look], width: float) -> None:
     from matplotlib.artist import Artist
     from matplotlib.patches import Patch
 
-    text = COLOURS[theme]["text"]
+    text = COLOURS["text"]
     handles: list[Artist] = [
         Patch(facecolor=look.colour, edgecolor=text, hatch=look.hatch, alpha=0.85, label=name)
         for name, look in look_of.items()
     ]
     if any(not cell.drawn for board in leaderboard.boards for cell in board.cells):
         handles.append(Patch(alpha=0, label=f"{wording.UNDRAWN} not drawn in training"))
-    legend(figure, handles, theme, width)
+    legend(figure, handles, width)

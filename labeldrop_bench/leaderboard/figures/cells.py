@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labeldrop_bench.leaderboard.figures.style import COLOURS, Theme, dress, name_columns, wrapped
+from labeldrop_bench.leaderboard.figures.style import COLOURS, LIGHT, dress, name_columns, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def limits(tables: Sequence[Values]) -> tuple[float, float]:
 
 
 def draw_cells(
-    axes: Axes, values: Values, *, rows: Sequence[str], columns: Sequence[str], ends: tuple[float, float], theme: Theme
+    axes: Axes, values: Values, *, rows: Sequence[str], columns: Sequence[str], ends: tuple[float, float]
 ) -> AxesImage:
     """The numbers in cells.
 
@@ -41,11 +41,10 @@ def draw_cells(
         rows: names.
         columns: names.
         ends: of the colour scale.
-        theme: of the figure.
     """
     from matplotlib import colormaps
 
-    colours = COLOURS[theme]
+    colours = COLOURS
     numbers = np.array([[np.nan if v is None else v for v in row] for row in values], dtype=float)
     image = axes.imshow(np.ma.masked_invalid(numbers), cmap=COLOUR_MAP, vmin=ends[0], vmax=ends[1], aspect="auto")
     for (row, column), value in np.ndenumerate(numbers):
@@ -54,12 +53,12 @@ def draw_cells(
         # luma of ITU-R BT.601: dark letters on light cells
         luma = np.dot(colormaps[COLOUR_MAP](image.norm(value))[:3], (0.299, 0.587, 0.114))
         missing = bool(np.isnan(value))
-        colour = colours["text"] if missing else "#000000" if luma > 0.5 else "#FFFFFF"
+        colour = colours["text"] if missing else "#000000" if luma > 0.5 else LIGHT
         text = "\N{EM DASH}" if missing else f"{value:.3f}"
         axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=9)
     name_columns(axes, range(len(columns)), columns, room=ROOM)
     axes.set_yticks(range(len(rows)), [wrapped(name, 32) for name in rows], parse_math=False, fontsize=9)
-    dress(axes, theme, grid="none")
+    dress(axes, grid="none")
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)  # white lines between the cells
@@ -69,9 +68,9 @@ def draw_cells(
     return image
 
 
-def scale(figure: Figure, image: AxesImage, panels: Sequence[Axes], label: str, theme: Theme) -> None:
+def scale(figure: Figure, image: AxesImage, panels: Sequence[Axes], label: str) -> None:
     """The colour scale beside the panels."""
     bar = figure.colorbar(image, ax=list(panels), shrink=0.9, aspect=25, pad=0.02)
-    bar.set_label(label, color=COLOURS[theme]["text"])
-    bar.ax.tick_params(colors=COLOURS[theme]["text"])
+    bar.set_label(label, color=COLOURS["text"])
+    bar.ax.tick_params(colors=COLOURS["text"])
     bar.outline.set_visible(False)

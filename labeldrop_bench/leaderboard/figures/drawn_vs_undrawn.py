@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labeldrop_bench.leaderboard import wording
-from labeldrop_bench.leaderboard.figures.style import COLOURS, NAME_WIDTH, Theme, head, new_figure, wrapped
+from labeldrop_bench.leaderboard.figures.style import COLOURS, NAME_WIDTH, head, new_figure, wrapped
 from labeldrop_bench.leaderboard.reading import DIRECTION
 from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
 
@@ -17,22 +17,22 @@ MARKERS = {"undrawn": "D", "drawn": "o", "overall": "o"}
 LINE_HEIGHT = 0.6  # inches of a strategy's line
 
 
-def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
+def draw(leaderboard: Leaderboard) -> Figure:
     """One line for each strategy: each seed a small point, mean ± standard deviation a marker with a bar.
 
     An incomplete strategy shows the seeds it has and no mean. Each condition has a panel.
     """
     boards, suite = leaderboard.boards, leaderboard.suite
     height = 1.3 + LINE_HEIGHT * len(suite.strategies)
-    figure = new_figure(theme, height * len(boards))
+    figure = new_figure(height * len(boards))
     panels = figure.subplots(len(boards), 1, squeeze=False)[:, 0]
     for axes, board in zip(panels, boards, strict=True):
-        _panel(axes, board, COLOURS[theme])
+        _panel(axes, board, COLOURS)
         title = wrapped(board.name or suite.title, 60)
-        axes.set_title(title, color=COLOURS[theme]["text"], loc="left", pad=26, parse_math=False)
+        axes.set_title(title, color=COLOURS["text"], loc="left", pad=26, parse_math=False)
         # the pad leaves room for the heads of the numbers
     if suite.conditions:
-        head(figure, suite, theme)
+        head(figure, suite)
     return figure
 
 

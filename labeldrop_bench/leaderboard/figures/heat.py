@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from labeldrop_bench.leaderboard.figures import cells
 from labeldrop_bench.leaderboard.figures.against_dropout import NAN, series
-from labeldrop_bench.leaderboard.figures.style import Theme, head, new_figure, shared_words
+from labeldrop_bench.leaderboard.figures.style import head, new_figure, shared_words
 from labeldrop_bench.leaderboard.table import Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
+def draw(leaderboard: Leaderboard) -> Figure:
     """One cell for each score, the mean over the seeds."""
     if leaderboard.suite.conditions:
         rows, columns, values = _conditions(leaderboard)
@@ -23,12 +23,12 @@ def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
         rows, columns, values = _dropouts(leaderboard)
         across = "label dropout probability"
     width = 2.6 + cells.CELL[0] * max(len(columns), 4) + 1.4
-    figure = new_figure(theme, 2.2 + cells.CELL[1] * max(len(rows), 3), width)
+    figure = new_figure(2.2 + cells.CELL[1] * max(len(rows), 3), width)
     axes = figure.add_subplot()
-    image = cells.draw_cells(axes, values, rows=rows, columns=columns, ends=cells.limits([values]), theme=theme)
+    image = cells.draw_cells(axes, values, rows=rows, columns=columns, ends=cells.limits([values]))
     axes.set_xlabel(across, parse_math=False)
-    cells.scale(figure, image, [axes], f"Dice, {leaderboard.compared_by}", theme)
-    head(figure, leaderboard.suite, theme, width)
+    cells.scale(figure, image, [axes], f"Dice, {leaderboard.compared_by}")
+    head(figure, leaderboard.suite, width)
     return figure
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from labeldrop_bench.leaderboard.figures.style import (
     Look,
-    Theme,
     dress,
     grid_of_panels,
     head,
@@ -30,15 +29,15 @@ ABREAST = 2
 Curve = dict[int, float]  # epoch -> Dice
 
 
-def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
+def draw(leaderboard: Leaderboard) -> Figure:
     """A panel for each condition: mean over the seeds as a line, smallest to largest as a band.
 
     While seeds are missing, those that there are stay thin lines of their own. The truth is what Dice is measured
     against if every run that has begun recorded it, or else the annotations.
     """
     suite, boards = leaderboard.suite, leaderboard.boards
-    look_of = looks_of(suite, theme)
-    figure = new_figure(theme, 1.4 + 3.4 * rows_of_panels(len(boards), ABREAST))
+    look_of = looks_of(suite)
+    figure = new_figure(1.4 + 3.4 * rows_of_panels(len(boards), ABREAST))
     panels = grid_of_panels(figure, len(boards), ABREAST, sharey=True)
     for axes, board in zip(panels, boards, strict=True):
         histories = _histories(leaderboard, board)
@@ -47,13 +46,13 @@ def draw(leaderboard: Leaderboard, theme: Theme = "light") -> Figure:
         for name, look in look_of.items():
             _curves(axes, [curve(epochs, by_truth=by_truth) for epochs in histories[name]], look)
         if not begun:
-            nothing(axes, theme)
+            nothing(axes)
         against = "all known truth" if by_truth else "the annotations"
         axes.set_ylabel(f"validation Dice,\nmeasured against {against}")
         axes.set_xlabel("epoch")
-        dress(axes, theme, title=board.name)
-    head(figure, suite, theme)
-    legend(figure, line_handles(look_of), theme)
+        dress(axes, title=board.name)
+    head(figure, suite)
+    legend(figure, line_handles(look_of))
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import textwrap
@@ -17,18 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Theme = Literal["light", "dark"]
-
 # Okabe-Ito colours, which stay apart for colour-blind readers; a marker's shape says the same again.
-COLOURS: dict[Theme, dict[str, str]] = {
-    "light": {"undrawn": "#D55E00", "drawn": "#0072B2", "overall": "#0072B2", "text": "#222222", "paper": "#FFFFFF"},
-    "dark": {"undrawn": "#E69F00", "drawn": "#56B4E9", "overall": "#56B4E9", "text": "#DDDDDD", "paper": "#16181C"},
-}
-LINES: dict[Theme, tuple[str, ...]] = {
-    "light": ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"),
-}
-FULL: dict[Theme, str] = {"light": "#888888", "dark": "#999999"}  # the upper bound stays in the background
+COLOURS = {"undrawn": "#D55E00", "drawn": "#0072B2", "overall": "#0072B2", "text": "#222222", "paper": "#FFFFFF"}
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+FULL = "#888888"  # the upper bound stays in the background
+LIGHT = "#FEFEFE"  # on a dark colour, whatever the paper
+DARK = {  # what each of these becomes where the paper is dark; any other colour stays
+    "#D55E00": "#E69F00", "#0072B2": "#56B4E9", "#009E73": "#009E73", "#CC79A7": "#CC79A7", "#E69F00": "#F0E442",
+    "#56B4E9": "#D55E00", "#888888": "#999999", "#222222": "#DDDDDD", "#FFFFFF": "#16181C",
+}  # fmt: skip
 MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 Dash = Literal["-", "--", ":"]
 DASHES: tuple[Dash, ...] = ("-", "--", ":")
@@ -47,9 +43,9 @@ class Look:
     hatch: str
 
 
-def looks(number: int, theme: Theme) -> list[Look]:
+def looks(number: int) -> list[Look]:
     """Looks that differ: the colours first, and when they are used up the dashes too."""
-    colours = LINES[theme]
+    colours = LINES
     return [
         Look(
             colours[i % len(colours)],
@@ -61,18 +57,18 @@ def looks(number: int, theme: Theme) -> list[Look]:
     ]
 
 
-def looks_of(suite: SuiteConfig, theme: Theme) -> dict[str, Look]:
+def looks_of(suite: SuiteConfig) -> dict[str, Look]:
     """The look of each strategy, the same in all figures of a suite."""
     competing = [strategy.name for strategy in suite.strategies if not strategy.full_labels]
-    full = {s.name: Look(FULL[theme], "*", "-", "") for s in suite.strategies if s.full_labels}
-    return {**full, **dict(zip(competing, looks(len(competing), theme), strict=True))}
+    full = {s.name: Look(FULL, "*", "-", "") for s in suite.strategies if s.full_labels}
+    return {**full, **dict(zip(competing, looks(len(competing)), strict=True))}
 
 
-def new_figure(theme: Theme, height: float, width: float = WIDTH) -> Figure:
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure, in inches."""
     from matplotlib.figure import Figure  # here, because a terminal or CSV table has no use for it
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor=COLOURS[theme]["paper"])
+    return Figure(figsize=(width, height), layout="constrained", facecolor=COLOURS["paper"])
 
 
 def grid_of_panels(
@@ -98,10 +94,10 @@ def rows_of_panels(number: int, abreast: int) -> int:
     return math.ceil(number / min(number, abreast))
 
 
-def dress(axes: Axes, theme: Theme, grid: Literal["x", "y", "none"] = "y", *, title: str = "", room: int = 40) -> None:
+def dress(axes: Axes, grid: Literal["x", "y", "none"] = "y", *, title: str = "", room: int = 40) -> None:
     """Colours, grid and title of a panel, in lines of at most `room` characters."""
-    text = COLOURS[theme]["text"]
-    axes.set_facecolor(COLOURS[theme]["paper"])
+    text = COLOURS["text"]
+    axes.set_facecolor(COLOURS["paper"])
     axes.tick_params(colors=text)
     axes.xaxis.label.set_color(text)
     axes.yaxis.label.set_color(text)
@@ -115,14 +111,12 @@ def dress(axes: Axes, theme: Theme, grid: Literal["x", "y", "none"] = "y", *, ti
         axes.set_title(wrapped(title, room), color=text, loc="left", fontsize=10, parse_math=False)
 
 
-def head(figure: Figure, suite: SuiteConfig, theme: Theme, width: float = WIDTH) -> None:
+def head(figure: Figure, suite: SuiteConfig, width: float = WIDTH) -> None:
     """The suite's title above everything."""
-    figure.suptitle(
-        wrapped(suite.title, int(9.5 * width)), color=COLOURS[theme]["text"], x=0.01, ha="left", parse_math=False
-    )
+    figure.suptitle(wrapped(suite.title, int(9.5 * width)), color=COLOURS["text"], x=0.01, ha="left", parse_math=False)
 
 
-def legend(figure: Figure, handles: Sequence[Artist], theme: Theme, width: float = WIDTH) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], width: float = WIDTH) -> None:
     """A legend below everything, in as many columns as fit."""
     from matplotlib.legend import Legend
 
@@ -132,7 +126,7 @@ def legend(figure: Figure, handles: Sequence[Artist], theme: Theme, width: float
     columns = max(1, min(len(handles), int(width / (0.6 + 0.085 * longest))))
     drawn: Legend = figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, frameon=False)
     for label in drawn.get_texts():
-        label.set_color(COLOURS[theme]["text"])
+        label.set_color(COLOURS["text"])
         label.set_parse_math(False)
 
 
@@ -187,28 +181,20 @@ def wrapped(text: str, width: int) -> str:
     return textwrap.fill(text, width)
 
 
-def nothing(axes: Axes, theme: Theme) -> None:
+def empty_figure(suite: SuiteConfig) -> Figure:
+    """A figure that says that there is nothing to show yet."""
+    figure = new_figure(2.0)
+    axes = figure.add_subplot()
+    nothing(axes)
+    axes.set_xticks([])
+    dress(axes, "x")
+    head(figure, suite)
+    return figure
+
+
+def nothing(axes: Axes) -> None:
     """Say in a panel that there is nothing to show yet."""
     axes.text(
         0.5, 0.5, "no finished results yet", transform=axes.transAxes, ha="center", va="center",
-        color=COLOURS[theme]["text"], alpha=0.7,
+        color=COLOURS["text"], alpha=0.7,
     )  # fmt: skip
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, 150 pixels per inch."""
-    return _save(figure, "png", {"Software": None})
-
-
-def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file, text as outlines so that it looks the same everywhere."""
-    return _save(figure, "svg", {"Date": None})
-
-
-def _save(figure: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
-    from matplotlib import rc_context
-
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "labeldrop_bench", "svg.fonttype": "path"}):  # the same bytes every time
-        figure.savefig(content, format=file_format, dpi=150, metadata=metadata)
-    return content.getvalue()

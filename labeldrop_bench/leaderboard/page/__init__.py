@@ -1,0 +1,1 @@
+"""What leaderboard.html consists of: its parts in Python, its templates, its style and its script."""
