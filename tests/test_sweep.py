@@ -14,7 +14,7 @@ from tiny import TOML, write_suite
 
 from labeldrop_bench import records, suites, sweep
 from labeldrop_bench.errors import SuiteError
-from labeldrop_bench.records import RunConfig
+from labeldrop_bench.records import RunConfig, RunResult
 from labeldrop_bench.sweep import checks
 
 ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
@@ -165,3 +165,24 @@ def test_two_processes_train_like_one(suite: str, tmp_path: Path) -> None:
     assert two == pytest.approx(one, rel=0.02)
     result = json.loads((tmp_path / "two" / "runs" / "full-seed0" / "result.json").read_text())
     assert result["environment"]["processes"] == "2"
+
+
+def test_a_later_call_takes_the_precision_of_the_first(
+    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` is decided by a trial, which a busy machine can let come out either way."""
+    auto = suites.load(suite, ["training.precision=auto"])
+    one = suites.load(suite, ["training.precision=auto", "seeds=[0, 1]"])
+
+    def choose(answer: str) -> None:
+        monkeypatch.setattr(sweep, "choose_precision", lambda prepared, device: answer)
+
+    choose("bf16-mixed")
+    sweep.run(auto, tmp_path, device="cpu", listener=Heard())
+    choose("32-true")
+    sweep.run(one, tmp_path, device="cpu", listener=Heard())
+    results = [RunResult.model_validate_json(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
+    assert [result.environment["precision"] for result in results] == ["bf16-mixed"] * 4
+    (tmp_path / "precision.json").write_text('{"cpu": "float64"}')
+    with pytest.raises(SuiteError, match=r"precision.json does not hold a precision for each device: remove it"):
+        sweep.run(one, tmp_path, device="cpu", listener=Heard())

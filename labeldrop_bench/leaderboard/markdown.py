@@ -24,11 +24,11 @@ def render(leaderboard: Leaderboard) -> str:
     """
     suite = leaderboard.suite
     parts = [
-        f"# {_escape(suite.title)}",
-        _escape(suite.description),
-        *(_comparison(leaderboard) if suite.conditions else []),
+        f"# {escape(suite.title)}",
+        escape(suite.description),
+        *(comparison(leaderboard) if suite.conditions else []),
         *(part for board in leaderboard.boards for part in _section(leaderboard, board)),
-        _escape(wording.legend(leaderboard)),
+        escape(wording.legend(leaderboard)),
         *(f"![{figures.caption(name)}]({name}.png)" for name in figures.names_of(leaderboard)),
         "Reproduce:",
         f"    {wording.command(leaderboard)}",
@@ -36,7 +36,7 @@ def render(leaderboard: Leaderboard) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _comparison(leaderboard: Leaderboard) -> list[str]:
+def comparison(leaderboard: Leaderboard) -> list[str]:
     """Strategies x conditions."""
 
     def score(board: Board, name: str) -> str:
@@ -44,13 +44,13 @@ def _comparison(leaderboard: Leaderboard) -> list[str]:
         return f"**{text}**" if wording.compared_best(leaderboard, board, name) else text
 
     rows = [
-        [_escape(s.name), *(score(board, s.name) for board in leaderboard.boards)] for s in leaderboard.suite.strategies
+        [escape(s.name), *(score(board, s.name) for board in leaderboard.boards)] for s in leaderboard.suite.strategies
     ]
-    headers = ["strategy", *(_escape(board.name) for board in leaderboard.boards)]
+    headers = ["strategy", *(escape(board.name) for board in leaderboard.boards)]
     return [
         "## All conditions",
-        _table(rows, headers, ["left", *["right"] * len(leaderboard.boards)]),
-        _escape(wording.comparison_caption(leaderboard)),
+        pipe_table(rows, headers, ["left", *["right"] * len(leaderboard.boards)]),
+        escape(wording.comparison_caption(leaderboard)),
     ]
 
 
@@ -59,9 +59,9 @@ def _section(leaderboard: Leaderboard, board: Board) -> list[str]:
     found = analyse(leaderboard, board)
     captions = [*wording.captions(board), *([wording.interval_caption()] if found else [])]
     return [
-        f"## {_escape(board.name)}" if board.name else "",
+        f"## {escape(board.name)}" if board.name else "",
         _dice(board, found),
-        *map(_escape, captions),
+        *map(escape, captions),
         *(_metrics(board) if board.cells else []),
         *(_rankings(found) if found else []),
         *(_tests(leaderboard, board) if "wilcoxon" in board.suite.figures else []),
@@ -83,19 +83,19 @@ def _dice(board: Board, found: Statistics | None) -> str:
         summary, single = ([t for c in part for t in score(entry, c)] for part in (board.summary, board.single))
         full = [wording.to_full(board, entry)] if board.has_full else []
         return [
-            wording.rank(entry), _escape(strategy.name), _escape(strategy.loss), f"{strategy.dropout:g}",
+            wording.rank(entry), escape(strategy.name), escape(strategy.loss), f"{strategy.dropout:g}",
             *summary, *full, wording.seeds(board, entry), *single,
         ]  # fmt: skip
 
     def header(column: Column) -> list[str]:
-        name = _escape(wording.header(column))
+        name = escape(wording.header(column))
         return [name, "95 %"] if found and column is board.ranked_by else [name]
 
     summary, single = ([text for column in part for text in header(column)] for part in (board.summary, board.single))
     full = [wording.to_full_header(board)] if board.has_full else []
     headers = ["#", "strategy", "loss", "p", *summary, *full, "seeds", *single]
     align = ["right", "left", "left", *["right"] * (len(headers) - 3)]
-    return _table([row(entry) for entry in board.display], headers, align)
+    return pipe_table([row(entry) for entry in board.display], headers, align)
 
 
 def _metrics(board: Board) -> list[str]:
@@ -108,14 +108,14 @@ def _metrics(board: Board) -> list[str]:
 
     rows = [
         [
-            _escape(entry.strategy.name), *(score(entry, metric) for metric in others),
+            escape(entry.strategy.name), *(score(entry, metric) for metric in others),
             wording.milliseconds(entry), wording.mebibytes(entry),
         ]
         for entry in board.display
     ]  # fmt: skip
     headers = ["strategy", *(METRICS[name].title for name in others), "ms / step", "MiB / step"]
-    table = _table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
-    return [f"**{wording.metrics_title(board)}**", table, _escape(wording.metrics_caption(board))]
+    table = pipe_table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
+    return [f"**{wording.metrics_title(board)}**", table, escape(wording.metrics_caption(board))]
 
 
 def _rankings(found: Statistics) -> list[str]:
@@ -123,31 +123,32 @@ def _rankings(found: Statistics) -> list[str]:
     first = found.rankings["mean then rank"]
     rows = [
         [
-            _escape(name), *(wording.rank_and_range(ranking, i) for ranking in found.rankings.values()),
+            escape(name), *(wording.rank_and_range(ranking, i) for ranking in found.rankings.values()),
             wording.first_in(first, i),
         ]
         for i, name in sorted(enumerate(found.strategies), key=lambda pair: first.ranks[pair[0]])
     ]  # fmt: skip
     headers = ["strategy", *found.rankings, "first"]
-    table = _table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
-    return ["**Rankings**", table, _escape(wording.ranking_caption(found))]
+    table = pipe_table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
+    return ["**Rankings**", table, escape(wording.ranking_caption(found))]
 
 
 def _tests(leaderboard: Leaderboard, board: Board) -> list[str]:
     tests = compare(leaderboard, board)
     heads = [f"{wording.header(column)} (n = {wording.pairs(tests, i)})" for i, column in enumerate(tests.columns)]
     rows = [
-        [_escape(name), *(map(wording.comparison, row) if row else [wording.NOTHING] * len(heads))]
+        [escape(name), *(map(wording.comparison, row) if row else [wording.NOTHING] * len(heads))]
         for name, row in tests.rows.items()
     ]
-    table = _table(rows, ["strategy", *map(_escape, heads)], ["left", *["right"] * len(heads)])
-    return [f"**Compared with {_escape(tests.baseline)}**", table, _escape(wording.significance_caption(tests))]
+    table = pipe_table(rows, ["strategy", *map(escape, heads)], ["left", *["right"] * len(heads)])
+    return [f"**Compared with {escape(tests.baseline)}**", table, escape(wording.significance_caption(tests))]
 
 
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
+def pipe_table(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
+    """A table of texts that are escaped already; `align` has "left" or "right" for each column."""
     return tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown shows as it is: one line, no markup, no table separator."""
     return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

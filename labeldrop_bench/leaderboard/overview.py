@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from labeldrop_bench.leaderboard import wording
-from labeldrop_bench.leaderboard.markdown import _comparison, _escape, _table
+from labeldrop_bench.leaderboard.markdown import comparison, escape, pipe_table
 from labeldrop_bench.leaderboard.statistics import Statistics, analyse
 from labeldrop_bench.leaderboard.statistics.rankings import ALPHA
 from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
@@ -27,13 +27,13 @@ def section(leaderboard: Leaderboard, folder: str) -> str:
         LeaderboardError: a cases.csv does not hold what it should.
     """
     suite, boards = leaderboard.suite, leaderboard.boards
-    tables = _comparison(leaderboard)[1:] if suite.conditions else _tables(leaderboard, boards[0], folder)
+    tables = comparison(leaderboard)[1:] if suite.conditions else _tables(leaderboard, boards[0], folder)
     parts = [
-        f"## {_escape(suite.title)}",
-        _escape(suite.description),
+        f"## {escape(suite.title)}",
+        escape(suite.description),
         *(_winner(leaderboard, board) for board in boards),
         *tables,
-        _escape(wording.legend(leaderboard)),
+        escape(wording.legend(leaderboard)),
         _what_was_run(leaderboard),
         f"All numbers: [leaderboard.csv]({folder}/leaderboard.csv), [results.csv]({folder}/results.csv), and the test "
         f"cases of each run in [runs]({folder}/runs).",
@@ -43,14 +43,14 @@ def section(leaderboard: Leaderboard, folder: str) -> str:
 
 def _winner(leaderboard: Leaderboard, board: Board) -> str:
     """Who is first, and how sure that is."""
-    where = f"{_escape(board.name)}: " if board.name else ""
+    where = f"{escape(board.name)}: " if board.name else ""
     first = [entry for entry in board.display if entry.rank == 1]
     if not first:
         return f"{where}No strategy is complete yet."
     found = analyse(leaderboard, board)
-    names = " and ".join(f"**{_escape(entry.strategy.name)}**" for entry in first)
+    names = " and ".join(f"**{escape(entry.strategy.name)}**" for entry in first)
     score = wording.number(first[0].scores[board.ranked_by])
-    what = _escape(", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells))
+    what = escape(", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells))
     on = f"the undrawn classes ({what})" if board.ranked_by.name == "undrawn" else "all classes"
     says = [f"{where}{names} {'is' if len(first) == 1 else 'are'} first: Dice {score} on {on}."]
     if found is None:
@@ -66,7 +66,7 @@ def _how_sure(board: Board, first: Entry, found: Statistics) -> str:
     often = wording.first_in(found.rankings["mean then rank"], place)
     others = [i for i in range(len(found.strategies)) if i != place]
     worse = [i for i in others if found.p_values[place, i] < ALPHA and found.differences[place, i] > 0]
-    even = [_escape(found.strategies[i]) for i in others if i not in worse]
+    even = [escape(found.strategies[i]) for i in others if i not in worse]
     alike = f"; not told apart from {_listed(even)}" if even else ""
     seeds = len(board.suite.seeds)
     return (
@@ -101,14 +101,14 @@ def _best(leaderboard: Leaderboard, board: Board, shown: Sequence[Entry]) -> str
     def row(entry: Entry) -> list[str]:
         interval = (found.intervals if found else {}).get(entry.strategy.name, {}).get(board.ranked_by.name)
         return [
-            wording.rank(entry), _escape(entry.strategy.name), score(entry, board.ranked_by),
+            wording.rank(entry), escape(entry.strategy.name), score(entry, board.ranked_by),
             wording.interval(interval), *(score(entry, column) for column in others), wording.to_full(board, entry),
             wording.milliseconds(entry), wording.mebibytes(entry),
         ]  # fmt: skip
 
-    names = [_escape(wording.header(column)) for column in (board.ranked_by, *others)]
+    names = [escape(wording.header(column)) for column in (board.ranked_by, *others)]
     headers = ["#", "strategy", names[0], "95 %", *names[1:], wording.to_full_header(board), "ms / step", "MiB / step"]
-    return _table([row(entry) for entry in shown], headers, ["right", "left", *["right"] * (len(headers) - 2)])
+    return pipe_table([row(entry) for entry in shown], headers, ["right", "left", *["right"] * (len(headers) - 2)])
 
 
 def _grid(board: Board) -> str:
@@ -127,13 +127,13 @@ def _grid(board: Board) -> str:
         return f"**{text}**" if by_dropout[p] == max(by_dropout.values()) else text
 
     order = sorted(means, key=lambda loss: -max(means[loss].values()))
-    rows = [[_escape(loss), *(cell(means[loss], p) for p in dropouts)] for loss in order]
-    return _table(rows, ["loss", *(f"p = {p:g}" for p in dropouts)], ["left", *["right"] * len(dropouts)])
+    rows = [[escape(loss), *(cell(means[loss], p) for p in dropouts)] for loss in order]
+    return pipe_table(rows, ["loss", *(f"p = {p:g}" for p in dropouts)], ["left", *["right"] * len(dropouts)])
 
 
 def _grid_caption(board: Board) -> str:
     return (
-        f"Dice, {_escape(board.ranked_by.name)} mean, by loss and label dropout probability p; bold: the best p of a "
+        f"Dice, {escape(board.ranked_by.name)} mean, by loss and label dropout probability p; bold: the best p of a "
         f"loss. Losses in the order of their best."
     )
 
@@ -153,4 +153,4 @@ def _what_was_run(leaderboard: Leaderboard) -> str:
 
 
 def _escape_all_but_code(facts: Sequence[str]) -> str:
-    return ", ".join(fact if fact.startswith("`") else _escape(fact) for fact in facts)
+    return ", ".join(fact if fact.startswith("`") else escape(fact) for fact in facts)

@@ -3,6 +3,7 @@
 Layout of a suite directory:
 
     suite.json                  SuiteConfig: everything that was asked for
+    precision.json              device -> precision that training.precision = "auto" came to: later calls do alike
     results.csv                 one row per run x domain x class x metric (COLUMNS)
     leaderboard.{md,csv,html}   and figures
     challenger.csv              Dice of every test case, for the R package challengeR

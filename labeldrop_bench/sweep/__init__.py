@@ -21,7 +21,7 @@ from labeldrop_bench.errors import FailedRunsError, SuiteError
 from labeldrop_bench.records import RunConfig, RunFailure, RunResult
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep import folder, limits, tensorboard, workers
-from labeldrop_bench.sweep.checks import Prepared, choose_device, choose_precision, prepare, try_step
+from labeldrop_bench.sweep.checks import Precision, Prepared, choose_device, choose_precision, prepare, try_step
 from labeldrop_bench.sweep.jobs import Job, News, Started, make_fabric, stoppable, threads
 from labeldrop_bench.sweep.limits import Workers
 from labeldrop_bench.train import steps_per_epoch
@@ -89,10 +89,10 @@ def run(
         if ray is not None:
             _on_cluster(suite, books, ray, device=device, per_gpu=workers, log_tensorboard=log_tensorboard)
         elif "LOCAL_WORLD_SIZE" in os.environ:
-            _here(_job(suite, prepared, device, log_tensorboard), books, None)
+            _here(_job(suite, books, device, log_tensorboard), books, None)
         else:
             with stoppable():
-                _here(_job(suite, prepared, device, log_tensorboard), books, asked)
+                _here(_job(suite, books, device, log_tensorboard), books, asked)
     books.close()
 
 
@@ -104,10 +104,16 @@ class _Books:
         self.todo: list[RunConfig] = []
         self.failures: list[RunFailure] = []
 
-    def open(self) -> list[RunConfig]:
+    def kept_precision(self, device: str) -> Precision | None:
+        """What runs of the directory were computed with on such a device, if the suite leaves it open."""
+        asked = self.prepared.first[0].training.precision
+        return folder.kept_precision(self.directory, device) if asked == "auto" else None
+
+    def open(self, job: Job) -> list[RunConfig]:
         """What is to be done, in a directory that this process has locked."""
         config = self.prepared.config
         self.todo = folder.open_(self.directory, config, self.listener.note)
+        folder.keep_precision(self.directory, job.device, job.precision)
         self.listener.begin(self.todo, len(config.runs()) - len(self.todo))
         return self.todo
 
@@ -139,11 +145,14 @@ class _Books:
             )
 
 
-def _job(suite: Suite, prepared: Prepared, device: str, log_tensorboard: bool) -> Job:
-    """How this machine does the runs."""
-    device = choose_device(device, prepared)
-    precision = choose_precision(prepared, device)
-    return Job(suite, device, precision, torch.get_num_threads(), log_tensorboard)
+def _job(suite: Suite, books: _Books, device: str, log_tensorboard: bool) -> Job:
+    """How this machine does the runs; `precision = "auto"` is what it was for those that the directory holds."""
+    device = choose_device(device, books.prepared)
+    precision = books.kept_precision(device) or choose_precision(books.prepared, device)
+    job = Job(suite, device, precision, torch.get_num_threads(), log_tensorboard)
+    if "LOCAL_WORLD_SIZE" in os.environ:  # a trial may come out otherwise in each process
+        job = replace(job, precision=make_fabric(job).broadcast(precision))
+    return job
 
 
 def _here(job: Job, books: _Books, asked: Workers | None) -> None:
@@ -158,7 +167,7 @@ def _here(job: Job, books: _Books, asked: Workers | None) -> None:
     fabric = make_fabric(job)
     _check_shares(job.suite, prepared, fabric.world_size)
     with folder.locked(directory, fabric.is_global_zero):
-        todo = fabric.broadcast(books.open() if fabric.is_global_zero else [])
+        todo = fabric.broadcast(books.open(job) if fabric.is_global_zero else [])
         number = 1 if asked is None else limits.wanted(asked, job.device, len(todo))
         where: Sequence[int | None] = [None]
         if number > 1:
@@ -187,7 +196,8 @@ def _on_cluster(
     note = books.listener.note
     with stoppable(), folder.locked(books.directory, first=True), cluster.connected(address, note):
         job, needs = cluster.survey(suite, device, per_gpu, note=note, log_tensorboard=log_tensorboard)
-        cluster.run_all(books.open(), job, books.directory, needs, books.tell)
+        job = replace(job, precision=books.kept_precision(job.device) or job.precision)
+        cluster.run_all(books.open(job), job, books.directory, needs, books.tell)
 
 
 def _check_shares(suite: Suite, prepared: Prepared, processes: int) -> None:

@@ -9,12 +9,19 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
+from pydantic import RootModel
 
 from labeldrop_bench import records
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.records import RunConfig, SuiteConfig
+from labeldrop_bench.sweep.checks import Precision
 
 REMEDY = "give another directory with --out, or remove this one"
+PRECISION = "precision.json"
+
+
+class _Kept(RootModel[dict[str, Precision]]):
+    """precision.json: device -> precision."""
 
 
 @contextmanager
@@ -65,6 +72,31 @@ def open_(directory: Path, config: SuiteConfig, note: Callable[[str], None]) -> 
             (records.run_directory(directory, run) / "result.json").unlink()
     write_results(directory, config)
     return [c for c in config.runs() if records.read_result(directory, c) is None]
+
+
+def kept_precision(directory: Path, device: str) -> Precision | None:
+    """What an earlier call computed with on such a device, so that all runs of a directory are alike; None before.
+
+    Raises:
+        SuiteError: the file cannot be read.
+    """
+    path = directory / PRECISION
+    if not path.exists():
+        return None
+    try:
+        return _Kept.model_validate_json(path.read_text()).root.get(device)
+    except ValueError as error:
+        raise SuiteError(
+            f"{path} does not hold a precision for each device: remove it, and it is chosen anew\n{error}"
+        ) from error
+
+
+def keep_precision(directory: Path, device: str, precision: Precision) -> None:
+    """Let later calls do as this one."""
+    if kept_precision(directory, device) is None:
+        path = directory / PRECISION
+        others = _Kept.model_validate_json(path.read_text()).root if path.exists() else {}
+        records.write_json(path, _Kept({**others, device: precision}))
 
 
 def write_results(directory: Path, config: SuiteConfig) -> None:
