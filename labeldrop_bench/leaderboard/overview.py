@@ -68,11 +68,11 @@ def _how_sure(board: Board, first: Entry, found: Statistics) -> str:
     worse = [i for i in others if found.p_values[place, i] < ALPHA and found.differences[place, i] > 0]
     even = [escape(found.strategies[i]) for i in others if i not in worse]
     alike = f"; not told apart from {_listed(even)}" if even else ""
-    seeds = len(board.suite.seeds)
+    trainings = wording.of_trainings(first.scores[board.ranked_by])
     return (
         f"95 % interval over {found.patients} patients {interval}; first in {often} of the bootstrap samples; "
         f"significantly better than {len(worse)} of {len(others)} others (Wilcoxon's signed-rank test, 5 % after "
-        f"Holm){alike}. {seeds} seed{'s' if seeds > 1 else ''} each."
+        f"Holm){alike}. {trainings}"
     )
 
 

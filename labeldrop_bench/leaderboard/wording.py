@@ -39,6 +39,13 @@ def measure(board: Board, entry: Entry, metric: str) -> str:
     return number(entry.metrics[metric][board.ranked_by], 2 if METRICS[metric].unit else 3)
 
 
+def of_trainings(score: Score) -> str:
+    """What intervals and tests over patients do not say."""
+    if score.std is None:
+        return "This is about other patients; how much another training would change is not known from one seed."
+    return f"This is about other patients; from one training to the next its Dice varies by ±{score.std:.3f}."
+
+
 def rank(entry: Entry) -> str:
     """Rank, or the mark of a strategy that has none."""
     return NOTHING if entry.rank is None else str(entry.rank)

@@ -12,11 +12,12 @@ import pytest
 from invented import write_suite
 
 from labeldrop_bench import leaderboard, records
-from labeldrop_bench.leaderboard import LeaderboardError, figures, load, render
+from labeldrop_bench.leaderboard import LeaderboardError, figures, load, render, wording
 from labeldrop_bench.leaderboard.page import examples
 from labeldrop_bench.leaderboard.page.strategies import slug
 from labeldrop_bench.leaderboard.page.verdict import verdict
 from labeldrop_bench.leaderboard.statistics import analyse
+from labeldrop_bench.leaderboard.table import Score
 from labeldrop_bench.records import Example, SuiteConfig
 
 NASTY = """<script>alert('x')</script> & "quoted" #0072b2 é"""
@@ -180,6 +181,8 @@ def test_verdict_names_the_winner_and_against_whom(make):
     assert f"significantly better than {beaten} of 2 others" in said.after
     assert f"over {found.patients} patients" in said.after
     assert f"{winner.scores[board.ranked_by].mean:.3f}, 95 % interval" in said.after
+    assert said.notes[-1].endswith(f"varies by ±{winner.scores[board.ranked_by].std:.3f}.")
+    assert wording.of_trainings(Score((0.5,))).endswith("is not known from one seed.")
 
 
 def test_verdict_without_a_winner_or_statistics(make):

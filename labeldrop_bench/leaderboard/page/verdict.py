@@ -74,4 +74,5 @@ def _against_others(board: Board, entry: Entry, found: Statistics) -> tuple[str,
     if open_ones:
         more = f" and {len(open_ones) - FEW} more" if len(open_ones) > FEW else ""
         notes.append(f"No significant difference to {'; '.join(open_ones[:FEW])}{more}.")
+    notes.append(wording.of_trainings(entry.scores[board.ranked_by]))
     return after, tuple(notes)
