@@ -59,7 +59,8 @@ MAY_IMPORT = {
         "records",
     ],
     "sweep": [
-        "losses", "data", "patches", "checkpoints", "train", "procedures", "run", "suites", "errors", "records",
+        "losses", "data", "patches", "checkpoints", "evaluate", "train", "procedures", "run", "suites", "errors",
+        "records",
     ],
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
     "cli": [

@@ -107,6 +107,7 @@ def test_a_suite_repeats_itself(suite: str, finished: Path, tmp_path: Path) -> N
         ('"adaptive_ce"', '"adaptiv_ce"', "strategies.adaptive.loss: .*'adaptiv_ce'; did you mean 'adaptive_ce'"),
         ("dropout = 0.5", "loss_options.gamma = 1", "tiny.toml: strategies.adaptive.loss_options: .*gamma"),
         ('["LA"]', '["LAA"]', "strategies.adaptive.dropout_classes: .*'LAA'; did you mean 'LA'"),
+        ("[augmentation]", "[scoring]\ntolerances.LAA = 2\n[augmentation]", "scoring: .*'LAA'; did you mean 'LA'"),
         (
             "drawn.B =",
             "drawn = {A = [], B = []}\n#",

@@ -15,6 +15,7 @@ from labeldrop_bench import data, losses, procedures, train
 from labeldrop_bench.data import edits
 from labeldrop_bench.data.base import Dataset, DatasetInfo, class_map, known_classes
 from labeldrop_bench.errors import SuiteError
+from labeldrop_bench.evaluate import check_scoring
 from labeldrop_bench.patches import make_patches
 from labeldrop_bench.records import DataConfig, RunConfig, StrategyConfig, SuiteConfig
 from labeldrop_bench.run import own_labels
@@ -125,6 +126,8 @@ def _check_condition(suite: Suite, prepared: Prepared, info: DatasetInfo, condit
     checked_options(suite, info, runs[0].data.options, f"{prefix}data.")
     with _blame(suite, f"{prefix}data"):
         dataset = prepared.dataset(runs[0])
+    with _blame(suite, "scoring"):
+        check_scoring(runs[0].scoring, dataset.label_space)
     for run in {run.strategy.name: run for run in runs}.values():
         _check_strategy(suite, run, dataset)
     _check_run(suite, runs[0], dataset, prefix)
