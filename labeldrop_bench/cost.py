@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from labeldrop_bench.data.base import Dataset
 from labeldrop_bench.records import RunConfig, StepCost
+from labeldrop_bench.speed import memory
+from labeldrop_bench.speed.timing import step_seconds
 from labeldrop_bench.train import Learner, make_dropout, take
 
 ROUNDS, BUDGET = 15, 2.0  # steps that are timed, fewer if they take longer than so many seconds
@@ -37,9 +38,9 @@ def step_cost(learner: Learner, config: RunConfig, dataset: Dataset) -> StepCost
         logits.grad = None
         loss(logits, target, drop(annotated)).backward()
 
-    first, _ = _seconds(step, fabric.device), _seconds(step, fabric.device)
+    first, _ = step_seconds(step, fabric.device), step_seconds(step, fabric.device)
     rounds = max(1, min(ROUNDS, int(BUDGET / max(first, 1e-6))))
-    seconds = statistics.median(_seconds(step, fabric.device) for _ in range(rounds))
+    seconds = statistics.median(step_seconds(step, fabric.device) for _ in range(rounds))
     logits.grad = None
     return StepCost(
         seconds=seconds, peak_bytes=peak_bytes(step, fabric.device), rounds=rounds, shape=tuple(logits.shape)
@@ -48,14 +49,9 @@ def step_cost(learner: Learner, config: RunConfig, dataset: Dataset) -> StepCost
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
     """Run a step; the most memory in bytes that its tensors held at once beyond what was there before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before: int = torch.cuda.memory_allocated(device)
-        step()
-        torch.cuda.synchronize(device)
-        peak: int = torch.cuda.max_memory_allocated(device)
-        return peak - before
+    on_device = memory.peak_bytes(step, device) if device.type == "cuda" else None
+    if on_device is not None:
+        return on_device
     live = LiveBytes()
     with live:
         step()
@@ -107,16 +103,3 @@ class LiveBytes(TorchDispatchMode):
 
 def _storage(leaf: object) -> int | None:
     return leaf.untyped_storage()._cdata if isinstance(leaf, Tensor) else None
-
-
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    step()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

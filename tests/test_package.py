@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "patches": ["records"],
     "checkpoints": ["errors", "records"],
     "evaluate": ["label_space", "data", "metrics", "patches", "records"],
-    "cost": ["data", "train", "records"],
+    "cost": ["data", "speed", "train", "records"],
     "train": [
         "label_space", "dropout", "losses", "data", "augment", "models", "patches", "checkpoints", "evaluate", "errors",
         "records",

@@ -69,7 +69,7 @@ def time_peers(
     for number in range(ROUNDS):
         for name, step in steps.items():
             if number < timings[name].rounds:
-                seconds[name].append(_seconds(step, device))
+                seconds[name].append(step_seconds(step, device))
     for name, values in seconds.items():
         if values:
             timings[name].seconds = statistics.median(values)
@@ -103,7 +103,8 @@ def _first_calls(
     return step
 
 
-def _seconds(step: Step, device: torch.device) -> float:
+def step_seconds(step: Step, device: torch.device) -> float:
+    """From the call of a step until the device is done."""
     _wait(device)
     start = time.perf_counter()
     step()
@@ -169,6 +170,6 @@ def copy_bandwidth(device: torch.device, gibibytes: float = 1.0, rounds: int = 1
     step()
     on_cuda = device.type == "cuda"
     seconds = (
-        graph_seconds(step, device) if on_cuda else statistics.median(_seconds(step, device) for _ in range(rounds))
+        graph_seconds(step, device) if on_cuda else statistics.median(step_seconds(step, device) for _ in range(rounds))
     )
     return 2 * source.nbytes / seconds
