@@ -35,9 +35,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _python(installed: Path, *words: str) -> str:
     path = os.pathsep.join(map(str, (installed, HERE)))
-    done = subprocess.run(
-        [sys.executable, *words], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(  # elsewhere, for the working directory comes first where modules are looked for
+        [sys.executable, *words], cwd=installed, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
