@@ -76,7 +76,8 @@ def connected(address: str, note: Note) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do, and warns about
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(address=address, **quiet)
+        with _beside_the_package():
+            ray.init(address=address, **quiet)
         note(f"Ray cluster at {ray.get_runtime_context().gcs_address}: {_resources()}")
     except ConnectionError as error:
         if address != "auto":
@@ -84,12 +85,28 @@ def connected(address: str, note: Note) -> Iterator[None]:
                 f"--ray {address}: no Ray cluster answers there ({error}): start one with `ray start --head`, or use "
                 f"--ray auto"
             ) from error
-        ray.init(address="local", include_dashboard=False, **quiet)
+        with _beside_the_package():
+            ray.init(address="local", include_dashboard=False, **quiet)
         note(f"no Ray cluster runs here: one was started on this machine for this sweep: {_resources()}")
     try:
         yield
     finally:
         ray.shutdown()  # ends the tasks of this driver, too
+
+
+@contextmanager
+def _beside_the_package() -> Iterator[None]:
+    """Be in the directory that this package was imported from.
+
+    Ray lets its workers look for modules first in the directory that `init` was called in. In a checkout they would
+    find a package without kernels, where the driver has the one that is installed.
+    """
+    before = Path.cwd()
+    os.chdir(Path(__file__).parents[2])
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def survey(
