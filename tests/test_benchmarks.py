@@ -13,6 +13,10 @@ import labeldrop_bench as lb
 
 ROOT = Path(__file__).parents[1]
 SAY = "import sys; del sys.path[0]; "  # imports the package that is tested, not the tree that the process stands in
+TRAININGS = [
+    sys.executable, "-c",
+    f"{SAY}sys.path.append('.'); import runpy; runpy.run_module('benchmarks.trainings_per_hour', run_name='__main__')",
+]  # fmt: skip
 PYTEST = [sys.executable, "-c", f"{SAY}import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
 
 if not (ROOT / "benchmarks").is_dir():
@@ -123,7 +127,7 @@ def test_trainings_per_hour_are_measured_by_sweeps(tmp_path):
     small = ["data.train=2", "data.validation=2", "data.test=2", "training.epochs=3", "training.precision=32-true"]
     sets = [word for override in small for word in ("--set", override)]
     command = ["--suite", "smoke", "--device", "cpu", "--processes", "1", "2", "--runs", "2", "--out", str(tmp_path)]
-    done = run(sys.executable, "-m", "benchmarks.trainings_per_hour", *command, *sets)
+    done = run(*TRAININGS, *command, *sets)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "trainings_per_hour.json").read_text())
     assert report["environment"]["device"].startswith("cpu (")
@@ -132,6 +136,6 @@ def test_trainings_per_hour_are_measured_by_sweeps(tmp_path):
         assert row["runs"] == 2 * processes
         assert row["per_hour"] == pytest.approx(3600 * row["runs"] / row["seconds"], rel=0.01)
         assert f"{row['per_hour']:.1f}".rstrip("0").rstrip(".") in done.stdout
-    again = run(sys.executable, "-m", "benchmarks.trainings_per_hour", *command, "--strategy", "adaptiv")
+    again = run(*TRAININGS, *command, "--strategy", "adaptiv")
     assert again.returncode == 1
     assert "smoke.toml has no strategy 'adaptiv'; it has: full, standard, adaptive" in again.stderr

@@ -252,13 +252,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import torch
+from lightning_fabric import Fabric
 from tiny import discs, run_config
 from labeldrop_bench import train
 from labeldrop_bench.procedures.heteroscedastic import Schedule
 from labeldrop_bench.procedures.rejection import Rejection
-from labeldrop_bench.sweep import workers
 
-fabric = workers.make_fabric("cpu", "32-true")
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="32-true")
+fabric.launch()
 config = run_config({"name": "it", "loss": "label_flip", "loss_options": {"base": "bce"}}, training={"save_every": 1})
 hook = Schedule(1, Rejection(2, 1, 0.3))
 here = Path(sys.argv[1])

@@ -26,6 +26,12 @@ ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the 
 ONE_THREAD = "training.threads=1"
 
 
+@pytest.fixture(autouse=True)
+def _small_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of the tests has held large tensors, which no worker will."""
+    monkeypatch.setattr(limits, "peak_memory", lambda: 2**29)
+
+
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_suite(tmp_path_factory.mktemp("suite"))

@@ -40,7 +40,7 @@ def test_dropout_reaches_the_loss_through_annotated_alone(
             seen.append((target.clone(), annotated.clone()))
             return super().forward(logits, target, annotated)
 
-    monkeypatch.setitem(losses.LOSSES, "spy", losses.LossInfo(Spy, "", ""))
+    monkeypatch.setitem(losses.REGISTRY.ours, "spy", lambda: losses.LossInfo(Spy, "", ""))
     strategy = {"name": "spy", "loss": "spy", "dropout": 1.0, "dropout_classes": ["dark"]}
     _fit(run_config(strategy, training={"epochs": 1, "batch_size": 12}), dataset, tmp_path, fabric)
     ((target, annotated),) = seen

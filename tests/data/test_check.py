@@ -85,7 +85,7 @@ def test_what_was_left_out_is_listed(pictures):
     ("name", "options", "line"),
     [
         ("phantom", {"gapp": 1}, "  gapp: Extra inputs"),
-        ("phantm", {}, "  data: there is no data set 'phantm'; did you mean 'phantom'"),
+        ("phantm", {}, "  there is no data set 'phantm'; did you mean 'phantom'"),
         ("fetal_atlas", {"root": "/nowhere"}, "  fetal_atlas: root must be a folder, and there is none at /nowhere"),
     ],
 )
