@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-from labeldrop_bench.leaderboard.statistics.cases import Place, case_dice
-from labeldrop_bench.leaderboard.table import Entry
+from labeldrop_bench.leaderboard.statistics.cases import Place, cases_of
+from labeldrop_bench.leaderboard.table import Board, Leaderboard
 
 __all__ = ["Place", "dice_of_cases", "over_classes"]
 
 
-def dice_of_cases(directory: Path, entry: Entry) -> dict[Place, float]:
+def dice_of_cases(leaderboard: Leaderboard, board: Board, strategy: str) -> dict[Place, float]:
     """Mean over the seeds of every case and class in which Dice is defined for all of them.
 
     Nothing before all seeds of the strategy have finished: a mean over other seeds would be another quantity.
@@ -21,10 +20,10 @@ def dice_of_cases(directory: Path, entry: Entry) -> dict[Place, float]:
     Raises:
         LeaderboardError: a file that does not hold what it should.
     """
-    if entry.missing_seeds:
+    cases = cases_of(leaderboard, board)
+    if strategy not in cases.strategies:
         return {}
-    cases = case_dice(directory, [entry])
-    (dice,) = cases.dice.tolist()
+    dice = cases.dice[cases.strategies.index(strategy)].tolist()
     return {place: value for place, value in zip(cases.places, dice, strict=True) if not math.isnan(value)}
 
 

@@ -53,7 +53,7 @@ def draw(leaderboard: Leaderboard, look_of: Mapping[str, Look] | None = None) ->
     figure = new_figure(1.4 + 3.2 * len(boards), width)
     panels = figure.subplots(len(boards), len(domains), squeeze=False, sharey=True)
     for row, board in zip(panels, boards, strict=True):
-        dice = {name: dice_of_cases(leaderboard.directory, board.entry(name)) for name in look_of}
+        dice = {name: dice_of_cases(leaderboard, board, name) for name in look_of}
         for axes, domain in zip(row, domains, strict=True):
             groups = _groups([cell for cell in board.cells if cell.domain == domain])
             _panel(axes, list(groups.values()), dice, look_of)
