@@ -81,5 +81,6 @@ def _save(figure: Figure, file_format: str, name: str, metadata: dict[str, None]
     content = io.BytesIO()
     salt = hashlib.sha256(name.encode()).hexdigest()
     with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
-        figure.savefig(content, format=file_format, dpi=150, metadata=metadata)
+        # tight: the layout leaves names of several lines too little room at the left
+        figure.savefig(content, format=file_format, dpi=150, metadata=metadata, bbox_inches="tight", pad_inches=0.08)
     return content.getvalue()
