@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from listeners import Heard, run_suite
+from listeners import Heard, end_at_once, run_suite
 from tiny import write_suite
 
 from labeldrop_bench import records, suites, sweep
@@ -179,7 +179,7 @@ def test_a_worker_that_dies_after_its_result_has_done_its_run(
     loaded = suites.load(suite)
     config = loaded.config.runs()[0]
     worker = workers._Worker(Job(loaded, "cpu", "32-true", threads=1), tmp_path, "worker 1", None)
-    monkeypatch.setattr(workers, "_work", _die)
+    monkeypatch.setattr(workers, "_work", end_at_once)
     worker.give(config)
     _, news = worker.news()
     assert isinstance(news, RunResult)
@@ -188,10 +188,6 @@ def test_a_worker_that_dies_after_its_result_has_done_its_run(
     _, news = worker.news()
     assert isinstance(news, RunFailure)
     assert news.message == "its worker process ended with exit code 3"
-
-
-def _die(*_: object) -> None:
-    os._exit(3)
 
 
 @pytest.mark.slow
