@@ -64,12 +64,13 @@ class Predictor:
     def classes(self, images: Tensor) -> Tensor:
         """Class maps [n, *spatial] int64 of any number of images, on the CPU."""
         self.network.eval()
-        return torch.cat([self.loss.predict(self.logits(chunk)).cpu() for chunk in chunks(images)])
+        return torch.cat([self.loss.predict(self.logits(images[part])).cpu() for part in portions(images)])
 
 
-def chunks(images: Tensor) -> tuple[Tensor, ...]:
-    """Images in portions that go through a network together."""
-    return torch.split(images, IMAGES_AT_ONCE if images.ndim <= 4 else 1)
+def portions(images: Tensor) -> list[slice]:
+    """Which of the images [n, channels, *spatial] go through a network together; they cut all that lies beside."""
+    size = IMAGES_AT_ONCE if images.ndim <= 4 else 1
+    return [slice(first, first + size) for first in range(0, len(images), size)]
 
 
 def validate(predictor: Predictor, samples: Samples, space: LabelSpace) -> tuple[float, float]:
@@ -109,8 +110,8 @@ def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: 
     tolerances = [scoring.tolerances.get(name, scoring.tolerance) for name in space.classes[1:]]
     loss, parts = predictor.loss, []
     predictor.network.eval()
-    for images, truth in zip(chunks(samples.images), chunks(samples.truth), strict=True):
-        logits = predictor.logits(images)
+    for part in portions(samples.images):
+        truth, logits = samples.truth[part], predictor.logits(samples.images[part])
         probabilities = loss.probabilities(logits)[:, -(space.num_classes - 1) :].cpu()  # without background
         prediction = loss.predict(logits).cpu()
         ece, brier = metrics.calibration_per_image(probabilities, truth, scoring.bins)

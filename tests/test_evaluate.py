@@ -92,11 +92,33 @@ def test_predictions_are_made_in_portions(fabric: Fabric, monkeypatch: pytest.Mo
     dataset = discs()
     predictor = train.make_learner(run_config(), dataset, fabric).predictor
     at_once = predictor.classes(dataset.train.images)
-    assert len(evaluate.chunks(dataset.train.images)) == 1
+    images = dataset.train.images
+    assert len(evaluate.portions(images)) == 1
     monkeypatch.setattr(evaluate, "IMAGES_AT_ONCE", 5)
-    assert [len(c) for c in evaluate.chunks(dataset.train.images)] == [5, 5, 2]
-    assert torch.equal(predictor.classes(dataset.train.images), at_once)
-    assert [len(c) for c in evaluate.chunks(torch.zeros(2, 1, 4, 4, 4))] == [1, 1]
+    assert [len(images[part]) for part in evaluate.portions(images)] == [5, 5, 2]
+    assert torch.equal(predictor.classes(images), at_once)
+    assert evaluate.portions(torch.zeros(2, 1, 4, 4, 4)) == [slice(0, 1), slice(1, 2)]
+
+
+@pytest.mark.parametrize("depth", [None, 3])
+def test_every_image_is_scored_against_its_own_truth(
+    depth: int | None, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "IMAGES_AT_ONCE", 4)
+    dataset = discs(n=3, depth=depth)
+    test = dataset.test
+
+    class Sees(torch.nn.Module):
+        """Right in every image by the image alone: noise is far below the level of a disc."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.ones_like(images), images, -images], 1)
+
+    values = evaluate.measure(_predictor(Sees(), dataset, fabric), test, dataset.label_space, ScoringConfig())
+    for metric, best in {"dice": 1, "hd95": 0, "nsd": 1}.items():
+        assert values[metric].shape == (6, 3)
+        assert values[metric][:, 1:].nanmean() == pytest.approx(best, abs=0.05), metric
+    assert (values["dice"][:, 1:] > 0.9).all()
 
 
 class Constant(torch.nn.Module):

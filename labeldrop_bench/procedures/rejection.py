@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from labeldrop_bench.data.base import IGNORED, Samples
-from labeldrop_bench.evaluate import chunks
+from labeldrop_bench.evaluate import portions
 from labeldrop_bench.losses import LabelFlip
 from labeldrop_bench.train import Learner
 
@@ -66,17 +66,14 @@ def sporadic_errors(learner: Learner, samples: Samples, threshold: float) -> Ten
     assert isinstance(loss, LabelFlip)  # noqa: S101 - `heteroscedastic.check` has seen to it
     learner.network.eval()
     found = []
-    first = 0
-    for images in chunks(samples.images):
-        part = slice(first, first + len(images))
-        first += len(images)
+    for part in portions(samples.images):
         candidates, active = (row.cpu() for row in loss.table(samples.annotated[part].to(learner.fabric.device)))
         labels = samples.target[part]
         counts = labels != IGNORED
         labels = labels.masked_fill(~counts, 0).long()
         expected, is_active = (_looked_up(table, labels) for table in (candidates, active))
         wrong = is_active & counts[:, None]
-        for logits in learner.predictor.views(images):
+        for logits in learner.predictor.views(samples.images[part]):
             disagrees = (loss.probabilities(logits).cpu() > 0.5) != expected
             wrong = wrong & disagrees & (loss.flip_probability(logits).cpu() < threshold)
         found.append(wrong.any(dim=1))
