@@ -17,7 +17,7 @@ from labeldrop_bench import metrics
 from labeldrop_bench.data.base import Dataset, Samples, class_map, known_classes
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.patches import Patches
-from labeldrop_bench.records import METRICS, CaseRow, Example, ResultRow, RunConfig, ScoringConfig
+from labeldrop_bench.records import METRICS, CaseRow, Example, ResultRow, RunConfig, ScoringConfig, sightings
 
 IMAGES_AT_ONCE = 64  # in prediction; volumes go one by one
 
@@ -74,39 +74,47 @@ def portions(images: Tensor) -> list[slice]:
 
 
 def validate(predictor: Predictor, samples: Samples, space: LabelSpace) -> tuple[float, float]:
-    """Foreground Dice against what was drawn, which is all that training may look at, and against the truth."""
+    """Foreground Dice against what is annotated, which is all that training may look at, and against the truth."""
     prediction = predictor.classes(samples.images)
-    drawn, truth = (
+    annotated, truth = (
         metrics.foreground_dice(prediction, class_map(space, samples.target), known_classes(space, samples.annotated)),
         metrics.foreground_dice(prediction, samples.truth, samples.known),
     )
-    return float(drawn), float(truth)
+    return float(annotated), float(truth)
 
 
 def score(predictor: Predictor, dataset: Dataset, config: RunConfig) -> tuple[list[ResultRow], list[CaseRow]]:
-    """All metrics on the test split: for each domain and class that has ground truth there, and for each case."""
+    """All metrics on the test split.
+
+    A class is scored in the images whose truth of it is known, in domains where one of these shows it; where and how
+    large it is predicted is recorded everywhere.
+
+    Returns:
+        Rows for each domain and class: of `METRICS` where there is truth, and of `SIGHTINGS`; and a row for each case.
+    """
     test, classes = dataset.test, dataset.label_space.classes
-    values = measure(predictor, test, dataset.label_space, config.scoring)
-    rows, cases = [], []
+    values, scored = measure(predictor, test, dataset.label_space, config.scoring), _scored(dataset)
+    values = {name: of.masked_fill(~scored, math.nan) if name in METRICS else of for name, of in values.items()}
+    cases: dict[tuple[str, str], list[CaseRow]] = {}
+    annotated, has_truth = {}, {}
     for number, domain in enumerate(dataset.domains):
-        here = test.domain == number
-        for c in range(1, len(classes)):
-            scored = (here & test.known[:, c]).nonzero().flatten().tolist()
-            if not scored:
-                continue
-            place = {"domain": domain, "class": classes[c]}
-            drawn = _is_drawn(dataset, number, c)
-            of = {metric: [_or_none(values[metric][i, c].item()) for i in scored] for metric in METRICS}
-            rows += [_row(config, {**place, "metric": metric}, drawn, of[metric]) for metric in METRICS]
-            for at, i in enumerate(scored):
-                case = {"case": test.cases[i], "patient": test.patients[i]}
-                metrics_of_case = {metric: of[metric][at] for metric in METRICS}
-                cases.append(CaseRow.model_validate({**case, **place, **metrics_of_case}))
-    return rows, cases
+        here = (test.domain == number).nonzero().flatten().tolist()
+        for c in range(1, len(classes)) if here else ():
+            place = domain, classes[c]
+            annotated[place] = _is_annotated(dataset, number, c)
+            has_truth[place] = bool(test.known[here, c].any())
+            cases[place] = [_case(test, i, place, {name: of[i, c].item() for name, of in values.items()}) for i in here]
+    seen = sightings((case for of in cases.values() for case in of), annotated)
+    rows = []
+    for place, of_place in cases.items():
+        of_metrics = {name: _mean([getattr(case, name) for case in of_place]) for name in METRICS}
+        given = {**(of_metrics if has_truth[place] else {}), **seen[place]}
+        rows += [_row(config, place, annotated[place], metric, *found) for metric, found in given.items()]
+    return rows, [case for of_place in cases.values() for case in of_place]
 
 
 def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: ScoringConfig) -> dict[str, Tensor]:
-    """Every metric of every class in every image: name -> [n, K] float64 on the CPU."""
+    """Every metric of every class in every image, and "size", its pixels: name -> [n, K] float64 on the CPU."""
     tolerances = [scoring.tolerances.get(name, scoring.tolerance) for name in space.classes[1:]]
     loss, parts = predictor.loss, []
     predictor.network.eval()
@@ -117,8 +125,9 @@ def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: 
         ece, brier = metrics.calibration_per_image(probabilities, truth, scoring.bins)
         hd95, nsd = metrics.surfaces_per_image(prediction, truth, space.num_classes, tolerances)
         dice = metrics.dice_per_image(prediction, truth, space.num_classes)
-        parts.append({"dice": dice, "hd95": hd95, "nsd": nsd, "ece": ece, "brier": brier})
-    return {name: torch.cat([part[name] for part in parts]) for name in METRICS}
+        size = torch.stack([torch.bincount(image.flatten(), minlength=space.num_classes) for image in prediction])
+        parts.append({"dice": dice, "hd95": hd95, "nsd": nsd, "ece": ece, "brier": brier, "size": size.double()})
+    return {name: torch.cat([part[name] for part in parts]) for name in (*METRICS, "size")}
 
 
 def check_scoring(scoring: ScoringConfig, space: LabelSpace) -> None:
@@ -167,10 +176,37 @@ def _slice(values: Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def _row(config: RunConfig, place: dict[str, str], drawn: bool, values: list[float | None]) -> ResultRow:
-    """The mean over the images in which the metric is defined."""
-    strategy = config.strategy
+def _scored(dataset: Dataset) -> Tensor:
+    """[n, K] bool: which test images count for the scores of a class.
+
+    The truth alone decides. With a class that no truth in a domain shows, one false positive would make a Dice of 0
+    for the strategy that makes it, where the others have none.
+    """
+    test = dataset.test
+    scored = torch.zeros_like(test.known)
+    for domain in range(len(dataset.domains)):
+        for c in range(1, dataset.label_space.num_classes):
+            known = test.known[:, c] & (test.domain == domain)
+            scored[known, c] = bool((test.truth[known] == c).any())
+    return scored
+
+
+def _case(test: Samples, i: int, place: tuple[str, str], values: dict[str, float]) -> CaseRow:
+    scores = {name: _or_none(values[name]) for name in METRICS}
+    of = {"case": test.cases[i], "patient": test.patients[i], "domain": place[0], "class": place[1]}
+    return CaseRow.model_validate({**of, **scores, "size": int(values["size"])})
+
+
+def _mean(values: list[float | None]) -> tuple[float | None, int]:
+    """The mean over the images in which the metric is defined, and their number."""
     defined = [value for value in values if value is not None]
+    return (math.fsum(defined) / len(defined) if defined else None), len(defined)
+
+
+def _row(
+    config: RunConfig, place: tuple[str, str], annotated: bool, metric: str, value: float | None, n: int
+) -> ResultRow:
+    strategy = config.strategy
     row = {
         "suite": config.suite,
         "run": config.run,
@@ -179,15 +215,18 @@ def _row(config: RunConfig, place: dict[str, str], drawn: bool, values: list[flo
         "loss": strategy.loss,
         "dropout": strategy.dropout,
         "seed": config.seed,
-        "annotated": drawn,
-        "value": math.fsum(defined) / len(defined) if defined else None,
-        "n": len(defined),
+        "domain": place[0],
+        "class": place[1],
+        "annotated": annotated,
+        "metric": metric,
+        "value": value,
+        "n": n,
     }
-    return ResultRow.model_validate({**row, **place})
+    return ResultRow.model_validate(row)
 
 
-def _is_drawn(dataset: Dataset, domain: int, c: int) -> bool:
-    """Was the class drawn in any training sample of the domain?"""
+def _is_annotated(dataset: Dataset, domain: int, c: int) -> bool:
+    """Was the class annotated in any training sample of the domain?"""
     train = dataset.train
     return bool(known_classes(dataset.label_space, train.annotated)[train.domain == domain, c].any())
 

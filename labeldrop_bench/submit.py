@@ -154,9 +154,11 @@ def _finished(directory: Path, run: RunConfig) -> Finished:
 
 def _check_comparable(runs: Sequence[Finished]) -> None:
     """Runs of one condition and seed must have seen the same split, and be scored on the same cases and classes."""
-    first: dict[tuple[str, int], tuple[Finished, frozenset[tuple[str, str, str]]]] = {}
+    first: dict[tuple[str, int], tuple[Finished, frozenset[tuple[str, ...]]]] = {}
     for run in runs:
-        cases = frozenset((row.domain, row.case, row.class_) for row in run.cases)
+        cases = frozenset(
+            (row.domain, row.case, row.class_, "scored" if row.scored else "not scored") for row in run.cases
+        )
         other, expected = first.setdefault((run.config.condition, run.config.seed), (run, cases))
         if run.result.split != other.result.split:
             raise SubmissionError(
@@ -268,7 +270,7 @@ def _few(things: Sequence[str]) -> str:
     return ", ".join([*things[:SHOWN], *rest])
 
 
-def _places(places: frozenset[tuple[str, str, str]]) -> str:
+def _places(places: frozenset[tuple[str, ...]]) -> str:
     return _few([" ".join(place) for place in sorted(places)])
 
 

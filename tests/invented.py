@@ -90,7 +90,12 @@ def _write_result(
                 rows.append(ResultRow.model_validate({**shared, **place, **number}))
             for i, value in enumerate(values):
                 case = {"case": f"{domain}{i:03}", "patient": f"{domain}{i // 2:03}", **other_metrics(value)}
-                of_cases.append(CaseRow.model_validate({**case, **place}))
+                of_cases.append(CaseRow.model_validate({**case, **place, "size": round(100 * value)}))
+    annotated_in = {(row.domain, row.class_): row.annotated for row in rows}
+    for (domain, name), by_metric in records.sightings(of_cases, annotated_in).items():
+        for metric, (value, n) in by_metric.items():
+            place = {"domain": domain, "class": name, "annotated": annotated_in[domain, name]}
+            rows.append(ResultRow.model_validate({**shared, **place, "metric": metric, "value": value, "n": n}))
     where = records.run_directory(directory, run)
     records.write_text(where / "cases.csv", records.cases_csv(of_cases))
     result = RunResult(

@@ -11,7 +11,7 @@ from tiny import discs, run_config
 from labeldrop_bench import evaluate, metrics, train
 from labeldrop_bench.data.base import IGNORED, Dataset
 from labeldrop_bench.evaluate import Predictor
-from labeldrop_bench.records import ScoringConfig
+from labeldrop_bench.records import METRICS, RunResult, ScoringConfig, StepCost, disagreements
 
 
 def _predictor(network: torch.nn.Module, dataset: Dataset, fabric: Fabric) -> Predictor:
@@ -24,7 +24,7 @@ def test_rows_average_only_what_is_defined(fabric: Fabric) -> None:
     truth, known = test.truth.clone(), test.known.clone()
     truth[0][truth[0] == 2] = 0  # no "dark" in the first image of A, and none predicted: not a number
     known[2, 2] = False  # no ground truth of "dark" in the third image of A: not counted
-    known[3:, 2] = False  # nor in any of B: no row
+    known[3:, 2] = False  # nor in any of B: no score
     dataset = dataclasses.replace(dataset, test=dataclasses.replace(test, truth=truth, known=known))
     prediction = truth.long().clone()
     prediction[1] = 0  # everything missed in the second image of A
@@ -34,28 +34,73 @@ def test_rows_average_only_what_is_defined(fabric: Fabric) -> None:
             return torch.nn.functional.one_hot(prediction, 3).movedim(-1, 1).float()
 
     rows, cases = evaluate.score(_predictor(Given(), dataset, fabric), dataset, config)
+    assert all(row.metric not in METRICS for row in rows if (row.domain, row.class_) == ("B", "dark"))
     assert {(r.domain, r.class_): (r.value, r.n) for r in rows if r.metric == "dice"} == {
         ("A", "bright"): (pytest.approx(2 / 3), 3), ("A", "dark"): (0.0, 1), ("B", "bright"): (1.0, 3)
     }  # fmt: skip
     bright = [c.dice for c in cases if c.class_ == "bright"]
     assert bright == [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]
-    dark = [(c.case, c.patient, c.domain, c.dice) for c in cases if c.class_ == "dark"]
+    dark = [(c.case, c.patient, c.domain, c.dice) for c in cases if c.class_ == "dark" and c.scored]
     assert dark == [("test-0", "test-0", "A", None), ("test-1", "test-1", "A", 0.0)]
 
 
-def test_a_class_that_is_never_defined_has_a_row_without_a_value(fabric: Fabric) -> None:
+class Discs(torch.nn.Module):
+    """Predicts given class maps [n, H, W]."""
+
+    def __init__(self, prediction: torch.Tensor) -> None:
+        super().__init__()
+        self.prediction = prediction.long()
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(self.prediction, 3).movedim(-1, 1).float()
+
+
+@pytest.mark.parametrize("false_positives", [0, 9])
+def test_a_class_that_no_truth_of_a_domain_shows_is_left_out_whatever_is_predicted(
+    false_positives: int, fabric: Fabric
+) -> None:
     dataset, config = discs(n=2), run_config()
-    empty = dataclasses.replace(dataset.test, truth=torch.zeros_like(dataset.test.truth))
-    dataset = dataclasses.replace(dataset, test=empty)
+    truth = dataset.test.truth.clone()
+    truth[2:][truth[2:] == 2] = 0  # no "dark" in B
+    dataset = dataclasses.replace(dataset, test=dataclasses.replace(dataset.test, truth=truth))
+    prediction = truth.clone()
+    prediction[2, 0, :false_positives] = 2
+    rows, cases = evaluate.score(_predictor(Discs(prediction), dataset, fabric), dataset, config)
+    scores = {(row.domain, row.class_, row.metric): (row.value, row.n) for row in rows if row.metric in METRICS}
+    assert len(scores) == 2 * 2 * len(METRICS)
+    assert {scores["B", "dark", metric] for metric in METRICS} == {(None, 0)}
+    assert all(n == 2 for place, (_, n) in scores.items() if place[:2] != ("B", "dark"))
+    assert [(case.scored, case.size) for case in cases if (case.domain, case.class_) == ("B", "dark")] == [
+        (False, false_positives), (False, 0)
+    ]  # fmt: skip
 
-    class Nothing(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.eye(3)[0].view(1, 3, 1, 1).expand(len(images), 3, *images.shape[2:])
 
-    rows, cases = evaluate.score(_predictor(Nothing(), dataset, fabric), dataset, config)
-    assert {(case.dice, case.hd95, case.nsd) for case in cases} == {(None, None, None)}
-    assert all(case.brier is not None for case in cases)  # a probability of what is not there can be wrong
-    assert {(row.value, row.n) for row in rows if row.metric == "dice"} == {(None, 0)}
+def test_what_is_predicted_is_recorded_also_where_nobody_knows_the_truth(fabric: Fabric) -> None:
+    dataset, config = discs(n=3), run_config()
+    known = dataset.test.known.clone()
+    known[3:, 2] = False  # "dark" in B, where it is not annotated
+    dataset = dataclasses.replace(dataset, test=dataclasses.replace(dataset.test, known=known))
+    prediction = torch.zeros_like(dataset.test.truth)
+    # "dark" in A: 20, 40, 60 pixels, so 4 make a presence; in B: 3, 4, none
+    for image, size in enumerate((20, 40, 60, 3, 4, 0)):
+        prediction[image].view(-1)[:size] = 2
+    rows, cases = evaluate.score(_predictor(Discs(prediction), dataset, fabric), dataset, config)
+    found = {(row.domain, row.class_, row.metric): (row.value, row.n, row.annotated) for row in rows}
+    assert found["A", "dark", "presence"] == (1.0, 3, True)
+    assert found["A", "dark", "size"] == (40.0, 3, True)
+    assert found["B", "dark", "presence"] == (pytest.approx(1 / 3), 3, False)
+    assert found["B", "dark", "size"] == (4.0, 1, False)
+    assert found["A", "bright", "size"] == (None, 0, True)
+    assert not any(("B", "dark", metric) in found for metric in METRICS)
+    dark = [(case.size, case.scored) for case in cases if case.class_ == "dark"]
+    assert dark == [(20, True), (40, True), (60, True), (3, False), (4, False), (0, False)]
+    result = RunResult(
+        run=config.run, rows=tuple(rows), best_epoch=1, validation_dice=0.0, seconds=0.0, split="", environment={},
+        cost=StepCost(seconds=0, peak_bytes=0, rounds=1, shape=(1,)),
+    )  # fmt: skip
+    assert disagreements(config, result, cases) == []
+    wrong = [row.model_copy(update={"value": 0.5}) if row.metric == "presence" else row for row in rows]
+    assert len(disagreements(config, result.model_copy(update={"rows": tuple(wrong)}), cases)) == 4
 
 
 def test_validation_counts_only_what_is_annotated(fabric: Fabric) -> None:
@@ -67,12 +112,12 @@ def test_validation_counts_only_what_is_annotated(fabric: Fabric) -> None:
             return torch.nn.functional.one_hot(truth.long(), 3).movedim(-1, 1).float()
 
     assert evaluate.validate(_predictor(Right(), dataset, fabric), dataset.validation, dataset.label_space) == (1, 1)
-    # the same prediction would be punished if the undrawn class were counted in B
+    # the same prediction would be punished if the unannotated class were counted in B
     unfair = metrics.dice_per_image(truth, dataset.validation.target, 3)[:, 1:].nanmean()
     assert unfair < 0.9
 
 
-def test_validation_sees_what_was_drawn_and_the_truth_apart(fabric: Fabric) -> None:
+def test_validation_sees_what_is_annotated_and_the_truth_apart(fabric: Fabric) -> None:
     dataset = discs(n=2)
     validation = dataset.validation
     wrong = validation.target.clone()
@@ -84,8 +129,8 @@ def test_validation_sees_what_was_drawn_and_the_truth_apart(fabric: Fabric) -> N
         def forward(self, _: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(validation.truth.long(), 3).movedim(-1, 1).float()
 
-    drawn, truth = evaluate.validate(_predictor(Right(), dataset, fabric), dataset.validation, dataset.label_space)
-    assert (drawn, truth) == (0.5, 1.0)  # "bright" 0 and "dark" 1
+    annotated, truth = evaluate.validate(_predictor(Right(), dataset, fabric), dataset.validation, dataset.label_space)
+    assert (annotated, truth) == (0.5, 1.0)  # "bright" 0 and "dark" 1
 
 
 def test_predictions_are_made_in_portions(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:

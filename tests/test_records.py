@@ -115,9 +115,10 @@ def test_results_csv_has_the_promised_columns_and_an_empty_field_for_no_value() 
 
 def test_cases_survive_csv(tmp_path: Path) -> None:
     run = SuiteConfig.model_validate(SUITE).runs()[0]
+    shared = {"patient": "p", "domain": "B", "class": "LA", "hd95": 2.5, "nsd": 1, "ece": 1e-7, "brier": None}
     rows = tuple(
-        CaseRow(case=f"a, {i}", patient="p", domain="B", class_="LA", dice=value, hd95=2.5, nsd=1, ece=1e-7, brier=None)
-        for i, value in enumerate((0.3, None, 0.0))
+        CaseRow.model_validate({**shared, "case": f"a, {i}", "dice": value, "size": size})
+        for i, (value, size) in enumerate([(0.3, 12345678), (None, 0), (0.0, None)])
     )
     with pytest.raises(FileNotFoundError):
         records.read_cases(tmp_path, run)

@@ -38,7 +38,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path, fabric: Fabric) -> No
     # Dark discs (level -2, noise 0.3) are easily told apart, in B too, where the adaptive loss leaves them open.
     # 24 epochs give 0.9; without training it is below 0.3.
     assert all(row.value is not None and row.value > 0.7 for row in _dice(result) if row.class_ == "dark")
-    assert {row.metric for row in result.rows} == set(records.METRICS)
+    assert {row.metric for row in result.rows} == {*records.METRICS, *records.SIGHTINGS}
     assert result.split == run.split_digest(dataset) == run.split_digest(run.everything_drawn(dataset))
     assert result.split != run.split_digest(discs(n=3))
 

@@ -72,7 +72,7 @@ def test_the_first_submission_makes_the_leaderboard(tmp_path: Path) -> None:
     assert list(there) == sorted(["results.csv", "suite.json", *runs])
     assert {name: there[name] for name in runs} == {name: (source / name).read_bytes() for name in runs}
     loaded = leaderboard.load(tmp_path / "new" / "board")
-    assert len(there["results.csv"].splitlines()) == 1 + 4 * 4 * len(records.METRICS)
+    assert len(there["results.csv"].splitlines()) == 1 + 4 * 4 * len((*records.METRICS, *records.SIGHTINGS))
     assert loaded.finished == 4
 
 
@@ -168,12 +168,15 @@ def _other_cases(directory: Path) -> None:
         (_edited("runs/*/result.json", '"loss": "ce"', '"loss": "dice"'), "A LV dice: loss must be 'ce', got 'dice'"),
         (_a_value, r"mine-seed1: result.json and cases.csv do not fit in 1 .*\n  A LV dice: 0.\d+ over 4 cases, where"),
         (_beyond, "A LV dice: must lie in 0 ... 1, got 1.5 to 1.5"),
-        (_without_the_last_rows, "B LA brier: no row, although there are cases"),
+        (_without_the_last_rows, "B LA size: no row, although there are cases"),
         (_edited("runs/mine-seed0/cases.csv", "A000,A000,A,LV", "A000,A000,A,LX"), "A LX brier: no row"),
         (_edited("runs/mine-seed0/cases.csv", "A001,A000,A,LV", "A000,A000,A,LV"), r"\('A000', 'LV'\)\] more than"),
         (lambda directory: (directory / "runs/mine-seed0/examples.npz").write_bytes(b"no"), "examples.npz cannot be"),
         (_another_split, "result.json: split: '0{64}' in .*board.* '1110*' here"),
-        (_other_cases, "cases.csv: must hold the same .* only in .*board.*: A A003 LA; only here: A A009 LA"),
+        (
+            _other_cases,
+            "cases.csv: must hold the same .* only in .*board.*: A A003 LA scored.*; only here: A A009 LA scored",
+        ),
     ],
 )
 def test_what_is_refused(board: Path, mine: Path, change: Change, message: str) -> None:

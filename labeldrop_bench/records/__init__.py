@@ -10,7 +10,7 @@ Layout of a suite directory:
     runs/<run>/config.json      RunConfig
     runs/<run>/split.csv        which case is in which split, and which labels were drawn in it
     runs/<run>/result.json      RunResult; its presence says that the run is finished
-    runs/<run>/cases.csv        one row per test case x class, with all METRICS (CASE_COLUMNS)
+    runs/<run>/cases.csv        one row per test case x foreground class, with all METRICS and the size (CASE_COLUMNS)
     runs/<run>/examples.npz     a few test images with truth and prediction
     runs/<run>/failure.json     RunFailure: why a run could not go on; removed when it is finished
     runs/<run>/history.csv      one row per epoch
@@ -59,6 +59,7 @@ from labeldrop_bench.records.results import (
     CASE_COLUMNS,
     COLUMNS,
     METRICS,
+    SIGHTINGS,
     CaseRow,
     Metric,
     ResultRow,
@@ -66,12 +67,13 @@ from labeldrop_bench.records.results import (
     RunResult,
     StepCost,
 )
+from labeldrop_bench.records.sightings import sightings
 
 __all__ = [
-    "CASE_COLUMNS", "COLUMNS", "METRICS", "AugmentationConfig", "CaseRow", "ConditionConfig", "DataConfig",
+    "CASE_COLUMNS", "COLUMNS", "METRICS", "SIGHTINGS", "AugmentationConfig", "CaseRow", "ConditionConfig", "DataConfig",
     "Example", "Metric", "ModelConfig", "PatchConfig", "Record", "RemovalConfig", "ResultRow", "RunConfig",
     "RunFailure", "RunResult", "ScoringConfig", "StepCost", "StrategyConfig", "SuiteConfig", "TrainingConfig",
     "cases_csv", "differences", "disagreements", "laid_over", "read_cases", "read_examples", "read_failure",
-    "read_result", "read_suite", "results_csv", "run_directory", "to_csv", "write_bytes", "write_examples",
+    "read_result", "read_suite", "results_csv", "run_directory", "sightings", "to_csv", "write_bytes", "write_examples",
     "write_failure", "write_json", "write_text",
 ]  # fmt: skip

@@ -41,7 +41,9 @@ METRICS = {
     "ece": Metric("ECE", "", higher_is_better=False),
     "brier": Metric("Brier", "", higher_is_better=False),
 }
-CASE_COLUMNS = ("case", "patient", "domain", "class", *METRICS)
+SIGHTINGS = ("presence", "size")
+"""Metrics that need no truth and that nothing ranks by: see `records.sightings`."""
+CASE_COLUMNS = ("case", "patient", "domain", "class", *METRICS, "size")
 
 
 class ResultRow(Record):
@@ -50,8 +52,11 @@ class ResultRow(Record):
     Attributes:
         condition: the suite's condition; empty if it has none.
         class_: class name (column `class`).
-        annotated: was the class drawn in that domain's training data?
-        value: mean over the n images in which the metric is defined; None if there is none.
+        annotated: was the class annotated in that domain's training data?
+        metric: one of `METRICS`, if somebody knows the truth of the class in a test image of the domain, or one of
+            `SIGHTINGS`.
+        value: mean over the n images in which the metric is defined; None if there is none. A class that the truth of
+            no test image of the domain shows has none by any of `METRICS`, whatever is predicted.
         n: number of those images.
     """
 
@@ -125,12 +130,14 @@ class RunFailure(Record):
 
 
 class CaseRow(Record):
-    """The metrics of one class in one test case; None where one is not defined.
+    """One foreground class in one test case, whether or not anybody knows the truth there.
 
     Attributes:
         case, patient, domain: as the data set names them.
         class_: class name (column `class`).
-        dice, hd95, nsd, ece, brier: see `METRICS` and `labeldrop_bench.metrics`.
+        dice, hd95, nsd, ece, brier: see `METRICS` and `labeldrop_bench.metrics`; None where one is not defined. All are
+            None where nobody knows the truth, and where that of no test image of the domain shows the class.
+        size: pixels (voxels) that are predicted to be of the class; None where that was not recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -143,3 +150,9 @@ class CaseRow(Record):
     nsd: FiniteFloat | None
     ece: FiniteFloat | None
     brier: FiniteFloat | None
+    size: NonNegativeInt | None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the class counts for the scores in this case."""
+        return any(getattr(self, name) is not None for name in METRICS)

@@ -66,6 +66,7 @@ def _cases(values: Mapping[tuple[str, str], float | None]) -> list[CaseRow]:
         CaseRow.model_validate(
             {"domain": domain, "class": name, "case": f"{domain}{i}", "patient": f"{domain}{i // 2}", "dice": value}
             | {metric: None if value is None else other for metric, other in OTHERS.items()}
+            | {"size": 0 if value is None else round(100 * value)}
         )
         for (domain, name), value in values.items()
         for i in range(4)

@@ -60,7 +60,7 @@ def write_cases(directory, run, values):
     rows = [
         CaseRow.model_validate(
             {"domain": d, "class": c, "case": case, "patient": case[0], "dice": value}
-            | dict.fromkeys(("hd95", "nsd", "ece", "brier"))
+            | dict.fromkeys(("hd95", "nsd", "ece", "brier", "size"))
         )
         for (d, c, case), value in values.items()
     ]
