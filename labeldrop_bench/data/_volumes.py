@@ -117,8 +117,8 @@ class ReadVolumes:
         if not image.any():
             raise DataProblem(image_paths[0], "is zero everywhere; leave the case out")
         labels = look_up(label_path, stored.values, dict(self.value_of))
-        image, labels = to_grid(image, labels, volumes[0].spacing, self.spacing, self.size)
-        return Prepared(z_score(image), labels, (True,) * self.num_labels)
+        image, labels, spacing = to_grid(image, labels, volumes[0].spacing, self.spacing, self.size)
+        return Prepared(z_score(image), labels, (True,) * self.num_labels, spacing)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def to_grid(
     spacing: Sequence[float],
     new_spacing: Sequence[float],
     size: Sequence[int],
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[float, ...]]:
     """A volume and its labels at another spacing, cut or filled up to a size.
 
     As nnU-Net does, the volume is cut to the voxels that are not zero first. Then it is resampled (image: linear, after
@@ -208,10 +208,11 @@ def to_grid(
         size: voxels of the result along D, H, W.
 
     Returns:
-        [channels, *size] and [*size].
+        [channels, *size], [*size], and the spacing that they have: `new_spacing` but for whole numbers of voxels.
     """
     box = _not_zero(image)
     image, labels = image[(slice(None), *box)], labels[box]
+    before = labels.shape
     scale = np.asarray(spacing) / np.asarray(new_spacing)
     shape = tuple(max(1, round(n * s)) for n, s in zip(labels.shape, scale, strict=True))
     if shape != labels.shape:
@@ -220,8 +221,9 @@ def to_grid(
         shrinks = any(new < n for new, n in zip(shape, labels.shape, strict=True))
         image = np.stack([resize(c, shape, order=1, anti_aliasing=shrinks, preserve_range=True) for c in image])
         labels = resize(labels, shape, order=0, anti_aliasing=False, preserve_range=True).astype(np.uint8)
+    got = tuple(float(s * n / new) for s, n, new in zip(spacing, before, shape, strict=True))
     middle = np.stack([_middle(channel, size, channel.min()) for channel in image])
-    return middle.astype(np.float32, copy=False), _middle(labels, size, 0)
+    return middle.astype(np.float32, copy=False), _middle(labels, size, 0), got
 
 
 def resize_picture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,9 @@ Size = Annotated[tuple[Side, Side], BeforeValidator(_pair)]
 """Option type of an image size in pixels: (height, width), or one number for both; 16 or more."""
 
 
+_UNKNOWN = torch.empty(0)
+
+
 @dataclass(frozen=True)
 class Samples:
     """Images with their label maps, as CPU tensors.
@@ -45,6 +48,8 @@ class Samples:
         domain: [n] int64, index into `Dataset.domains`.
         cases: n names, all different in a data set.
         patients: n names; samples of one patient lie in one split.
+        spacing: [n, d] float64, millimetres between pixels along each of the d axes of `*spatial`, after whatever
+            resizing made the sample; NaN where the files do not say it, which is what leaving it out means.
 
     Raises:
         TypeError: a tensor of another dtype.
@@ -59,8 +64,12 @@ class Samples:
     domain: Tensor
     cases: tuple[str, ...]
     patients: tuple[str, ...]
+    spacing: Tensor = field(default=_UNKNOWN)
 
     def __post_init__(self) -> None:
+        if self.spacing is _UNKNOWN:
+            unknown = torch.full((len(self.images), self.images.ndim - 2), torch.nan, dtype=torch.float64)
+            object.__setattr__(self, "spacing", unknown)
         for name, dtype in _DTYPES.items():
             if (found := getattr(self, name).dtype) != dtype:
                 raise TypeError(f"Samples: {name} must be {dtype}, got {found}")
@@ -74,6 +83,7 @@ class Samples:
             "annotated": (n, self.annotated.shape[-1]),
             "known": (n, self.known.shape[-1]),
             "domain": (n,),
+            "spacing": (n, self.images.ndim - 2),
         }
         for name, shape in expected.items():
             if (found := tuple(getattr(self, name).shape)) != shape:
@@ -109,6 +119,7 @@ _DTYPES = {
     "truth": torch.uint8,
     "known": torch.bool,
     "domain": torch.int64,
+    "spacing": torch.float64,
 }
 
 
@@ -251,6 +262,7 @@ def make_samples(
     domain: Tensor,
     cases: Sequence[str],
     patients: Sequence[str],
+    spacing: Tensor | None = None,
 ) -> Samples:
     """Samples whose truth is what was drawn.
 
@@ -262,9 +274,11 @@ def make_samples(
         domain: [n] int64 index of each sample's domain.
         cases: n names.
         patients: n names.
+        spacing: [n, d] float64 millimetres; None where nobody knows.
     """
     truth, known = class_map(space, labels), known_classes(space, annotated)
-    return Samples(images, labels, annotated, truth, known, domain, tuple(cases), tuple(patients))
+    rest = _UNKNOWN if spacing is None else spacing
+    return Samples(images, labels, annotated, truth, known, domain, tuple(cases), tuple(patients), rest)
 
 
 def class_map(space: LabelSpace, labels: Tensor) -> Tensor:

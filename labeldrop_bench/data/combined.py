@@ -238,6 +238,7 @@ def _translated(part: _Part, samples: Samples, space: LabelSpace, domains: Seque
         samples.domain + domains.index(part.domains[0]),
         tuple(f"{prefix}/{case}" for case in samples.cases),
         tuple(f"{prefix}/{patient}" for patient in samples.patients),
+        samples.spacing,
     )
 
 
@@ -270,6 +271,7 @@ def _joined(pieces: Sequence[Samples]) -> Samples:
         tensor("domain"),
         tuple(case for piece in pieces for case in piece.cases),
         tuple(patient for piece in pieces for patient in piece.patients),
+        tensor("spacing"),
     )
 
 

@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
+from math import nan
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from labeldrop_bench.label_space import LabelSpace
 
 CACHE_VARIABLE = "LABELDROP_CACHE"
 """Environment variable: the folder that prepared cases are kept in."""
-_FORMAT = 1  # of the files in the cache; a change of it prepares everything again
+_FORMAT = 2  # of the files in the cache; a change of it prepares everything again
 _ALONE = 3.0  # seconds of reading in this process before it starts others, which takes them about as long
 
 
@@ -82,16 +83,18 @@ class Prepared:
     Attributes:
         image: [channels, *spatial] uint8 (shown in 256 steps) or float32.
         labels: [*spatial] uint8 label values, or IGNORED.
-        annotated: for each of the L label values, was it drawn? The first (background) is True.
+        annotated: for each of the L label values, was it annotated? The first (background) is True.
+        spacing: millimetres between the pixels of `labels` along each axis; None where the files do not say it.
 
     Raises:
         TypeError: another dtype.
-        ValueError: shapes that do not fit together, or background that is not annotated.
+        ValueError: shapes that do not fit together, background that is not annotated, or a spacing that is none.
     """
 
     image: NDArray[Any]
     labels: NDArray[np.uint8]
     annotated: tuple[bool, ...]
+    spacing: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.image.dtype not in (np.uint8, np.float32) or self.labels.dtype != np.uint8:
@@ -105,6 +108,10 @@ class Prepared:
             )
         if not self.annotated or not self.annotated[0]:
             raise ValueError(f"Prepared: annotated must begin with True (background), got {self.annotated}")
+        if self.spacing is not None and (len(self.spacing) != self.labels.ndim or not all(s > 0 for s in self.spacing)):
+            raise ValueError(
+                f"Prepared: spacing must have a positive number for each of {self.labels.ndim} axes, got {self.spacing}"
+            )
 
 
 Read = Callable[[Case], Prepared]
@@ -196,6 +203,7 @@ def assemble(
             torch.tensor([case.domain for case, _ in chosen]),
             [case.name for case, _ in chosen],
             [case.patient for case, _ in chosen],
+            torch.tensor([item.spacing or (nan,) * item.labels.ndim for _, item in chosen], dtype=torch.float64),
         )
 
     return Dataset(space, tuple(domains), part(0), part(1), part(2), skipped)
@@ -235,7 +243,8 @@ def _kept(file: Path) -> Prepared | None:
     """What the cache holds; None where that is nothing, or no whole file (zip keeps a checksum of each array)."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return Prepared(arrays["image"], arrays["labels"], tuple(arrays["annotated"].tolist()))
+            spacing = tuple(arrays["spacing"].tolist()) or None
+            return Prepared(arrays["image"], arrays["labels"], tuple(arrays["annotated"].tolist()), spacing)
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
         return None
 
@@ -246,7 +255,8 @@ def _keep(file: Path, prepared: Prepared) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
             try:
-                np.savez(part, image=prepared.image, labels=prepared.labels, annotated=np.array(prepared.annotated))
+                annotated, spacing = np.array(prepared.annotated), np.array(prepared.spacing or (), np.float64)
+                np.savez(part, image=prepared.image, labels=prepared.labels, annotated=annotated, spacing=spacing)
                 Path(part.name).replace(file)
             except BaseException:
                 Path(part.name).unlink(missing_ok=True)

@@ -170,3 +170,14 @@ def test_every_registered_data_set_is_described():
 def test_unknown_data_set_names_the_closest():
     with pytest.raises(ValueError, match=r"no data set 'phantim'; did you mean 'phantom'.*Known: .*folder"):
         data.get("phantim")
+
+
+def test_spacing_is_unknown_unless_somebody_says_it_and_stays_with_its_sample():
+    made = samples(3)
+    assert made.spacing.shape == (3, 2)
+    assert made.spacing.isnan().all()
+    known = dataclasses.replace(made, spacing=torch.tensor([[1, 2], [3, 4], [5, 6]], dtype=torch.float64))
+    assert known.take(torch.tensor([2, 0])).spacing.tolist() == [[5, 6], [1, 2]]
+    assert dataclasses.replace(known, domain=known.domain + 1).spacing is known.spacing
+    with pytest.raises(ValueError, match=r"spacing must have shape \(3, 2\)"):
+        dataclasses.replace(known, spacing=torch.ones(3, 3, dtype=torch.float64))

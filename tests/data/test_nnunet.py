@@ -99,7 +99,10 @@ def test_resampling_keeps_places_in_millimetres(tmp_path):
     image = dataset.train.images[0, 0]
     assert image[6:9, 6:8, 12:14].min() > image[12:].max()
     # By default nothing is resampled where all have the same spacing.
-    assert torch.equal(read(folder, size=(40, 20, 60)).train.truth[0], torch.from_numpy(cases["c0"][1]))
+    whole = read(folder, size=(40, 20, 60))
+    assert torch.equal(whole.train.truth[0], torch.from_numpy(cases["c0"][1]))
+    torch.testing.assert_close(dataset.train.spacing, torch.ones(3, 3, dtype=torch.float64))
+    torch.testing.assert_close(whole.test.spacing, torch.tensor([[0.5, 1, 1 / 3]], dtype=torch.float64))
 
 
 def test_the_default_spacing_is_the_median_of_the_set(tmp_path):
