@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
+from labeldrop_bench.text import read_text
+
 PACKAGES = ("labeldrop-bench", "torch", "monai", "kornia", "lightning", "lightning-fabric", "numpy")
 
 
@@ -46,7 +48,7 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     """Name of the processor: Linux tells it in /proc/cpuinfo, other systems through `platform`."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = read_text(cpuinfo).splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

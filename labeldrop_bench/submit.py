@@ -25,6 +25,7 @@ from labeldrop_bench.errors import UserError
 from labeldrop_bench.leaderboard import reading
 from labeldrop_bench.records import CaseRow, RunConfig, RunResult, SuiteConfig
 from labeldrop_bench.records.differences import Difference
+from labeldrop_bench.text import read_text
 
 FREE = ("strategies", "standard", "figures", "title", "description", "workers")
 """Keys of a suite in which a submission may differ: what else is compared, what is shown, how fast it goes."""
@@ -129,7 +130,7 @@ def _finished(directory: Path, run: RunConfig) -> Finished:
     folder = records.run_directory(directory, run)
     remedy = f"remove {folder} and call `labeldrop-bench run` again, which repeats this run only"
     try:
-        config = RunConfig.model_validate_json((folder / "config.json").read_text())
+        config = RunConfig.model_validate_json(read_text(folder / "config.json"))
     except (OSError, ValueError) as error:
         raise SubmissionError(f"{folder / 'config.json'} cannot be read: {remedy}\n{error}") from error
     different = records.differences(config, run)

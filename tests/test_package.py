@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import labeldrop_bench as lb
+from labeldrop_bench.text import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,11 +26,12 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 MAY_IMPORT = {
     "label_space": [],
     "dropout": ["ops", "reference"],
-    "records": ["errors"],
+    "records": ["errors", "text"],
     "metrics": [],
     "errors": [],
+    "text": ["errors"],
     "plugins": ["errors"],
-    "environment": [],
+    "environment": ["text"],
     "results": [],
     "reference": ["results"],
     "models": ["plugins"],
@@ -37,12 +39,12 @@ MAY_IMPORT = {
     "rules": ["label_space"],
     "losses": ["label_space", "plugins", "rules", "ops", "reference"],
     "__init__": ["label_space", "rules", "dropout", "ops", "reference", "losses"],
-    "data": ["label_space", "plugins"],
+    "data": ["label_space", "plugins", "text"],
     "augment": ["records"],
-    "suites": ["errors", "records"],
-    "leaderboard": ["records"],
-    "submit": ["errors", "leaderboard", "records"],
-    "speed": ["losses", "errors", "records"],
+    "suites": ["errors", "records", "text"],
+    "leaderboard": ["records", "text"],
+    "submit": ["errors", "leaderboard", "records", "text"],
+    "speed": ["losses", "errors", "records", "text"],
     "patches": ["records"],
     "checkpoints": ["errors", "records"],
     "evaluate": ["label_space", "data", "metrics", "patches", "records"],
@@ -60,7 +62,7 @@ MAY_IMPORT = {
     ],
     "sweep": [
         "losses", "data", "patches", "checkpoints", "evaluate", "train", "procedures", "run", "suites", "errors",
-        "records",
+        "records", "text",
     ],
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
     "cli": [
@@ -82,7 +84,7 @@ def _imported_parts(path: Path) -> set[str]:
     """Parts of the package that a file imports, anywhere in it; what is no part is a name in `__init__`."""
     inside = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).parts[:-1]])
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(read_text(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -119,6 +121,7 @@ HARNESS = {
 USE_EVERY_LOSS = """
 import torch
 import labeldrop_bench as lb
+from labeldrop_bench.text import read_text
 
 target = torch.randint(0, 3, (2, 4, 4))
 annotated = lb.LabelDropout(p=0.5)(torch.tensor([[True, True, True], [True, True, False]]))
@@ -157,6 +160,7 @@ import sys
 sys.modules.update(dict.fromkeys(["labeldrop_bench._" + name for name in {missing}]))  # None: there is no such module
 import torch
 import labeldrop_bench as lb
+from labeldrop_bench.text import read_text
 
 def try_loss(device, backend):
     tensors = torch.zeros(1, 3, 2, device=device), torch.zeros(1, 2, dtype=torch.int64, device=device)
@@ -195,4 +199,4 @@ def test_a_kernel_that_is_not_built_is_an_error_and_not_the_reference() -> None:
 def test_one_version() -> None:
     if lb.__version__ == "unknown":
         pytest.skip("the package is not installed, so it has no version")
-    assert lb.__version__ == tomllib.loads(PYPROJECT.read_text())["project"]["version"]
+    assert lb.__version__ == tomllib.loads(read_text(PYPROJECT))["project"]["version"]

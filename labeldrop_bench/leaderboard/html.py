@@ -22,6 +22,7 @@ from labeldrop_bench.leaderboard.significance import compare
 from labeldrop_bench.leaderboard.statistics import Statistics, analyse
 from labeldrop_bench.leaderboard.table import Board, Leaderboard
 from labeldrop_bench.records import RunFailure
+from labeldrop_bench.text import read_text
 
 PAGE = Path(__file__).parent / "page"
 TABLES = ("data", "model", "patches", "training", "augmentation", "scoring")  # of a suite file
@@ -41,7 +42,7 @@ def render(leaderboard: Leaderboard, directory: Path | None = None) -> str:
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     gallery, store = Gallery(directory), Store()
-    suite, script = leaderboard.suite, (PAGE / "page.js").read_text()
+    suite, script = leaderboard.suite, read_text(PAGE / "page.js")
     tested = leaderboard.boards if "wilcoxon" in suite.figures else ()
     failures = _failures(leaderboard)
     return environment.get_template("page.html").render(
@@ -60,7 +61,7 @@ def render(leaderboard: Leaderboard, directory: Path | None = None) -> str:
         images=store.addresses,
         settings=_settings(leaderboard),
         colours={theme: figures.variables(dark=theme == "dark") for theme in ("light", "dark")},
-        style=Markup((PAGE / "page.css").read_text()),  # noqa: S704 - our own file, as is the script
+        style=Markup(read_text(PAGE / "page.css")),  # noqa: S704 - our own file, as is the script
         script=Markup(script),  # noqa: S704
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

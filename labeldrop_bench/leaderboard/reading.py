@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 
 from labeldrop_bench import records
 from labeldrop_bench.records import METRICS, CaseRow, Example, ResultRow, RunConfig, RunFailure, RunResult, SuiteConfig
+from labeldrop_bench.text import read_rows
 
 METRIC = "dice"  # what strategies are ranked by
 DIRECTION = METRICS[METRIC].direction
@@ -145,11 +145,10 @@ def read_history(directory: Path, run: RunConfig) -> tuple[Validation, ...]:
     if not path.exists():
         return ()
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            epochs = [
-                Validation(int(row["epoch"]), _number(row["validation_dice"]), _number(row["truth_dice"]))
-                for row in csv.DictReader(file)
-            ]
+        epochs = [
+            Validation(int(row["epoch"]), _number(row["validation_dice"]), _number(row["truth_dice"]))
+            for row in read_rows(path)
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error!r}") from error
     return tuple(epoch for epoch in epochs if epoch.dice is not None or epoch.truth is not None)

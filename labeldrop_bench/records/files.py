@@ -23,10 +23,11 @@ from labeldrop_bench.records.results import (
     RunFailure,
     RunResult,
 )
+from labeldrop_bench.text import read_rows, read_text
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either wholly there or not there at all."""
+    """Write a file in UTF-8 so that it is either wholly there or not there at all."""
     write_bytes(path, text.encode())
 
 
@@ -64,7 +65,7 @@ def write_json(path: Path, record: BaseModel) -> None:
 
 def read_suite(directory: Path) -> SuiteConfig:
     """The suite that a directory was made by."""
-    return SuiteConfig.model_validate_json((directory / "suite.json").read_text())
+    return SuiteConfig.model_validate_json(read_text(directory / "suite.json"))
 
 
 def run_directory(directory: Path, config: RunConfig) -> Path:
@@ -75,7 +76,7 @@ def run_directory(directory: Path, config: RunConfig) -> Path:
 def read_result(directory: Path, config: RunConfig) -> RunResult | None:
     """The result of a run, or None if it is not finished."""
     path = run_directory(directory, config) / "result.json"
-    return RunResult.model_validate_json(path.read_text()) if path.exists() else None
+    return RunResult.model_validate_json(read_text(path)) if path.exists() else None
 
 
 def write_failure(directory: Path, config: RunConfig, message: str, traceback: str) -> None:
@@ -87,7 +88,7 @@ def write_failure(directory: Path, config: RunConfig, message: str, traceback: s
 def read_failure(directory: Path, config: RunConfig) -> RunFailure | None:
     """Why a run could not go on; None if it has not failed."""
     path = run_directory(directory, config) / "failure.json"
-    return RunFailure.model_validate_json(path.read_text()) if path.exists() else None
+    return RunFailure.model_validate_json(read_text(path)) if path.exists() else None
 
 
 def results_csv(rows: Iterable[ResultRow]) -> str:
@@ -112,9 +113,8 @@ def read_cases(directory: Path, config: RunConfig) -> tuple[CaseRow, ...]:
         FileNotFoundError: the run is not finished.
         ValueError: the file does not hold what it should.
     """
-    with (run_directory(directory, config) / "cases.csv").open(newline="", encoding="utf-8") as file:
-        rows = ({key: value or None for key, value in row.items()} for row in csv.DictReader(file))
-        return tuple(CaseRow.model_validate(row) for row in rows)
+    rows = read_rows(run_directory(directory, config) / "cases.csv")
+    return tuple(CaseRow.model_validate({key: value or None for key, value in row.items()}) for row in rows)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -19,13 +19,15 @@ from pathlib import Path
 
 import torch
 
+from labeldrop_bench.text import read_text
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # <malloc.h>
 SETTINGS = {
     "fresh": {M_MMAP_THRESHOLD: 1 << 20},
     "reused": {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1},  # no mapping of its own for any tensor, and no trimming
 }
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESET_PEAK = "5"  # what resets VmHWM, see proc(5)
+RESET_PEAK = b"5"  # what resets VmHWM, see proc(5)
 SETTLING, FEW_PAGES = 12, 128  # rounds at most; 512 KiB
 SMALL_SIZES, LONGEST_LIST = range(24, 200, 16), 32  # bytes, one for each list; the lists hold 7 or 16 by default
 
@@ -118,7 +120,7 @@ def _fill_lists_of_small_blocks() -> None:
 
 def _reset_high_water() -> bool:
     try:
-        CLEAR.write_text(RESET_PEAK)
+        CLEAR.write_bytes(RESET_PEAK)
     except OSError:  # no Linux, or a container that forbids it
         return False
     return True
@@ -126,5 +128,5 @@ def _reset_high_water() -> bool:
 
 def _status(key: str) -> int:
     """A size of /proc/self/status in bytes; it is given there in KiB."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    line = next(line for line in read_text(STATUS).splitlines() if line.startswith(f"{key}:"))
     return 1024 * int(line.split()[1])

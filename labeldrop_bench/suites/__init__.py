@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.records import SuiteConfig
+from labeldrop_bench.text import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -92,12 +93,12 @@ def _read(suite: str) -> tuple[str, str]:
     if "/" in suite or suite.endswith(".toml"):
         path = Path(suite)
         try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return str(path), read_text(path)
+        except OSError as error:
             raise SuiteError(f"{path}: cannot read this suite file: {error}") from error
     if suite not in names():
         raise SuiteError(f"there is no suite {suite!r}{closest(suite, names())}. A file of your own: give its path")
-    return f"{suite}.toml", (files(__name__) / f"{suite}.toml").read_text(encoding="utf-8")
+    return f"{suite}.toml", read_text(files(__name__) / f"{suite}.toml")
 
 
 def _apply(table: dict[str, Any], override: str) -> None:

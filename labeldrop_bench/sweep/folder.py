@@ -15,6 +15,7 @@ from labeldrop_bench import records
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.records import RunConfig, SuiteConfig
 from labeldrop_bench.sweep.checks import Precision
+from labeldrop_bench.text import read_text
 
 REMEDY = "give another directory with --out, or remove this one"
 PRECISION = "precision.json"
@@ -84,7 +85,7 @@ def kept_precision(directory: Path, device: str) -> Precision | None:
     if not path.exists():
         return None
     try:
-        return _Kept.model_validate_json(path.read_text()).root.get(device)
+        return _Kept.model_validate_json(read_text(path)).root.get(device)
     except ValueError as error:
         raise SuiteError(
             f"{path} does not hold a precision for each device: remove it, and it is chosen anew\n{error}"
@@ -95,7 +96,7 @@ def keep_precision(directory: Path, device: str, precision: Precision) -> None:
     """Let later calls do as this one."""
     if kept_precision(directory, device) is None:
         path = directory / PRECISION
-        others = _Kept.model_validate_json(path.read_text()).root if path.exists() else {}
+        others = _Kept.model_validate_json(read_text(path)).root if path.exists() else {}
         records.write_json(path, _Kept({**others, device: precision}))
 
 
@@ -132,7 +133,7 @@ def _check(directory: Path, config: SuiteConfig) -> None:
     asked = {c.run: c for c in config.runs()}
     for path in sorted((directory / "runs").glob("*/config.json")):
         try:
-            found = RunConfig.model_validate_json(path.read_text())
+            found = RunConfig.model_validate_json(read_text(path))
         except ValueError as error:
             raise SuiteError(f"{path} is not a run that this version can read: {REMEDY}\n{error}") from error
         name = path.parent.name

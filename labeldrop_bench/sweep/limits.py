@@ -13,6 +13,8 @@ from typing import Literal
 import psutil
 import torch
 
+from labeldrop_bench.text import read_text
+
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")  # where Linux shows control groups, version 2
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -88,7 +90,7 @@ def peak_memory() -> int:
     Once it has imported everything, loaded the data and taken a training step, that is what a worker needs.
     """
     if STATUS.exists():  # Linux counts into `ru_maxrss` what the process held that started this one
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(line for line in read_text(STATUS).splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
@@ -101,21 +103,21 @@ def available_memory() -> int:
 
 def _cgroup_room() -> list[int]:
     """What each control group around this process leaves, in bytes. Schedulers and containers set such limits."""
-    lines = OWN_CGROUP.read_text().splitlines() if OWN_CGROUP.exists() else []
+    lines = read_text(OWN_CGROUP).splitlines() if OWN_CGROUP.exists() else []
     names = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]  # version 2 has one line
     rooms = []
     for name in names:
         for group in (CGROUPS / name, *(CGROUPS / name).parents):
             limit = group / "memory.max"
-            if group.is_relative_to(CGROUPS) and limit.exists() and (text := limit.read_text().strip()) != "max":
+            if group.is_relative_to(CGROUPS) and limit.exists() and (text := read_text(limit).strip()) != "max":
                 rooms.append(max(0, int(text) - _cgroup_use(group)))
     return rooms
 
 
 def _cgroup_use(group: Path) -> int:
     """Bytes in use, without files that were read and that the system forgets when memory is asked for."""
-    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+    stat = dict(line.split() for line in read_text(group / "memory.stat").splitlines())
+    return int(read_text(group / "memory.current")) - int(stat["inactive_file"])
 
 
 def _needs(need: int, free: int, name: str) -> str:
