@@ -56,7 +56,7 @@ def test_it_says_who_is_first_how_sure_that_is_and_what_was_run(root: Path) -> N
     assert order == ["## Title of quick", "## Title of all", "## Title of afterwards"]
     quick, many, conditions = text.split("\n## ")[1:]
     assert "**marginal \\| dropout** is first: Dice 0." in quick
-    assert "on the undrawn classes (LA on B). 95 % interval over 10 patients 0." in quick
+    assert "on the unannotated classes (LA on B). 95 % interval over 10 patients 0." in quick
     assert "first in 100 % of the bootstrap samples; significantly better than 1 of 1 others" in quick
     assert "from one training to the next its Dice varies by ±0.023." in quick
     assert "Run: `labeldrop-bench run quick`, seeds 0, 1, 2, commit unknown, torch 2.13.0" in quick

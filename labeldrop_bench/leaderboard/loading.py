@@ -101,7 +101,7 @@ def _cells(runs: Runs) -> tuple[tuple[Cell, ...], list[str]]:
         if len(said) > 1:
             disputed.append("/".join(place))
         images = [row.n for row in rows[place]]
-        cells.append(Cell(*place, drawn=False not in said, images=(min(images), max(images))))
+        cells.append(Cell(*place, annotated=False not in said, images=(min(images), max(images))))
     return tuple(cells), _contradictions(disputed)
 
 
@@ -116,15 +116,15 @@ def _contradictions(disputed: Sequence[str]) -> list[str]:
     if not disputed:
         return []
     return [
-        f"The results disagree about whether these were drawn in training: {', '.join(disputed)}. "
-        f"They count as undrawn."
+        f"The results disagree about whether these were annotated in training: {', '.join(disputed)}. "
+        f"They count as unannotated."
     ]
 
 
 def _summary(cells: tuple[Cell, ...]) -> tuple[Column, ...]:
     groups = (
-        Column("undrawn", tuple(cell for cell in cells if not cell.drawn)),
-        Column("drawn", tuple(cell for cell in cells if cell.drawn)),
+        Column("unannotated", tuple(cell for cell in cells if not cell.annotated)),
+        Column("annotated", tuple(cell for cell in cells if cell.annotated)),
     )
     return (*(group for group in groups if group.cells), Column("overall", cells))
 

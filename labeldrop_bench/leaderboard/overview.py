@@ -51,7 +51,7 @@ def _winner(leaderboard: Leaderboard, board: Board) -> str:
     names = " and ".join(f"**{escape(entry.strategy.name)}**" for entry in first)
     score = wording.number(first[0].scores[board.ranked_by])
     what = escape(", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells))
-    on = f"the undrawn classes ({what})" if board.ranked_by.name == "undrawn" else "all classes"
+    on = f"the unannotated classes ({what})" if board.ranked_by.name == "unannotated" else "all classes"
     says = [f"{where}{names} {'is' if len(first) == 1 else 'are'} first: Dice {score} on {on}."]
     if found is None:
         return f"{says[0]} There is too little to say how sure that is."

@@ -17,7 +17,7 @@ from typing import Any
 from labeldrop_bench.leaderboard.reading import METRIC
 from labeldrop_bench.records import METRICS, ConditionConfig, RunConfig, StrategyConfig, SuiteConfig
 
-SUMMARY = ("undrawn", "drawn", "overall")
+SUMMARY = ("unannotated", "annotated", "overall")
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Cell:
     """One class in one domain's test set.
 
     Attributes:
-        drawn: was the class drawn in the domain's training data? As the results of the strategies that are not `full`
-            (which sees all labels) say, so it is the same for every strategy of a condition.
+        annotated: was the class annotated in the domain's training data? As the results of the strategies that are not
+            `full` (which sees all labels) say, so it is the same for every strategy of a condition.
         images: smallest and largest number of test images in which Dice is defined, over the finished runs. They
             can differ because Dice is undefined where truth and prediction are both empty.
     """
 
     domain: str
     class_name: str
-    drawn: bool
+    annotated: bool
     images: tuple[int, int]
 
     @property
@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A set of cells under one name: "undrawn", "drawn", "overall", or the cell's own name if it is a single one."""
+    """A set of cells: "unannotated", "annotated" or "overall", or a single one by its own name."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -136,7 +136,7 @@ class Board:
     Attributes:
         suite: everything that was asked for.
         condition: None if the suite has none.
-        summary: the columns "undrawn" and "drawn", each absent when it has no cells, and "overall".
+        summary: the columns "unannotated" and "annotated", each absent when it has no cells, and "overall".
         single: a column for each cell, by domain, then class; none before a run of the condition has finished.
         strategies: one entry for each strategy of the suite, in the suite's order.
         problems: sentences about anything in the results that a reader must know.
@@ -156,7 +156,7 @@ class Board:
 
     @property
     def ranked_by(self) -> Column:
-        """The column that decides the rank: "undrawn", or "overall" where nothing is undrawn."""
+        """The column that decides the rank: "unannotated", or "overall" where nothing is unannotated."""
         return deciding(self.summary)
 
     @property
@@ -268,8 +268,8 @@ class Leaderboard:
 
 
 def deciding(summary: tuple[Column, ...]) -> Column:
-    """The column "undrawn", the first, if it is there; otherwise "overall", the last."""
-    return summary[0] if summary[0].name == "undrawn" else summary[-1]
+    """The column "unannotated", the first, if it is there; otherwise "overall", the last."""
+    return summary[0] if summary[0].name == "unannotated" else summary[-1]
 
 
 def in_order(sequences: Iterable[Iterable[str]]) -> list[str]:

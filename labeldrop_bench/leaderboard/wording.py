@@ -14,16 +14,16 @@ from labeldrop_bench.leaderboard.table import SUMMARY, Board, Column, Entry, Lea
 from labeldrop_bench.records import METRICS
 
 NOTHING = "—"  # an incomplete cell
-UNDRAWN = "†"  # a class that was not drawn in its domain's training data
+UNANNOTATED = "†"  # a class that was not annotated in its domain's training data
 ENOUGH_SEEDS = 3
 
 
 def header(column: Column) -> str:
-    """Heading of a column of scores: "undrawn", "drawn", "overall", or domain and class."""
+    """Heading of a column of scores: "unannotated", "annotated", "overall", or domain and class."""
     if column.name in SUMMARY:
         return column.name
     (cell,) = column.cells
-    return f"{cell.domain} {cell.class_name}" + ("" if cell.drawn else UNDRAWN)
+    return f"{cell.domain} {cell.class_name}" + ("" if cell.annotated else UNANNOTATED)
 
 
 def number(score: Score, decimals: int = 3) -> str:
@@ -124,8 +124,8 @@ def captions(board: Board) -> list[str]:
 def legend(leaderboard: Leaderboard) -> str:
     """What the marks mean, below all tables."""
     marks = [f"Bold: best, full aside. p: label dropout probability. {NOTHING}: not complete, or not applicable."]
-    if any(not cell.drawn for board in leaderboard.boards for cell in board.cells):
-        marks.insert(0, f"{UNDRAWN}: not drawn in training.")
+    if any(not cell.annotated for board in leaderboard.boards for cell in board.cells):
+        marks.insert(0, f"{UNANNOTATED}: not annotated in training.")
     if leaderboard.has_full:
         names = dict.fromkeys(board.ranked_by.name for board in leaderboard.boards if board.cells)
         mean = f"{' or '.join(names)} mean"
@@ -142,7 +142,7 @@ def comparison_caption(leaderboard: Leaderboard) -> str:
     """What the table strategies x conditions shows."""
     name = leaderboard.compared_by
     mixed = {board.ranked_by.name for board in leaderboard.boards if board.cells} != {name}
-    why = ": not all conditions have undrawn classes" if mixed else ", which the strategies are ranked by"
+    why = ": not all conditions have unannotated classes" if mixed else ", which the strategies are ranked by"
     return f"Dice, {name} mean{why}."
 
 
@@ -170,11 +170,11 @@ def _images(board: Board) -> str:
 
 
 def _ranked(board: Board) -> str:
-    if board.ranked_by.name == "undrawn":
-        undrawn = ", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells)
-        what = f"the undrawn classes ({undrawn}): those not drawn in that domain's training data"
+    if board.ranked_by.name == "unannotated":
+        unannotated = ", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells)
+        what = f"the unannotated classes ({unannotated}): those not annotated in that domain's training data"
     else:
-        what = "the overall mean; every class is drawn in every domain"
+        what = "the overall mean; every class is annotated in every domain"
     means = "Columns over several classes weigh each domain and class equally."
     full = " full is trained on all labels: the upper bound, not ranked." if board.has_full else ""
     return f"Ranked by {what}. {means}{full}"

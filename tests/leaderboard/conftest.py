@@ -14,7 +14,7 @@ from labeldrop_bench.records import CaseRow, ResultRow, RunConfig, RunResult, St
 CELLS = (("A", "LV"), ("A", "LA"), ("B", "LV"), ("B", "LA"))
 
 # Dice of (strategy, seed) in the four cells. Means and deviations can be worked out by hand, and the two strategies
-# change places between the undrawn cell (the last) and the mean of all.
+# change places between the unannotated cell (the last) and the mean of all.
 DICE: dict[tuple[str, int], tuple[float | None, ...]] = {
     ("full", 0): (0.90, 0.80, 0.90, 0.80),
     ("full", 1): (0.92, 0.84, 0.92, 0.84),

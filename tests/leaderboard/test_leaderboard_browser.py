@@ -101,13 +101,13 @@ def test_sorts_by_a_column_with_what_is_missing_last(browser):
     at_first = column(browser, "strategy")
     assert at_first[0] == "full"
     assert at_first[-1] == UNFINISHED
-    assert press(browser, "drawn") == "descending"
-    values = column(browser, "drawn")
+    assert press(browser, "annotated") == "descending"
+    values = column(browser, "annotated")
     assert values[-1] == "—"
     numbers = [float(value) for value in values[:-1]]
     assert numbers == sorted(numbers, reverse=True)
-    assert press(browser, "drawn") == "ascending"
-    turned = column(browser, "drawn")
+    assert press(browser, "annotated") == "ascending"
+    turned = column(browser, "annotated")
     assert turned[-1] == "—"
     assert turned[:-1] == values[-2::-1]
     assert press(browser, "HD95") == "ascending"  # lower is better

@@ -27,7 +27,7 @@ SUITE = {
     ],
 }
 DOMAINS = {"A": ("LV", "LA"), "B": ("LV", "LA")}
-LEVELS = {  # (condition, strategy) -> Dice of drawn and of undrawn classes
+LEVELS = {  # (condition, strategy) -> Dice of annotated and of unannotated classes
     ("nothing missing", "adaptive"): (0.9, 0.9),
     ("nothing missing", "marginal"): (0.8, 0.8),
     ("LA missing on B", "adaptive"): (0.9, 0.3),
@@ -39,9 +39,9 @@ LEVELS = {  # (condition, strategy) -> Dice of drawn and of undrawn classes
 
 def about(run, domain, name):
     """Exact numbers: the invented noise is taken away below."""
-    drawn, undrawn = LEVELS.get((run.condition, run.strategy.name), (0.95, 0.95))
+    annotated, unannotated = LEVELS.get((run.condition, run.strategy.name), (0.95, 0.95))
     missing = (run.condition, domain, name) == ("LA missing on B", "B", "LA")
-    return undrawn if missing or (run.condition == "only B trained" and domain == "A") else drawn
+    return unannotated if missing or (run.condition == "only B trained" and domain == "A") else annotated
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +71,12 @@ def part(make):
     return load(make(missing=[run.run for run in SuiteConfig.model_validate(SUITE).runs()][7:]))
 
 
-def test_each_condition_has_its_own_undrawn_classes_ranks_and_gaps(whole):
+def test_each_condition_has_its_own_unannotated_classes_ranks_and_gaps(whole):
     nothing, missing, only = whole.boards
     assert [b.name for b in whole.boards] == [c["name"] for c in SUITE["conditions"]]
-    assert [b.ranked_by.name for b in whole.boards] == ["overall", "undrawn", "undrawn"]
-    assert [c.name for c in missing.column("undrawn").cells] == ["B/LA"]
-    assert [c.name for c in only.column("undrawn").cells] == ["A/LV", "A/LA"]
+    assert [b.ranked_by.name for b in whole.boards] == ["overall", "unannotated", "unannotated"]
+    assert [c.name for c in missing.column("unannotated").cells] == ["B/LA"]
+    assert [c.name for c in only.column("unannotated").cells] == ["A/LV", "A/LA"]
     ranks = [{e.strategy.name: e.rank for e in b.strategies} for b in whole.boards]
     assert ranks[0] == {"full": None, "adaptive": 1, "marginal": 2}
     assert ranks[1] == {"full": None, "adaptive": 2, "marginal": 1}
@@ -87,11 +87,11 @@ def test_each_condition_has_its_own_undrawn_classes_ranks_and_gaps(whole):
 
 
 def test_conditions_are_compared_by_what_all_of_them_have(make, whole):
-    assert whole.compared_by == "overall"  # nothing is undrawn in the first
+    assert whole.compared_by == "overall"  # nothing is unannotated in the first
     assert whole.compared(whole.boards[1], "marginal").mean == pytest.approx((3 * 0.7 + 0.6) / 4)
-    undrawn = load(make(conditions=SUITE["conditions"][1:]))
-    assert undrawn.compared_by == "undrawn"
-    assert undrawn.compared(undrawn.boards[0], "marginal").mean == pytest.approx(0.6)
+    unannotated = load(make(conditions=SUITE["conditions"][1:]))
+    assert unannotated.compared_by == "unannotated"
+    assert unannotated.compared(unannotated.boards[0], "marginal").mean == pytest.approx(0.6)
 
 
 def test_condition_that_has_not_begun(part):
@@ -101,8 +101,8 @@ def test_condition_that_has_not_begun(part):
     assert later.problems == ()
     assert all(e.scores[later.column("overall")].mean is None for e in later.strategies)
     assert part.finished == 7
-    # only `full` has finished in the second, so that the suite says what is undrawn there
-    assert [c.name for c in begun.column("undrawn").cells] == ["B/LA"]
+    # only `full` has finished in the second, so that the suite says what is unannotated there
+    assert [c.name for c in begun.column("unannotated").cells] == ["B/LA"]
 
 
 @pytest.mark.parametrize("text_format", ["md", "html", "terminal"])
@@ -111,9 +111,9 @@ def test_a_section_for_each_condition_and_one_table_for_all(whole, text_format, 
     text = render(whole, text_format)
     for name in ("nothing missing", "LA missing on B", "only B trained"):
         assert text.count(name) >= (1 if text_format == "terminal" else 2)  # names of columns may be cut
-    assert "Dice, overall mean: not all conditions have undrawn classes." in text
-    assert "Ranked by the undrawn classes (LV on A, LA on A)" in text
-    assert "Ranked by the undrawn classes (LA on B)" in text
+    assert "Dice, overall mean: not all conditions have unannotated classes." in text
+    assert "Ranked by the unannotated classes (LV on A, LA on A)" in text
+    assert "Ranked by the unannotated classes (LA on B)" in text
     assert text.count("p: label dropout probability") == 1
 
 
@@ -142,7 +142,7 @@ def test_csv_has_a_row_for_each_condition_and_strategy(part):
         ("nothing missing", "full"), ("nothing missing", "adaptive"), ("nothing missing", "marginal"),
     ]  # fmt: skip
     assert len(rows) == 9
-    assert rows[1]["undrawn mean"] == ""  # nothing is undrawn there
+    assert rows[1]["unannotated mean"] == ""  # nothing is unannotated there
     assert float(rows[1]["A/LV mean"]) == pytest.approx(0.9)
     assert rows[8]["A/LV mean"] == rows[8]["overall mean"] == ""
 
@@ -160,5 +160,5 @@ def test_html_lists_what_the_conditions_change(whole):
 
 
 def test_default_figure_is_left_out_with_conditions_unless_it_is_named(make):
-    assert "drawn_vs_undrawn" not in figures.names_of(load(make()))
-    assert "drawn_vs_undrawn" in figures.names_of(load(make(figures=["drawn_vs_undrawn"])))
+    assert "annotated_vs_unannotated" not in figures.names_of(load(make()))
+    assert "annotated_vs_unannotated" in figures.names_of(load(make(figures=["annotated_vs_unannotated"])))

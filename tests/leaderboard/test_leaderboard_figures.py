@@ -18,7 +18,7 @@ from labeldrop_bench.records import SuiteConfig
 FULL = {"name": "full", "loss": "ce", "full_labels": True}
 LONG = "adaptive binary cross-entropy + Dice with $p$ = 0 and more words in its name than anybody needs"
 SUITE = {
-    "name": "drawn",
+    "name": "made up",
     "title": "A title that is rather long, as titles of suites are, which say what the suite shows",
     "seeds": [0, 1],
     "data": {"name": "phantom", "drawn": {"B": ["LV"]}},
@@ -77,16 +77,16 @@ def test_long_names_of_conditions_and_domains_do_not_overlap(tmp_path, name, wor
     check_texts(draw(loaded, name))
 
 
-def check_texts(drawn):
+def check_texts(figure):
     """No text of a figure covers another, or reaches over its edge."""
-    renderer = FigureCanvasAgg(drawn).get_renderer()
-    drawn.draw(renderer)
-    texts = [text for axes in drawn.axes if axes.get_visible() for text in all_texts(axes)]
-    texts += [drawn._suptitle] if drawn._suptitle else []
-    texts += [text for legend in drawn.legends for text in legend.get_texts()]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    texts = [text for axes in figure.axes if axes.get_visible() for text in all_texts(axes)]
+    texts += [figure._suptitle] if figure._suptitle else []
+    texts += [text for legend in figure.legends for text in legend.get_texts()]
     extents = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
     slanted = {text.get_text() for text in texts if text.get_rotation() not in (0, 90)}
-    width, height = drawn.canvas.get_width_height()
+    width, height = figure.canvas.get_width_height()
     for text, box in extents:
         # one pixel of slack: extents are rounded outwards
         assert -1 <= box.x0 < box.x1 <= width + 1, text
@@ -111,7 +111,7 @@ def in_view(axes, tick):
 def test_figures_are_written_linked_and_embedded(make):
     loaded = make(figures=["heat", "wilcoxon"], cases=8)
     leaderboard.write(loaded.directory)
-    for figure in ("drawn_vs_undrawn", "heat"):
+    for figure in ("annotated_vs_unannotated", "heat"):
         assert (loaded.directory / f"{figure}.png").read_bytes().startswith(b"\x89PNG\r\n")
         svg = (loaded.directory / f"{figure}.svg").read_bytes()
         assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 (our own file)
@@ -134,11 +134,11 @@ def cells_of(axes):
 
 def test_matrix_shows_the_mean_of_each_domain(make):
     loaded = make(["B_adaptive-seed1"], conditions=TRAINED)
-    drawn = draw(loaded, "matrix")
+    figure = draw(loaded, "matrix")
     board = loaded.boards[0]
     scores = board.entry("adaptive").scores
     expected = [np.mean([scores[board.column(f"{d}/{c}")].mean for c in ("LV", "LA")]) for d in "AB"]
-    panel = next(axes for axes in drawn.axes if axes.get_title("left") == "adaptive")
+    panel = next(axes for axes in figure.axes if axes.get_title("left") == "adaptive")
     assert cells_of(panel) == [f"{expected[0]:.3f}", f"{expected[1]:.3f}", "—", "—"]
     assert matrix.domain_score(board, "adaptive", "A").mean == pytest.approx(expected[0])
 
@@ -172,13 +172,13 @@ def test_against_dropout(make):
     loaded = make(["adaptive-dropout-0.3-seed1"])
     (board,) = loaded.boards
     (axes,) = draw(loaded, "against_dropout").axes
-    undrawn = board.column("undrawn")
-    means = [board.entry(name).scores[undrawn].mean for name in ("adaptive", "adaptive + dropout 0.6")]
+    unannotated = board.column("unannotated")
+    means = [board.entry(name).scores[unannotated].mean for name in ("adaptive", "adaptive + dropout 0.6")]
     of_line = next(y for x, y in line_data(axes) if len(x) == 3 and y[0] == means[0])
     assert of_line == pytest.approx([means[0], np.nan, means[1]], nan_ok=True)  # a gap
-    (alone,) = board.entry("adaptive + dropout 0.3").scores[undrawn].present
+    (alone,) = board.entry("adaptive + dropout 0.3").scores[unannotated].present
     assert any(y == [alone] for _, y in line_data(axes))
-    upper = board.entry("full").scores[undrawn].mean
+    upper = board.entry("full").scores[unannotated].mean
     assert any(y == [upper, upper] for _, y in line_data(axes))
 
 
@@ -310,7 +310,10 @@ def suite(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"figures": ["boxs"]}, r"figures: there is no figure 'boxs'; did you mean 'boxes'\? Known: drawn_vs_undrawn"),
+        (
+            {"figures": ["boxs"]},
+            r"figures: there is no figure 'boxs'; did you mean 'boxes'\? Known: annotated_vs_unannotated",
+        ),
         ({"figures": ["xyz"]}, r"there is no figure 'xyz'\. Known"),
         ({"figures": ["matrix"]}, r"figures: 'matrix' compares conditions: add \[\[conditions\]\]"),
         ({"figures": ["against_condition"], "conditions": TRAINED}, r"needs a `value` .* got none in \['A', 'B'\]"),

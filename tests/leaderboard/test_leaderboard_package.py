@@ -7,9 +7,10 @@ from pathlib import Path
 import labeldrop_bench
 from labeldrop_bench import leaderboard
 
+FIGURES = ("annotated_vs_unannotated", "significance", "rank_stability")
 FILES = {
     "leaderboard.md", "leaderboard.csv", "leaderboard.html", "challenger.csv", "figures",
-    *(f"{name}.{end}" for name in ("drawn_vs_undrawn", "significance", "rank_stability") for end in ("png", "svg")),
+    *(f"{name}.png" for name in FIGURES), *(f"{name}.svg" for name in FIGURES),
 }  # fmt: skip
 
 

@@ -92,11 +92,11 @@ def test_main_table_and_settings(whole):
     heads = next(row for row in page.rows if row[:2] == ["#", "strategy"])
     adaptive = dict(zip(heads, row_of(page, "adaptive"), strict=True))
     (board,) = whole.boards
-    interval = analyse(whole, board).intervals["adaptive"]["undrawn"]
+    interval = analyse(whole, board).intervals["adaptive"]["unannotated"]
     assert adaptive["#"] == "2"
     assert (adaptive["loss"], adaptive["p"]) == ("adaptive_ce", "0")
-    assert adaptive["undrawn"] == f"0.300 ±0.141 95 %: {interval.low:.3f} to {interval.high:.3f}"
-    assert adaptive["drawn"] == "0.867 ±0.000"
+    assert adaptive["unannotated"] == f"0.300 ±0.141 95 %: {interval.low:.3f} to {interval.high:.3f}"
+    assert adaptive["annotated"] == "0.867 ±0.000"
     assert (adaptive["ms/step"], adaptive["MiB/step"], adaptive["seeds"]) == ("1.50", "5.00", "2/2")
     assert {"HD95", "NSD", "ECE", "Brier", "A LV", "B LA†"} <= set(heads)
     assert ["gap", "1.0"] in page.rows  # a setting of the data set
@@ -177,7 +177,7 @@ def test_verdict_names_the_winner_and_against_whom(make):
     at = found.strategies.index(winner.strategy.name)
     beaten = sum(found.p_values[at, i] < 0.05 and found.differences[at, i] > 0 for i in range(3) if i != at)
     assert said.winners == (winner.strategy.name,)
-    assert said.before == "Best on undrawn classes:"
+    assert said.before == "Best on unannotated classes:"
     assert f"significantly better than {beaten} of 2 others" in said.after
     assert f"over {found.patients} patients" in said.after
     assert f"{winner.scores[board.ranked_by].mean:.3f}, 95 % interval" in said.after
@@ -191,7 +191,7 @@ def test_verdict_without_a_winner_or_statistics(make):
     assert verdict(loaded.boards[0], None).before == "No strategy is complete yet."
     loaded = load(make(names[4:]))
     said = verdict(loaded.boards[0], analyse(loaded, loaded.boards[0]))
-    assert said.before == "Best on undrawn classes of the 1 of 3 strategies that are complete:"
+    assert said.before == "Best on unannotated classes of the 1 of 3 strategies that are complete:"
     assert "cannot be said" in said.after
 
 

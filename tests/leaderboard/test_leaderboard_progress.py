@@ -44,7 +44,7 @@ def test_a_row_for_each_strategy_in_each_condition(watched):
         listener.finished(*runs[1])
     lines = text.getvalue().splitlines()
     heads = [line.split() for line in lines if line.startswith("Dice, ")]
-    assert heads == [["Dice,", "easy", "drawn", "overall"], ["Dice,", "hard", "undrawn", "overall"]]
+    assert heads == [["Dice,", "easy", "annotated", "overall"], ["Dice,", "hard", "unannotated", "overall"]]
     assert sum(line.startswith("one ") for line in lines) == 2
     assert sum(line.startswith("two ") for line in lines) == 2  # not again after the second run
 

@@ -115,7 +115,7 @@ def test_dropout_of_one_strategy_is_its_line_with_a_ring(make):
     (axes,) = against_dropout.draw(loaded, "adaptive + dropout 0.3").axes
     rings = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_markersize() == 13]
     scores = board.entry("adaptive + dropout 0.3").scores
-    assert rings == [(0.3, scores[board.column(name)].mean) for name in ("undrawn", "drawn")]
+    assert rings == [(0.3, scores[board.column(name)].mean) for name in ("unannotated", "annotated")]
     labels = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert "adaptive_ce" in labels
     assert "adaptive_bce" not in labels
@@ -126,6 +126,6 @@ def test_dropout_of_one_strategy_is_its_line_with_a_ring(make):
 def test_figures_of_tests_are_drawn_as_soon_as_there_is_something(make):
     runs = [run.run for run in SuiteConfig.model_validate(SUITE).runs()]
     few = make(runs[4:], figures=["significance", "heat"])
-    assert figures.names_of(few) == ("drawn_vs_undrawn", "against_dropout", "heat")
-    all_names = ("drawn_vs_undrawn", "significance", "rank_stability", "against_dropout")
+    assert figures.names_of(few) == ("annotated_vs_unannotated", "against_dropout", "heat")
+    all_names = ("annotated_vs_unannotated", "significance", "rank_stability", "against_dropout")
     assert figures.names_of(make(cases=8)) == all_names

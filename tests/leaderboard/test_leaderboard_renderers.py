@@ -27,10 +27,10 @@ def test_terminal_at_80_columns(whole, monkeypatch):
     assert "\x1b" not in text  # standard output is no terminal here
     assert max(map(len, text.splitlines())) <= 80
     words = text.split()
-    # adaptive: undrawn mean and deviation, gap, and a number of the second table
+    # adaptive: unannotated mean and deviation, gap, and a number of the second table
     for word in ("0.300", "±0.141", "-0.520", "0.650", "±0.071", "2/2", "†:", "LA†"):
         assert word in words
-    assert "Ranked by the undrawn classes (LA on B)" in text
+    assert "Ranked by the unannotated classes (LA on B)" in text
     assert "over 2 seeds" in text
     assert "A 40, B 30 to 31" in text
 
@@ -44,7 +44,7 @@ def lines_with_style(whole):
 def test_terminal_marks_the_best_ranked_value_and_not_full(whole):
     text = lines_with_style(whole)
     bold = re.findall(r"\x1b\[1m *([\d.]+)", text)
-    # undrawn .650; drawn and overall of adaptive; then A LV, A LA, B LV of adaptive and B LA of marginal
+    # unannotated .650; annotated and overall of adaptive; then A LV, A LA, B LV of adaptive and B LA of marginal
     dice = ["0.650", "0.867", "0.725", "0.900", "0.800", "0.900", "0.650"]
     metrics = ["7.00", "0.750", "0.062", "0.125"] * 2  # the same for both that compete
     assert sorted(bold) == sorted(dice + metrics)
@@ -86,7 +86,7 @@ def table_of(markdown):
 def test_markdown_table(whole):
     header, full, first, second = table_of(render(whole, "md"))
     assert header == [
-        "#", "strategy", "loss", "p", "undrawn", "95 %", "drawn", "overall", "to full", "seeds",
+        "#", "strategy", "loss", "p", "unannotated", "95 %", "annotated", "overall", "to full", "seeds",
         "A LV", "A LA", "B LV", "B LA†",
     ]  # fmt: skip
     # all cases of a cell have the same Dice here, so that no sample of patients differs from another
@@ -119,7 +119,7 @@ def test_gap_closed_takes_the_place_of_the_difference_where_there_is_a_standard(
     text = " ".join(render(load(make_directory(standard="adaptive")), text_format).replace("\\", "").split())
     assert "67 %" in text  # (0.65 - 0.30) / (0.82 - 0.30)
     assert "to full" not in text
-    assert "gap closed: (strategy - adaptive) / (full - adaptive), of the undrawn mean." in text
+    assert "gap closed: (strategy - adaptive) / (full - adaptive), of the unannotated mean." in text
 
 
 def test_full_is_never_marked_best(make_directory, dice):
@@ -137,12 +137,14 @@ def test_markdown_keeps_names_in_their_cell(nasty):
     assert r"\*a\*" in text
 
 
-def test_markdown_of_one_seed_and_nothing_undrawn(make_directory):
+def test_markdown_of_one_seed_and_nothing_unannotated(make_directory):
     text = render(load(make_directory(seeds=[0], data={"name": "phantom"})), "md")
     assert "±" not in text
     assert "one seed" in text
     assert "†" not in text
-    assert "undrawn" not in text.replace("Drawn against undrawn classes", "").replace("drawn_vs_undrawn", "")
+    assert "unannotated" not in text.replace("Annotated against unannotated classes", "").replace(
+        "annotated_vs_unannotated", ""
+    )
     assert "Ranked by the overall mean" in text
 
 
@@ -151,10 +153,10 @@ def test_csv(whole):
     assert [row["strategy"] for row in rows] == ["full", "marginal + dropout", "adaptive"]
     assert [row["rank"] for row in rows] == ["", "1", "2"]
     adaptive = rows[2]
-    assert float(adaptive["undrawn mean"]) == pytest.approx(0.3)
+    assert float(adaptive["unannotated mean"]) == pytest.approx(0.3)
     assert float(adaptive["B/LA std"]) == pytest.approx(0.02**0.5)
     assert float(adaptive["gap_to_full"]) == pytest.approx(-0.52)
-    assert (adaptive["gap_closed"], adaptive["ranked_by"]) == ("", "undrawn")
+    assert (adaptive["gap_closed"], adaptive["ranked_by"]) == ("", "unannotated")
     assert (float(adaptive["loss_ms"]), float(adaptive["loss_mib"])) == (1.5, 5)
     assert (float(adaptive["hd95 mean"]), float(adaptive["brier std"])) == (7, 0)
     assert (adaptive["metric"], adaptive["direction"]) == ("dice", "higher is better")
@@ -165,9 +167,18 @@ def test_csv_of_half_a_suite_has_empty_fields(half):
     rows = {row["strategy"]: row for row in csv.DictReader(io.StringIO(render(half, "csv")))}
     marginal = rows["marginal + dropout"]
     assert marginal["seeds_finished"] == "1"
-    empty = ("rank", "gap_to_full", "undrawn mean", "undrawn std", "A/LV mean", "nsd mean", "loss_ms", "loss_mib")
+    empty = (
+        "rank",
+        "gap_to_full",
+        "unannotated mean",
+        "unannotated std",
+        "A/LV mean",
+        "nsd mean",
+        "loss_ms",
+        "loss_mib",
+    )
     assert [marginal[key] for key in empty] == [""] * len(empty)
-    assert rows["full"]["undrawn mean"] != ""
+    assert rows["full"]["unannotated mean"] != ""
 
 
 @pytest.mark.parametrize("text_format", ["terminal", "md", "html"])

@@ -11,7 +11,7 @@ from labeldrop_bench.leaderboard.table import Cell, Column
 from labeldrop_bench.records import CaseRow
 
 NAN = np.nan
-A_LV, A_LA, B_LV = (Cell(*place, drawn=True, images=(1, 1)) for place in (("A", "LV"), ("A", "LA"), ("B", "LV")))
+A_LV, A_LA, B_LV = (Cell(*place, annotated=True, images=(1, 1)) for place in (("A", "LV"), ("A", "LA"), ("B", "LV")))
 ALL = Column("overall", (A_LV, A_LA, B_LV))
 
 

@@ -25,33 +25,33 @@ close = pytest.approx
 
 
 def test_mean_and_standard_deviation_over_seeds(board):
-    undrawn = score(board, "adaptive", "undrawn")  # 0.2, 0.4
-    assert undrawn.mean == close(0.3)
-    assert undrawn.std == close(math.sqrt(0.02))  # n - 1, not n: 0.141, not 0.1
+    unannotated = score(board, "adaptive", "unannotated")  # 0.2, 0.4
+    assert unannotated.mean == close(0.3)
+    assert unannotated.std == close(math.sqrt(0.02))  # n - 1, not n: 0.141, not 0.1
     overall = score(board, "adaptive", "overall")  # 2.8 / 4, 3.0 / 4
     assert overall.values == close((0.70, 0.75))
     assert overall.mean == close(0.725)
     assert overall.std == close(0.05 / math.sqrt(2))
-    drawn = score(board, "marginal + dropout", "drawn")  # 1.6 / 3 twice
-    assert drawn.mean == close(1.6 / 3)
-    assert drawn.std == close(0)
+    annotated = score(board, "marginal + dropout", "annotated")  # 1.6 / 3 twice
+    assert annotated.mean == close(1.6 / 3)
+    assert annotated.std == close(0)
     assert score(board, "full", "A/LA").mean == close(0.82)
 
 
-def test_full_has_the_same_undrawn_cells_as_the_others(board):
-    # All of full's rows say annotated=True; its undrawn score is the LA on B all the same.
-    assert [cell.name for cell in board.column("undrawn").cells] == ["B/LA"]
-    assert score(board, "full", "undrawn").values == close((0.80, 0.84))
-    assert [cell.name for cell in board.column("drawn").cells] == ["A/LV", "A/LA", "B/LV"]
+def test_full_has_the_same_unannotated_cells_as_the_others(board):
+    # All of full's rows say annotated=True; its unannotated score is the LA on B all the same.
+    assert [cell.name for cell in board.column("unannotated").cells] == ["B/LA"]
+    assert score(board, "full", "unannotated").values == close((0.80, 0.84))
+    assert [cell.name for cell in board.column("annotated").cells] == ["A/LV", "A/LA", "B/LV"]
 
 
-def test_rank_by_undrawn_and_gap_to_full(board):
-    assert board.ranked_by.name == "undrawn"
+def test_rank_by_unannotated_and_gap_to_full(board):
+    assert board.ranked_by.name == "unannotated"
     assert {e.strategy.name: e.rank for e in board.strategies} == {"adaptive": 2, "marginal + dropout": 1, "full": None}
     assert entry(board, "adaptive").gap == close(0.30 - 0.82)
     assert entry(board, "marginal + dropout").gap == close(0.65 - 0.82)
     assert entry(board, "full").gap is None
-    assert board.best(board.column("undrawn")) == close(0.65)
+    assert board.best(board.column("unannotated")) == close(0.65)
     assert board.best(board.column("overall")) == close(0.725)
 
 
@@ -103,14 +103,14 @@ def test_metric_that_is_undefined_in_a_cell_has_no_mean_there(make_directory):
     edit_rows(directory, "adaptive-seed0", undefine)
     (board,) = load(directory).boards
     means = {c.name: entry(board, "adaptive").metrics["hd95"][c].mean for c in board.columns}
-    assert [name for name, mean in means.items() if mean is None] == ["drawn", "overall", "A/LA"]
+    assert [name for name, mean in means.items() if mean is None] == ["annotated", "overall", "A/LA"]
     assert entry(board, "adaptive").metrics["nsd"][board.column("A/LA")].mean == 0.75
 
 
 def test_orders(board):
     assert [e.strategy.name for e in board.strategies] == ["adaptive", "marginal + dropout", "full"]
     assert [e.strategy.name for e in board.display] == ["full", "marginal + dropout", "adaptive"]
-    assert [c.name for c in board.columns] == ["undrawn", "drawn", "overall", "A/LV", "A/LA", "B/LV", "B/LA"]
+    assert [c.name for c in board.columns] == ["unannotated", "annotated", "overall", "A/LV", "A/LA", "B/LV", "B/LA"]
 
 
 def test_equal_scores_share_a_rank(make_directory, dice):
@@ -139,11 +139,11 @@ def test_half_finished_suite(half_board):
     assert marginal.missing_seeds == (1,)
     assert adaptive.missing_seeds == (0, 1)
     # Seed 0 alone would say 0.6; that is not what was asked for.
-    assert marginal.scores[half_board.column("undrawn")].values == (0.6, None)
+    assert marginal.scores[half_board.column("unannotated")].values == (0.6, None)
     for e in (marginal, adaptive):
         assert (e.rank, e.gap) == (None, None)
         assert all(s.mean is None and s.std is None for s in e.scores.values())
-    assert half_board.best(half_board.column("undrawn")) is None
+    assert half_board.best(half_board.column("unannotated")) is None
 
 
 def test_gap_is_empty_while_full_is_unfinished(make_directory, dice):
@@ -154,15 +154,15 @@ def test_gap_is_empty_while_full_is_unfinished(make_directory, dice):
 
 def test_single_seed_has_no_deviation(make_directory):
     (board,) = load(make_directory(seeds=[1])).boards
-    assert score(board, "adaptive", "undrawn").mean == close(0.4)
-    assert score(board, "adaptive", "undrawn").std is None
+    assert score(board, "adaptive", "unannotated").mean == close(0.4)
+    assert score(board, "adaptive", "unannotated").std is None
 
 
 def test_undefined_value_empties_every_column_that_needs_it(make_directory, dice):
     (board,) = load(make_directory({**dice, ("adaptive", 1): (0.9, None, 0.9, 0.4)})).boards
     means = {c.name: entry(board, "adaptive").scores[c].mean for c in board.columns}
-    assert [name for name, mean in means.items() if mean is None] == ["drawn", "overall", "A/LA"]
-    assert means["undrawn"] == close(0.3)
+    assert [name for name, mean in means.items() if mean is None] == ["annotated", "overall", "A/LA"]
+    assert means["unannotated"] == close(0.3)
     assert entry(board, "adaptive").rank == 2  # its ranking score is complete
     assert board.problems == ("adaptive, seed 1: Dice is undefined in A/LA.",)
 
@@ -180,7 +180,7 @@ def test_nan_and_absent_rows_are_undefined_too(make_directory):
     edit_rows(directory, "adaptive-seed1", lambda rows: [r | {"value": math.nan} for r in rows])
     (board,) = load(directory).boards
     assert score(board, "adaptive", "A/LV").values == (None, None)
-    assert score(board, "adaptive", "undrawn").values == (0.2, None)
+    assert score(board, "adaptive", "unannotated").values == (0.2, None)
     assert board.problems == (
         "adaptive, seed 0: Dice is undefined in A/LV.",
         "adaptive, seed 1: Dice is undefined in A/LV, A/LA, B/LV, B/LA.",
@@ -188,27 +188,27 @@ def test_nan_and_absent_rows_are_undefined_too(make_directory):
 
 
 @pytest.mark.parametrize("drawn", [{}, {"A": ["LV", "LA"]}])
-def test_nothing_undrawn_ranks_by_overall(make_directory, drawn):
+def test_nothing_unannotated_ranks_by_overall(make_directory, drawn):
     (board,) = load(make_directory(data={"name": "phantom", "drawn": drawn})).boards
-    assert [c.name for c in board.summary] == ["drawn", "overall"]
+    assert [c.name for c in board.summary] == ["annotated", "overall"]
     assert board.ranked_by.name == "overall"
     assert {e.strategy.name: e.rank for e in board.strategies} == {"adaptive": 1, "marginal + dropout": 2, "full": None}
     assert entry(board, "adaptive").gap == close(0.725 - 0.865)
 
 
-def test_everything_undrawn(make_directory):
+def test_everything_unannotated(make_directory):
     (board,) = load(make_directory(data={"name": "phantom", "drawn": {"A": [], "B": []}})).boards
-    assert [c.name for c in board.summary] == ["undrawn", "overall"]
-    assert score(board, "adaptive", "undrawn").mean == close(0.725)
+    assert [c.name for c in board.summary] == ["unannotated", "overall"]
+    assert score(board, "adaptive", "unannotated").mean == close(0.725)
 
 
-def test_results_say_what_was_drawn_and_not_the_suite(make_directory):
+def test_results_say_what_was_annotated_and_not_the_suite(make_directory):
     # as with labels that a data set never had, which data.drawn does not name
     directory = make_directory()
     for run in ("adaptive-seed0", "adaptive-seed1", "marginal-dropout-seed0", "marginal-dropout-seed1"):
         edit_rows(directory, run, lambda rows: [r | {"annotated": r["domain"] == "B"} for r in rows])
     (board,) = load(directory).boards
-    assert [cell.name for cell in board.column("undrawn").cells] == ["A/LV", "A/LA"]
+    assert [cell.name for cell in board.column("unannotated").cells] == ["A/LV", "A/LA"]
     assert board.problems == ()
 
 
@@ -217,16 +217,16 @@ def test_rows_that_contradict_each_other_are_named(make_directory):
     edit_rows(directory, "adaptive-seed0", lambda rows: [r | {"annotated": True} for r in rows])
     (board,) = load(directory).boards
     (problem,) = board.problems
-    assert "disagree about whether these were drawn in training: B/LA. They count as undrawn" in problem
-    assert [cell.name for cell in board.column("undrawn").cells] == ["B/LA"]
+    assert "disagree about whether these were annotated in training: B/LA. They count as unannotated" in problem
+    assert [cell.name for cell in board.column("unannotated").cells] == ["B/LA"]
 
 
-def test_the_suite_says_what_was_drawn_while_only_full_has_finished(make_directory, dice):
+def test_the_suite_says_what_was_annotated_while_only_full_has_finished(make_directory, dice):
     values = {run: v for run, v in dice.items() if run[0] == "full"}
     (board,) = load(make_directory(values)).boards
-    assert [cell.name for cell in board.column("undrawn").cells] == ["B/LA"]
+    assert [cell.name for cell in board.column("unannotated").cells] == ["B/LA"]
     (board,) = load(make_directory(values, data={"name": "phantom", "train_domains": ["B"]})).boards
-    assert [cell.name for cell in board.column("undrawn").cells] == ["A/LV", "A/LA"]
+    assert [cell.name for cell in board.column("unannotated").cells] == ["A/LV", "A/LA"]
 
 
 def test_classes_without_truth_in_a_domain_are_not_missing(make_directory):

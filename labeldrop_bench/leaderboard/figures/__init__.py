@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from labeldrop_bench.leaderboard.figures import (
     against_condition,
     against_dropout,
+    annotated_vs_unannotated,
     boxes,
-    drawn_vs_undrawn,
     heat,
     learning_curves,
     matrix,
@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 FIGURES: Mapping[str, Callable[[Leaderboard], Figure]] = {
-    "drawn_vs_undrawn": drawn_vs_undrawn.draw,
+    "annotated_vs_unannotated": annotated_vs_unannotated.draw,
     "matrix": matrix.draw,
     "against_dropout": against_dropout.draw,
     "against_condition": against_condition.draw,
@@ -42,7 +42,7 @@ FIGURES: Mapping[str, Callable[[Leaderboard], Figure]] = {
     "rank_stability": rank_stability.draw,
 }
 CAPTIONS = {
-    "drawn_vs_undrawn": "Drawn against undrawn classes",
+    "annotated_vs_unannotated": "Annotated against unannotated classes",
     "matrix": "Trained on one condition, tested on every domain",
     "against_dropout": "Dice against the label dropout probability",
     "against_condition": "Dice against the condition",
@@ -52,8 +52,8 @@ CAPTIONS = {
     "significance": "Which strategies differ significantly",
     "rank_stability": "How firm the ranks are",
 }
-TESTS = ("significance", "rank_stability")  # of the test cases; drawn as soon as there are enough
-TABLES = ("wilcoxon",)  # what a suite's `figures` may name besides: shown as a table, not drawn
+TESTS = ("significance", "rank_stability")  # of the test cases; made as soon as there are enough
+TABLES = ("wilcoxon",)  # what a suite's `figures` may name besides: shown as a table, not as a figure
 
 
 def figure_names() -> tuple[str, ...]:
@@ -62,13 +62,13 @@ def figure_names() -> tuple[str, ...]:
 
 
 def names_of(leaderboard: Leaderboard) -> tuple[str, ...]:
-    """What is drawn for a suite: what it names, and what shows its results as they are.
+    """The figures of a suite: what it names, and what shows its results as they are.
 
-    That is drawn_vs_undrawn, unless it would be drawn for many conditions; the tests and the stability of the ranks,
+    That is annotated_vs_unannotated, unless there are conditions, maybe many; the tests and the stability of the ranks,
     where there are enough strategies and cases for them; and Dice against dropout, if some loss has several.
     """
     suite = leaderboard.suite
-    default = () if suite.conditions else ("drawn_vs_undrawn",)
+    default = () if suite.conditions else ("annotated_vs_unannotated",)
     tested = any(analyse(leaderboard, board) for board in leaderboard.boards)
     dropout = ("against_dropout",) if against_dropout.varies(suite) else ()
     asked = [name for name in suite.figures if tested or name not in TESTS]

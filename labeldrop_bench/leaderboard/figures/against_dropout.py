@@ -63,7 +63,7 @@ def varies(suite: SuiteConfig, strategy: str = "") -> bool:
 
 
 def draw(leaderboard: Leaderboard, strategy: str = "") -> Figure:
-    """A panel for each condition; undrawn classes thick, drawn ones thin, `full` a band of ± one deviation.
+    """A panel for each condition; unannotated classes thick, annotated ones thin, `full` a band of ± one deviation.
 
     Args:
         leaderboard: of the suite.
@@ -77,14 +77,14 @@ def draw(leaderboard: Leaderboard, strategy: str = "") -> Figure:
     step = min(0.004, 0.03 / max(1, len(lines)))  # error bars beside each other
     look_of = dict(zip(lines, looks(len(lines)), strict=True))
     for axes, board in zip(panels, boards, strict=True):
-        columns = [c for c in board.summary if c.name in ("undrawn", "drawn")]
+        columns = [c for c in board.summary if c.name in ("unannotated", "annotated")]
         columns = columns if len(columns) == 2 else [board.column("overall")]
         for column in columns:
             _band(axes, board, column)
             for place, (name, members) in enumerate(lines.items()):
                 shift = step * (place - (len(lines) - 1) / 2)
                 scores = [(s.dropout + shift, board.entry(s.name).scores[column]) for s in members]
-                draw_line(axes, scores, look_of[name], thin=column.name == "drawn")
+                draw_line(axes, scores, look_of[name], thin=column.name == "annotated")
             _mark(axes, board, column, strategy)
         dress(axes, title=board.name)
     for axes in panels[::ABREAST]:
@@ -127,7 +127,7 @@ def _band(axes: Axes, board: Board, column: Column) -> None:
     for entry in board.strategies:
         score = entry.scores[column]
         if entry.strategy.full_labels and score.mean is not None:
-            thin = column.name == "drawn"
+            thin = column.name == "annotated"
             axes.axhline(score.mean, color=FULL, linewidth=1 if thin else 1.8, linestyle="--" if thin else "-")
             if score.std is not None:
                 ends = score.mean - score.std, score.mean + score.std
@@ -141,10 +141,10 @@ def _handles(leaderboard: Leaderboard, look_of: dict[str, Look]) -> list[Artist]
 
     handles = line_handles(look_of)
     text = COLOURS["text"]
-    if any(board.ranked_by.name == "undrawn" and len(board.summary) == 3 for board in leaderboard.boards):
+    if any(board.ranked_by.name == "unannotated" and len(board.summary) == 3 for board in leaderboard.boards):
         handles += [
-            Line2D([], [], color=text, linewidth=2.2, label="undrawn classes"),
-            Line2D([], [], color=text, linewidth=1, linestyle="--", alpha=0.65, label="drawn classes"),
+            Line2D([], [], color=text, linewidth=2.2, label="unannotated classes"),
+            Line2D([], [], color=text, linewidth=1, linestyle="--", alpha=0.65, label="annotated classes"),
         ]
     if leaderboard.has_full:
         handles.append(Patch(color=FULL, alpha=0.5, label="full: trained on all labels"))

@@ -70,7 +70,7 @@ def draw(leaderboard: Leaderboard, look_of: Mapping[str, Look] | None = None) ->
 
 def _groups(cells: list[Cell]) -> dict[str, list[Cell]]:
     """Heading -> the classes below it: each by itself, and all of them if there are several."""
-    single = {cell.class_name + ("" if cell.drawn else wording.UNDRAWN): [cell] for cell in cells}
+    single = {cell.class_name + ("" if cell.annotated else wording.UNANNOTATED): [cell] for cell in cells}
     return {**single, "mean": cells} if len(cells) > 1 else single
 
 
@@ -79,30 +79,30 @@ def _panel(
 ) -> None:
     """Groups of boxes, one for each class and one for their mean."""
     step = SPREAD / len(look_of)
-    drawn = False
+    empty = True
     for place, group in enumerate(groups):
         wanted = {(cell.domain, cell.class_name) for cell in group}
         for number, (name, look) in enumerate(look_of.items()):
             of = dice[name]
             values = list(over_classes(of, (p for p in of if p[:2] in wanted)).values())
             if values:
-                drawn = True
+                empty = False
                 _box(axes, values, place + step * (number - (len(look_of) - 1) / 2), 0.82 * step, look)
     axes.set_xlim(-0.55, max(1, len(groups)) - 0.45)
     axes.tick_params(axis="x", length=0)
-    if not drawn:
+    if empty:
         nothing(axes)
 
 
 def _box(axes: Axes, values: list[float], x: float, width: float, look: Look) -> None:
     text = COLOURS["text"]
-    drawn = axes.boxplot(
+    parts = axes.boxplot(
         [values], positions=[x], widths=width, whis=(5, 95), patch_artist=True, manage_ticks=False,
         flierprops={"marker": ".", "markersize": 3, "markerfacecolor": look.colour, "markeredgecolor": look.colour},
         medianprops={"color": text, "linewidth": 1.5}, whiskerprops={"color": look.colour},
         capprops={"color": look.colour},
     )  # fmt: skip
-    for patch in drawn["boxes"]:
+    for patch in parts["boxes"]:
         patch.set(facecolor=look.colour, edgecolor=text, linewidth=0.6, hatch=look.hatch, alpha=0.85)
 
 
@@ -115,6 +115,6 @@ def _legend(figure: Figure, leaderboard: Leaderboard, look_of: Mapping[str, Look
         Patch(facecolor=look.colour, edgecolor=text, hatch=look.hatch, alpha=0.85, label=name)
         for name, look in look_of.items()
     ]
-    if any(not cell.drawn for board in leaderboard.boards for cell in board.cells):
-        handles.append(Patch(alpha=0, label=f"{wording.UNDRAWN} not drawn in training"))
+    if any(not cell.annotated for board in leaderboard.boards for cell in board.cells):
+        handles.append(Patch(alpha=0, label=f"{wording.UNANNOTATED} not annotated in training"))
     legend(figure, handles, width)

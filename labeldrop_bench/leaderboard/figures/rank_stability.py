@@ -84,7 +84,7 @@ def draw_blobs(axes: Axes, rows: Sequence[tuple[float, NDArray[np.float64]]]) ->
     The area of a blob is the share of the samples; the cross their median; the bar their middle 95 %; the ring the rank
     on all cases.
     """
-    text, colour = COLOURS["text"], COLOURS["drawn"]
+    text, colour = COLOURS["text"], COLOURS["annotated"]
     blobs: dict[int, list[tuple[float, int]]] = {}
     for line, (rank, samples) in enumerate(rows):
         places, counts = np.unique(samples, return_counts=True)
@@ -116,8 +116,8 @@ def handles() -> list[Artist]:
     text = COLOURS["text"]
     shared = {"linestyle": "", "color": text}
     return [
-        Line2D([], [], marker="o", linestyle="", color=COLOURS["drawn"], alpha=0.45, markersize=10, markeredgewidth=0,
-               label="area: share of the bootstrap samples"),
+        Line2D([], [], marker="o", linestyle="", color=COLOURS["annotated"], alpha=0.45, markersize=10,
+               markeredgewidth=0, label="area: share of the bootstrap samples"),
         Line2D([], [], color=text, linewidth=1, label="middle 95 % of them"),
         Line2D([], [], marker="x", markersize=5, markeredgewidth=1.4, label="their median", **shared),  # type: ignore[arg-type]
         Line2D([], [], marker="o", markersize=8, markerfacecolor="none", label="on all cases", **shared),  # type: ignore[arg-type]

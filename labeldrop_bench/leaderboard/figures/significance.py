@@ -76,7 +76,7 @@ def _panel(axes: Axes, board: Board, found: Statistics) -> None:
             text = "" if row == column else "n/a" if np.isnan(p) else small_p(p)
         else:
             better = differences[row, column] > 0
-            colour = COLOURS["drawn" if better else "undrawn"]
+            colour = COLOURS["annotated" if better else "unannotated"]
             cell = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=FILL, linewidth=0)
             axes.add_patch(cell)
             text = f"{BETTER if better else WORSE}{small_p(p)}"
@@ -101,7 +101,7 @@ def _handles() -> list[Artist]:
     from matplotlib.patches import Patch
 
     return [
-        Patch(facecolor=COLOURS["drawn"], alpha=FILL, label=f"{BETTER} row significantly better than column"),
-        Patch(facecolor=COLOURS["undrawn"], alpha=FILL, label=f"{WORSE} row significantly worse than column"),
+        Patch(facecolor=COLOURS["annotated"], alpha=FILL, label=f"{BETTER} row significantly better than column"),
+        Patch(facecolor=COLOURS["unannotated"], alpha=FILL, label=f"{WORSE} row significantly worse than column"),
         Patch(alpha=0, label="numbers: p after Holm; n/a: too few patients differ"),
     ]

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe-Ito colours, which stay apart for colour-blind readers; a marker's shape says the same again.
-COLOURS = {"undrawn": "#D55E00", "drawn": "#0072B2", "overall": "#0072B2", "text": "#222222", "paper": "#FFFFFF"}
+COLOURS = {
+    "unannotated": "#D55E00",
+    "annotated": "#0072B2",
+    "overall": "#0072B2",
+    "text": "#222222",
+    "paper": "#FFFFFF",
+}
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 FULL = "#888888"  # the upper bound stays in the background
 LIGHT = "#FEFEFE"  # on a dark colour, whatever the paper
@@ -35,7 +41,7 @@ NAME_WIDTH = 30  # characters of a strategy's name on one line
 
 @dataclass(frozen=True)
 class Look:
-    """How a line or box is drawn; all three tell it from the others."""
+    """How a line or box looks; all three tell it from the others."""
 
     colour: str
     marker: str
@@ -124,8 +130,8 @@ def legend(figure: Figure, handles: Sequence[Artist], width: float = WIDTH) -> N
         handle.set_label(wrapped(str(handle.get_label()), 2 * NAME_WIDTH))
     longest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
     columns = max(1, min(len(handles), int(width / (0.6 + 0.085 * longest))))
-    drawn: Legend = figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, frameon=False)
-    for label in drawn.get_texts():
+    below: Legend = figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, frameon=False)
+    for label in below.get_texts():
         label.set_color(COLOURS["text"])
         label.set_parse_math(False)
 

@@ -125,7 +125,7 @@ def coloured(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def swatch_of(number: int, name: str) -> Swatch:
-    """How class `number`, 1 or more, is drawn."""
+    """How class `number`, 1 or more, is shown."""
     cycle, place = divmod(number - 1, len(COLOURS))
     return Swatch(name, COLOURS[place], cycle % PATTERNS)
 

@@ -1,4 +1,4 @@
-"""Figures of the page: drawn once, shown within it, and kept as files if there is a place for them."""
+"""Figures of the page: made once, shown within it, and kept as files if there is a place for them."""
 
 from __future__ import annotations
 

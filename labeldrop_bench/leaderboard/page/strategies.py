@@ -147,15 +147,15 @@ def _opponent(name: str, difference: float, p: float) -> Opponent:
 
 def _pictures(leaderboard: Leaderboard, strategy: StrategyConfig, gallery: Gallery) -> list[Picture]:
     name, folder = strategy.name, f"figures/{slug(strategy.name)}"
-    drawn = boxes.draw(leaderboard, _beside(leaderboard.suite, name))
-    pictures = [gallery.hang(drawn, f"{folder}/boxes", f"Dice of each test case: {name}")]
+    figure = boxes.draw(leaderboard, _beside(leaderboard.suite, name))
+    pictures = [gallery.hang(figure, f"{folder}/boxes", f"Dice of each test case: {name}")]
     if against_dropout.varies(leaderboard.suite, name):
-        drawn = against_dropout.draw(leaderboard, name)
+        figure = against_dropout.draw(leaderboard, name)
         caption = f"Dice against label dropout: {strategy.loss}, {name} ringed"
-        pictures.append(gallery.hang(drawn, f"{folder}/against_dropout", caption))
+        pictures.append(gallery.hang(figure, f"{folder}/against_dropout", caption))
     if any(name in found.strategies for board in leaderboard.boards if (found := analyse(leaderboard, board))):
-        drawn = rank_stability.draw_one(leaderboard, name)
-        pictures.append(gallery.hang(drawn, f"{folder}/rank_stability", f"How firm its rank is: {name}"))
+        figure = rank_stability.draw_one(leaderboard, name)
+        pictures.append(gallery.hang(figure, f"{folder}/rank_stability", f"How firm its rank is: {name}"))
     return pictures
 
 

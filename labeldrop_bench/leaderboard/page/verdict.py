@@ -48,7 +48,7 @@ def verdict(board: Board, found: Statistics | None) -> Verdict:
 
 
 def _where(board: Board) -> str:
-    return "undrawn classes" if board.ranked_by.name == "undrawn" else "all classes"
+    return "unannotated classes" if board.ranked_by.name == "unannotated" else "all classes"
 
 
 def _dice(board: Board, entry: Entry) -> str:

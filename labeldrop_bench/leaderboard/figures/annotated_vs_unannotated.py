@@ -1,4 +1,4 @@
-"""Dice of drawn against undrawn classes, a line for each strategy."""
+"""Dice of annotated against unannotated classes, a line for each strategy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = {"undrawn": "D", "drawn": "o", "overall": "o"}
+MARKERS = {"unannotated": "D", "annotated": "o", "overall": "o"}
 LINE_HEIGHT = 0.6  # inches of a strategy's line
 
 
@@ -42,13 +42,13 @@ def _panel(axes: Axes, board: Board, colours: dict[str, str]) -> None:
         offset = 0.4 * (place - (len(groups) - 1) / 2)  # the two groups of a strategy never cover each other
         for line, entry in enumerate(board.display):
             _mark(axes, entry, column, line + offset, colours[column.name])
-        _numbers(axes, board, column, 14 + 78 * place, colours)
+        _numbers(axes, board, column, 14 + 104 * place, colours)
     _dress(axes, board, colours)
 
 
 def _groups(board: Board) -> list[Column]:
-    """Undrawn and drawn classes, or all together where there is only one kind."""
-    groups = [column for column in board.columns if column.name in ("undrawn", "drawn")]
+    """Unannotated and annotated classes, or all together where there is only one kind."""
+    groups = [column for column in board.columns if column.name in ("unannotated", "annotated")]
     return groups if len(groups) == 2 else [board.column("overall")]
 
 
