@@ -141,6 +141,7 @@ def test_a_loss_without_a_cuda_kernel_is_said_and_not_passed_over(suite: str, mo
 
 def test_auto_precision_is_one_of_the_two_and_is_recorded(suite: str, tmp_path: Path) -> None:
     heard = run_suite(suite, tmp_path, "training.precision=auto", "training.epochs=1")
+    assert heard.notes[0].startswith('training.precision = "auto": ')
     results = [json.loads((tmp_path / "runs" / run / "result.json").read_text()) for run in heard.runs]
     (precision,) = {result["environment"]["precision"] for result in results}
     assert precision in ("bf16-mixed", "32-true")
@@ -176,7 +177,7 @@ def test_a_later_call_takes_the_precision_of_the_first(
     one = suites.load(suite, ["training.precision=auto", "seeds=[0, 1]"])
 
     def choose(answer: str) -> None:
-        monkeypatch.setattr(sweep, "choose_precision", lambda prepared, device: answer)
+        monkeypatch.setattr(sweep, "choose_precision", lambda prepared, device, note: answer)
 
     choose("bf16-mixed")
     sweep.run(auto, tmp_path, device="cpu", listener=Heard())

@@ -123,7 +123,8 @@ class TrainingConfig(Record):
         schedule: of the learning rate, over all steps: "one_cycle" up to the peak and down to nothing; "poly" down as
             (1 - t)^0.9; "cosine_restarts" from the peak to `final_learning_rate` every `restart_steps` steps.
         learning_rate: the peak of the schedule.
-        precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a short trial.
+        precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a step
+            with each; "32-true" where the hardware has no bf16 arithmetic.
         validate_every: epochs between validations; the last epoch is always validated.
         save_every: epochs after which a run that is broken off can go on.
         grid: key of this table -> values to try, in all combinations; the one with the best validation Dice is scored.

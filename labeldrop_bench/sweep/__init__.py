@@ -21,9 +21,10 @@ from labeldrop_bench.errors import FailedRunsError, SuiteError
 from labeldrop_bench.records import RunConfig, RunFailure, RunResult
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep import folder, limits, tensorboard, workers
-from labeldrop_bench.sweep.checks import Precision, Prepared, choose_device, choose_precision, prepare, try_step
+from labeldrop_bench.sweep.checks import Precision, Prepared, choose_device, prepare
 from labeldrop_bench.sweep.jobs import Job, News, Started, make_fabric, stoppable, threads
 from labeldrop_bench.sweep.limits import Workers
+from labeldrop_bench.sweep.trial import choose_precision, try_step
 from labeldrop_bench.train import steps_per_epoch
 
 __all__ = ["Listener", "Prepared", "prepare", "run"]
@@ -148,11 +149,16 @@ class _Books:
 def _job(suite: Suite, books: _Books, device: str, log_tensorboard: bool) -> Job:
     """How this machine does the runs; `precision = "auto"` is what it was for those that the directory holds."""
     device = choose_device(device, books.prepared)
-    precision = books.kept_precision(device) or choose_precision(books.prepared, device)
+    note = books.listener.note if os.environ.get("RANK", "0") == "0" else _unheard  # torchrun's number
+    precision = books.kept_precision(device) or choose_precision(books.prepared, device, note)
     job = Job(suite, device, precision, torch.get_num_threads(), log_tensorboard)
     if "LOCAL_WORLD_SIZE" in os.environ:  # a trial may come out otherwise in each process
         job = replace(job, precision=make_fabric(job).broadcast(precision))
     return job
+
+
+def _unheard(_: str) -> None:
+    """What the other processes would only repeat."""
 
 
 def _here(job: Job, books: _Books, asked: Workers | None) -> None:

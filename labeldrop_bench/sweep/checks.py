@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ValidationError
-from torch.utils.benchmark import Timer
 
 from labeldrop_bench import data, losses, procedures, train
 from labeldrop_bench.data import edits
@@ -162,47 +161,6 @@ def choose_device(device: str, prepared: Prepared) -> str:
             f'{", ".join(not_there)}; use --device cpu, or give them loss_options = {{ backend = "reference" }}'
         )
     return "cuda"
-
-
-def choose_precision(prepared: Prepared, device: str) -> Precision:
-    """The suite's precision; for "auto", bf16 autocast if a training step of the network is faster with it.
-
-    Which one it is depends on the processor: without instructions for bf16 matrix products (AMX, or a GPU's), a step
-    took 2.0 to 2.3 times as long with it as without it.
-    """
-    precision = prepared.first[0].training.precision
-    if precision != "auto":
-        return precision
-    step = _trial(prepared, device)
-
-    def seconds(bf16: bool) -> float:
-        timer = Timer("step(bf16)", globals={"step": step, "bf16": bf16}, num_threads=torch.get_num_threads())
-        return min(timer.timeit(1).mean for _ in range(4))  # timeit runs it once before, for warming up
-
-    return "bf16-mixed" if seconds(True) < seconds(False) else "32-true"
-
-
-def try_step(prepared: Prepared, device: str, precision: Precision) -> None:
-    """Take a training step, after which the peak memory of this process is what a process that trains needs."""
-    _trial(prepared, device)(precision == "bf16-mixed")
-
-
-def _trial(prepared: Prepared, device: str) -> Callable[[bool], None]:
-    """A training step of the first run's network, with bf16 autocast or without, which can be taken again and again."""
-    run, dataset = prepared.first
-    loss = train.make_loss(run.strategy, dataset.label_space)
-    network = train.make_network(run.model, run.patches, dataset, loss).to(device)
-    size = min(run.training.batch_size, len(dataset.train))
-    images, target = dataset.train.images[:size].to(device), dataset.train.target[:size].to(device)
-    with torch.random.fork_rng():
-        images, _ = make_patches(run.patches).draw(images, target)
-
-    def step(bf16: bool) -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            value = network(images).float().square().mean()
-        value.backward()
-
-    return step
 
 
 def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> None:

@@ -29,8 +29,9 @@ from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.records import RunConfig, RunFailure, RunResult, SuiteConfig
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep import limits
-from labeldrop_bench.sweep.checks import Precision, Prepared, choose_device, choose_precision, prepare, try_step
+from labeldrop_bench.sweep.checks import Precision, Prepared, choose_device, prepare
 from labeldrop_bench.sweep.jobs import Job, News, Outcome, Tell, do, failure, make_fabric
+from labeldrop_bench.sweep.trial import choose_precision, try_step
 
 RETRIES = 3  # of a task whose machine or process was lost
 INTERVAL = 0.25  # seconds between looks at what the tasks have told
@@ -133,8 +134,8 @@ def survey(
     gpus = 0.0 if device == "cpu" else 1.0
     cpus = cpus_of_a_run(suite.config.training.threads, nodes, gpus)
     first = Needs(cpus, gpus, memory=0)
-    device, precision, memory, warned = ray.get(_task_of(_survey, first).remote(suite, device, cpus))
-    for text in warned:
+    device, precision, memory, notes = ray.get(_task_of(_survey, first).remote(suite, device, cpus))
+    for text in notes:
         note(text)
     if per_gpu is not None and (device != "cuda" or per_gpu == "auto"):
         raise SuiteError(
@@ -250,15 +251,16 @@ class _Mailbox:
 
 
 def _survey(suite: Suite, device: str, threads: int) -> tuple[str, Precision, int, list[str]]:
-    """Device, precision, peak memory in bytes, warnings."""
+    """Device, precision, peak memory in bytes, notes."""
     torch.set_num_threads(threads)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         prepared = _prepared(suite.source, suite.config.model_dump_json())
         device = choose_device(device, prepared)
-    precision = choose_precision(prepared, device)
+    notes = [str(w.message) for w in caught if w.category is UserWarning]
+    precision = choose_precision(prepared, device, notes.append)
     try_step(prepared, device, precision)
-    return device, precision, limits.peak_memory(), [str(w.message) for w in caught if w.category is UserWarning]
+    return device, precision, limits.peak_memory(), notes
 
 
 def _train(config: RunConfig, job: Job, files: Files, mailbox: Any) -> tuple[Files, Outcome]:  # noqa: ANN401 - an actor
