@@ -46,7 +46,7 @@ def covered_classes(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Te
 
 def standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
     """What was not drawn is background: the ordinary loss (Islam et al. 2024, "standard loss")."""
-    candidates = _rows(annotated, member, _background(member).expand(len(annotated), -1))
+    candidates = _rows(annotated, member, _background(member).expand(annotated.shape[0], -1))
     return candidates, torch.ones_like(candidates)
 
 

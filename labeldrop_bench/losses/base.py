@@ -101,6 +101,7 @@ class PartialLabelLoss(nn.Module):
 
     def _prepare(self, logits: Tensor, target: Tensor, annotated: Tensor | None) -> tuple[Tensor, Tensor]:
         """Target `[N, *spatial]` and annotated `[N, L]`, checked."""
+        ops.check_tensors(self._name, {"logits": logits, "target": target}, {"annotated": annotated})
         target = ops.squeeze_channel(logits, target)
         batch_size, num_labels = logits.shape[0], self.label_space.num_labels
         if annotated is None:
@@ -127,10 +128,7 @@ def _check_annotated(loss: str, annotated: Tensor, batch_size: int, num_labels: 
             f"{loss}: annotated must be bool [N, L] = {[batch_size, num_labels]}, "
             f"got {annotated.dtype} with shape {list(annotated.shape)}"
         )
-    # Looking at a value would make the host wait for an accelerator, and break a compiled graph: there column 0 is
-    # taken at its word.
-    if torch.compiler.is_compiling() or annotated.device.type != "cpu":
-        return
-    if not bool(annotated[:, 0].all()):
+    # elsewhere column 0 is taken at its word
+    if ops.has_values(annotated) and not bool(annotated[:, 0].all()):
         sample = int((~annotated[:, 0]).nonzero()[0])
         raise ValueError(f"{loss}: annotated[:, 0] is background's and must be True, got False in sample {sample}")

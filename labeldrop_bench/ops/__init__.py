@@ -1,6 +1,6 @@
 """The fused operators: checks, registration with torch and autograd. One file each."""
 
-from ._checks import check_gamma, check_labels, squeeze_channel
+from ._checks import check_gamma, check_labels, check_tensors, has_values, integer, squeeze_channel
 from ._native import built_for
 from .dice_sums import dice_sums
 from .drop_labels import drop_labels
@@ -14,8 +14,11 @@ __all__ = [
     "built_for",
     "check_gamma",
     "check_labels",
+    "check_tensors",
     "dice_sums",
     "drop_labels",
+    "has_values",
+    "integer",
     "label_dropout",
     "label_flip",
     "predictive_variance",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator as python_operators
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ._native import FLOATS, INTEGERS
 
@@ -16,8 +18,75 @@ def squeeze_channel(logits: Tensor, target: Tensor) -> Tensor:
     return target.squeeze(1) if target.ndim == logits.ndim and target.shape[1] == 1 else target
 
 
+def check_tensors(operator: str, tensors: Mapping[str, object], optional: Mapping[str, object] | None = None) -> None:
+    """Tensors, all on one device; the optional ones may be None."""
+    devices = {}
+    given = {argument: tensor for argument, tensor in (optional or {}).items() if tensor is not None}
+    for argument, tensor in {**tensors, **given}.items():
+        if not isinstance(tensor, Tensor):
+            or_none = " or None" if argument in given else ""
+            raise TypeError(f"{operator}: {argument} must be a torch.Tensor{or_none}, got {_kind(tensor)}")
+        devices[argument] = tensor.device
+    found = list(devices.values())
+    if all(device == found[0] for device in found):
+        return
+    common = max(found, key=found.count)
+    argument = next(argument for argument, device in devices.items() if device != common)
+    raise ValueError(
+        f"{operator}: {argument} must be on the same device as the other arguments, {common}, got {devices[argument]}; "
+        f"move it there with .to({str(common)!r})"
+    )
+
+
+def _kind(value: object) -> str:
+    """What a value is that is no tensor, and how to make one of it."""
+    kind = type(value)
+    if value is None:
+        return "None"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, (list, tuple)) and any(isinstance(each, Tensor) for each in value):
+        return f"{name} of tensors: call it for each of them, and add up what it gives (deep supervision)"
+    if kind.__module__ == "numpy":
+        return f"{name}: use torch.from_numpy, or torch.as_tensor"
+    return f"{name}: use torch.tensor" if isinstance(value, (list, tuple)) else name
+
+
+def refuse_transforms(operator: str, tensors: Mapping[str, Tensor | None]) -> None:
+    """Derivatives forward in time and `torch.func`: the kernels would leave them out in silence."""
+    if any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors.values()):
+        raise RuntimeError(
+            f"{operator}: forward-mode derivatives (jvp, jacfwd, dual numbers) are not implemented; use reverse mode, "
+            f"as in backward() or torch.autograd.grad, or backend='reference'"
+        )
+    if transformed():
+        raise RuntimeError(
+            f"{operator}: vmap is not implemented, nor are torch.func's grad, vjp and their kin; make a mapped "
+            f"dimension part of N and use torch.autograd.grad, or backend='reference'"
+        )
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` is at work: tensors may then stand for many, or record derivatives."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether looking at a tensor's values neither makes the host wait for an accelerator nor breaks a graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
+
+
+def integer(operator: str, argument: str, value: object) -> int:
+    """An int, numpy's too; True and False would be a mistake."""
+    if not isinstance(value, bool):
+        try:
+            return python_operators.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise TypeError(f"{operator}: {argument} must be an integer, got {value!r} ({type(value).__name__})")
+
+
 def check_images(operator: str, logits: Tensor, target: Tensor) -> None:
-    """Logits `[N, K, *spatial]` of a float type and target `[N, *spatial]` of an integer type, on one device."""
+    """Logits `[N, K, *spatial]` of a float type and target `[N, *spatial]` of an integer type."""
     if logits.dtype not in FLOATS:
         raise TypeError(f"{operator}: logits must be one of {_names(FLOATS)}, got {logits.dtype}")
     if not 3 <= logits.ndim <= 5:
@@ -32,7 +101,6 @@ def check_images(operator: str, logits: Tensor, target: Tensor) -> None:
             f"{operator}: target must be [N, *spatial] = {expected} to fit logits {list(logits.shape)}, "
             f"got {list(target.shape)}"
         )
-    check_device(operator, "target", target, logits)
 
 
 def check_target(operator: str, target: Tensor) -> None:
@@ -41,18 +109,11 @@ def check_target(operator: str, target: Tensor) -> None:
         raise TypeError(f"{operator}: target must be one of {_names(INTEGERS)}, got {target.dtype}")
 
 
-def check_device(operator: str, argument: str, tensor: Tensor, logits: Tensor) -> None:
-    """On the device of the first argument."""
-    if tensor.device != logits.device:
-        raise ValueError(
-            f"{operator}: {argument} must be on the same device as the first argument, {logits.device}, "
-            f"got {tensor.device}"
-        )
-
-
 def check_channels(operator: str, channels: int, table: Tensor, per_class: int, why: str) -> int:
     """As many channels as the table's classes ask for; returns K."""
     classes = table.shape[-1] if table.ndim == 3 else channels // per_class
+    if classes < 1:
+        raise ValueError(f"{operator}: there must be at least one class, got tables of shape {list(table.shape)}")
     if channels != per_class * classes:
         times = "" if per_class == 1 else f"{per_class} x "
         raise ValueError(
@@ -62,9 +123,9 @@ def check_channels(operator: str, channels: int, table: Tensor, per_class: int, 
     return classes
 
 
-def check_tables(operator: str, tables: dict[str, Tensor], samples: int, classes: int, logits: Tensor) -> None:
-    """A rule's tables: `[N, L, K]` bool, of one shape, on the logits' device."""
-    shapes = {argument: list(table.shape) for argument, table in tables.items()}
+def check_tables(operator: str, tables: Mapping[str, Tensor], samples: int, classes: int) -> None:
+    """A rule's tables: `[N, L, K]` bool, of one shape."""
+    first = next(iter(tables.values()))
     for argument, table in tables.items():
         if table.dtype != torch.bool:
             raise TypeError(f"{operator}: {argument} must be bool, got {table.dtype}")
@@ -72,22 +133,21 @@ def check_tables(operator: str, tables: dict[str, Tensor], samples: int, classes
             raise ValueError(
                 f"{operator}: {argument} must be [N, L, K] = [{samples}, L, {classes}], got {list(table.shape)}"
             )
-        check_device(operator, argument, table, logits)
-    if len({tuple(shape) for shape in shapes.values()}) > 1:
-        raise ValueError(
-            f"{operator}: {' and '.join(shapes)} must have one shape, got {' and '.join(map(str, shapes.values()))}"
-        )
+        if table.shape[1] < 1:
+            raise ValueError(f"{operator}: {argument} must have at least one label, got shape {list(table.shape)}")
+        # One by one: sizes that are symbols, in a graph for any size, cannot be hashed.
+        if table.shape != first.shape:
+            shapes = " and ".join(str(list(each.shape)) for each in tables.values())
+            raise ValueError(f"{operator}: {' and '.join(tables)} must have one shape, got {shapes}")
 
 
-def check_weight(operator: str, argument: str, weight: Tensor, shape: Sequence[int], logits: Tensor) -> None:
+def check_weight(operator: str, argument: str, weight: Tensor, shape: Sequence[int]) -> None:
     """Weights of a floating type and a given shape, finite and not negative."""
     if not weight.is_floating_point():
         raise TypeError(f"{operator}: {argument} must be of a floating type, got {weight.dtype}")
     if list(weight.shape) != list(shape):
         raise ValueError(f"{operator}: {argument} must have shape {list(shape)}, got {list(weight.shape)}")
-    check_device(operator, argument, weight, logits)
-    # Looking at values would make the host wait for an accelerator, and break a compiled graph.
-    if weight.device.type == "cpu" and not torch.compiler.is_compiling():
+    if has_values(weight):
         bad = weight[~(weight.isfinite() & (weight >= 0))]
         if bad.numel():
             raise ValueError(f"{operator}: {argument} must be finite and not negative, got {float(bad[0])}")

@@ -8,12 +8,13 @@ computed anew, with the upstream entering before anything is rounded to a half t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _checks, _native
+from ._operator import register, register_backward
 from ._tables import pack
 
 
@@ -48,34 +49,29 @@ class PixelLoss:
     def __init__(self, name: str, channels_per_class: int = 1, why: str = "one logit for each class") -> None:
         self.name, self.channels_per_class, self.why = name, channels_per_class, why
         # Outputs: the reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, or nothing.
-        self.forward = torch.library.custom_op(
-            f"labeldrop::{name}",
+        self.forward = register(
+            name,
+            f"({_INPUTS}, str reduction, bool with_gradient) -> (Tensor, Tensor, Tensor)",
             self._forward,
-            mutates_args=(),
-            schema=f"({_INPUTS}, str reduction, bool with_gradient) -> (Tensor, Tensor, Tensor)",
+            self._forward_fake,
+            setup_context=_setup_context,
+            backward=self._apply_backward,
         )
         # upstream: [] (one factor of all pixels) or [N, *spatial]
-        self.backward = torch.library.custom_op(
-            f"labeldrop::{name}_backward",
+        self.backward = register_backward(
+            name,
+            f"(Tensor upstream, Tensor divisor, {_INPUTS}) -> Tensor",
             self._backward,
-            mutates_args=(),
-            schema=f"(Tensor upstream, Tensor divisor, {_INPUTS}) -> Tensor",
+            lambda upstream, divisor, logits, *_: torch.empty_like(readable(logits)),
         )
         # On CUDA: what backward would return, written to a gradient for an upstream of 1, unless upstream is 1. The
         # device looks at the value, so that the host need not wait for it.
-        self.rescale = torch.library.custom_op(
-            f"labeldrop::{name}_rescale",
+        self.rescale = register(
+            f"{name}_rescale",
+            f"(Tensor(a!) gradient, Tensor upstream, Tensor divisor, {_INPUTS}) -> ()",
             self._rescale,
-            mutates_args=("gradient",),
-            schema=f"(Tensor(a!) gradient, Tensor upstream, Tensor divisor, {_INPUTS}) -> ()",
+            lambda *_: None,
         )
-        self.forward.register_fake(self._forward_fake)
-        self.backward.register_fake(lambda upstream, divisor, logits, *_: torch.empty_like(readable(logits)))
-        self.rescale.register_fake(lambda *_: None)
-        self.forward.register_autograd(self._apply_backward, setup_context=_setup_context)
-        self.backward.register_autograd(self._refuse_second_derivative)
-        for operator in (self.forward, self.backward, self.rescale):
-            operator.register_vmap(self._refuse_vmap)
 
     def __call__(
         self,
@@ -93,29 +89,30 @@ class PixelLoss:
         reduction: str,
     ) -> Tensor:
         """Check the arguments that all these losses have, and compute."""
+        tables = {"candidates": candidates, "active": active}
+        weights = {"label_weight": label_weight, "class_weight": class_weight, "pixel_weight": pixel_weight}
+        required, optional = {"logits": logits, "target": target, **tables}, {**weights, "key": key}
+        _checks.check_tensors(self.name, required, optional)
+        _checks.refuse_transforms(self.name, {**required, **optional})
         _checks.check_images(self.name, logits, target)
         _checks.check_reduction(self.name, reduction)
         samples, channels = logits.shape[:2]
         classes = _checks.check_channels(self.name, channels, candidates, self.channels_per_class, self.why)
-        _checks.check_tables(self.name, {"candidates": candidates, "active": active}, samples, classes, logits)
-        weights = {
-            "label_weight": (label_weight, active.shape[:2]),
-            "class_weight": (class_weight, active.shape[2:]),
-            "pixel_weight": (pixel_weight, target.shape),
-        }
-        for argument, (weight, shape) in weights.items():
+        _checks.check_tables(self.name, tables, samples, classes)
+        shapes = {"label_weight": active.shape[:2], "class_weight": active.shape[2:], "pixel_weight": target.shape}
+        for argument, weight in weights.items():
             if weight is not None:
-                _checks.check_weight(self.name, argument, weight, shape, logits)
+                _checks.check_weight(self.name, argument, weight, shapes[argument])
         accumulation = accumulation_dtype(logits)
         loss: Tensor = self.forward(
             logits,
             target,
             pack(candidates),
             pack(active),
-            *(None if weight is None else weight.detach().to(accumulation) for weight, _ in weights.values()),
+            *(None if weight is None else weight.detach().to(accumulation) for weight in weights.values()),
             key,
             list(parameters),
-            ignore_index,
+            _checks.integer(self.name, "ignore_index", ignore_index),
             reduction,
             wants_gradient(logits) and reduction != "none",
         )[0]
@@ -279,13 +276,15 @@ class PixelLoss:
         nothing = (None,) * 11
         if upstream is None:
             return None, *nothing
-        inputs, divisor = ctx.saved_tensors[:-1], ctx.saved_tensors[-1]
+        # Read once: checkpointing computes the forward pass again for it, and may not be asked twice.
+        *inputs, divisor, gradient = ctx.saved_tensors
         arguments = (upstream, divisor, *inputs, ctx.parameters, ctx.ignore_index)
         # Whoever backpropagates a second time gets a gradient of their own.
-        gradient, ctx.gradient = ctx.gradient, None
+        fresh, ctx.gradient_is_fresh = ctx.gradient_is_fresh, False
         # With create_graph the gradient has to have a history, if only for a second derivative to be refused; while a
-        # graph is traced (a subclass of Tensor) there is no value to look at.
-        if gradient is not None and not torch.is_grad_enabled() and type(upstream) is Tensor:
+        # graph is traced (a subclass of Tensor) or a transform is at work there is no value to look at.
+        plain = type(upstream) is Tensor and not torch.is_grad_enabled() and not _checks.transformed()
+        if gradient is not None and fresh and plain:
             if _native.is_cuda(upstream):
                 self.rescale(gradient, *arguments)
                 return gradient, *nothing
@@ -293,23 +292,15 @@ class PixelLoss:
                 return gradient, *nothing
         return self.backward(*arguments), *nothing
 
-    def _refuse_second_derivative(self, *_: Any) -> NoReturn:  # noqa: ANN401
-        raise RuntimeError(f"{self.name}: second derivatives are not implemented; use backend='reference' for them")
-
-    def _refuse_vmap(self, *_: Any) -> NoReturn:  # noqa: ANN401
-        raise RuntimeError(
-            f"{self.name}: vmap is not implemented; make the mapped dimension part of N, or use backend='reference'"
-        )
-
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - torch's
-    *tensors, ctx.parameters, ctx.ignore_index, _, _ = inputs
+    *tensors, ctx.parameters, ctx.ignore_index, _, with_gradient = inputs
     _, divisor, gradient = output
     ctx.mark_non_differentiable(divisor, gradient)
     ctx.set_materialize_grads(False)  # no logits-sized zeros for the outputs that nobody differentiates
-    ctx.save_for_backward(*tensors, divisor)
-    # Not among the saved tensors: on CUDA it is written to before it is handed out.
-    ctx.gradient = gradient if gradient.numel() else None
+    # The gradient too, so that checkpointing and hooks of saved tensors can free it or move it away.
+    ctx.save_for_backward(*tensors, divisor, gradient if with_gradient else None)
+    ctx.gradient_is_fresh = True
 
 
 def readable(logits: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..results import DiceSums
 from . import _checks, _native
+from ._operator import register, register_backward
 from ._pixel_loss import accumulation_dtype, readable
 from ._tables import pack
 
@@ -69,7 +70,7 @@ def dice_sums(
         TypeError: a dtype that is not listed.
         ValueError: shapes or devices that do not fit, unknown activation, candidates with sigmoid; on the CPU, a target
             value that is neither 0 to L-1 nor ignore_index (on CUDA it makes the sums of its sample NaN).
-        RuntimeError: no kernel is built for the device; second derivatives; vmap.
+        RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
     tables = {"active": active, "counted": counted, "positive": positive}
     if candidates is not None:
@@ -89,7 +90,7 @@ def dice_sums(
         pack(merged),
         activation == "sigmoid",
         squared,
-        ignore_index,
+        _checks.integer(_NAME, "ignore_index", ignore_index),
     )
     truth = torch.where(positive, histogram.unsqueeze(-1), 0).sum(dim=1).to(intersection.dtype)
     return DiceSums(intersection, prediction, truth, cross_entropy)
@@ -98,6 +99,9 @@ def dice_sums(
 def _check(logits: Tensor, target: Tensor, tables: dict[str, Tensor], merged: Tensor, activation: str) -> None:
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f"{_NAME}: activation must be 'softmax' or 'sigmoid', got {activation!r}")
+    tensors = {"logits": logits, "target": target, **tables, "merged": merged}
+    _checks.check_tensors(_NAME, tensors)
+    _checks.refuse_transforms(_NAME, tensors)
     if "candidates" in tables and activation != "softmax":
         raise ValueError(
             f"{_NAME}: candidates, for the softmax's cross-entropy, need activation='softmax', got {activation!r}; "
@@ -106,12 +110,11 @@ def _check(logits: Tensor, target: Tensor, tables: dict[str, Tensor], merged: Te
     _checks.check_images(_NAME, logits, target)
     samples, channels = logits.shape[:2]
     classes = _checks.check_channels(_NAME, channels, tables["positive"], 1, "one logit for each class")
-    _checks.check_tables(_NAME, tables, samples, classes, logits)
+    _checks.check_tables(_NAME, tables, samples, classes)
     if merged.dtype != torch.bool:
         raise TypeError(f"{_NAME}: merged must be bool, got {merged.dtype}")
     if list(merged.shape) != [samples, classes]:
         raise ValueError(f"{_NAME}: merged must be [N, K] = {[samples, classes]}, got {list(merged.shape)}")
-    _checks.check_device(_NAME, "merged", merged, logits)
 
 
 class _Inputs(NamedTuple):
@@ -164,9 +167,7 @@ class _Inputs(NamedTuple):
             _checks.raise_invalid_label(_NAME, target, invalid, self.tables.shape[1], self.ignore_index)
 
 
-# Outputs: intersection, prediction [N, K]; histogram [N, L] int64, pixels that have a label; mean cross-entropy [].
-@torch.library.custom_op("labeldrop::dice_sums", mutates_args=())
-def _forward(
+def _kernel(
     logits: Tensor,
     target: Tensor,
     tables: Tensor,
@@ -197,8 +198,7 @@ def _forward(
     return sums[0].clone(), sums[1].clone(), histogram, mean.to(sums.dtype)
 
 
-@_forward.register_fake
-def _(
+def _fake(
     logits: Tensor,
     target: Tensor,
     tables: Tensor,
@@ -213,9 +213,7 @@ def _(
     return sums[0], sums[1], histogram, logits.new_empty((), dtype=accumulation)
 
 
-# The upstream gradients are those of the first two outputs, and of the sum of the cross-entropy.
-@torch.library.custom_op("labeldrop::dice_sums_backward", mutates_args=())
-def _backward(
+def _backward_kernel(
     upstream_intersection: Tensor,
     upstream_prediction: Tensor,
     upstream_cross_entropy: Tensor,
@@ -242,8 +240,7 @@ def _backward(
     return gradient
 
 
-@_backward.register_fake
-def _(
+def _backward_fake(
     upstream_intersection: Tensor,
     upstream_prediction: Tensor,
     upstream_cross_entropy: Tensor,
@@ -272,17 +269,20 @@ def _apply_backward(
     return _backward(*upstream, *tensors, ctx.sigmoid, ctx.squared, ctx.ignore_index), *(None,) * 6
 
 
-def _refuse_second_derivative(ctx: Any, *_: Tensor) -> NoReturn:  # noqa: ANN401 - torch's
-    raise RuntimeError(f"{_NAME}: second derivatives are not implemented; use backend='reference' for them")
-
-
-def _refuse_vmap(*_: Any) -> NoReturn:  # noqa: ANN401 - torch's
-    raise RuntimeError(
-        f"{_NAME}: vmap is not implemented; make the mapped dimension part of N, or use backend='reference'"
-    )
-
-
-_forward.register_autograd(_apply_backward, setup_context=_setup_context)
-_backward.register_autograd(_refuse_second_derivative)
-for _operator in (_forward, _backward):
-    _operator.register_vmap(_refuse_vmap)
+_INPUTS = "Tensor logits, Tensor target, Tensor tables, Tensor merged, bool sigmoid, bool squared, int ignore_index"
+# Outputs: intersection, prediction [N, K]; histogram [N, L] int64, pixels that have a label; mean cross-entropy [].
+_forward = register(
+    _NAME,
+    f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _kernel,
+    _fake,
+    setup_context=_setup_context,
+    backward=_apply_backward,
+)
+# The upstream gradients are those of the first two outputs, and of the sum of the cross-entropy.
+_backward = register_backward(
+    _NAME,
+    f"(Tensor upstream_intersection, Tensor upstream_prediction, Tensor upstream_cross_entropy, {_INPUTS}) -> Tensor",
+    _backward_kernel,
+    _backward_fake,
+)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, _native
+from ._operator import register
 
 _NAME = "drop_labels"
 
@@ -28,23 +29,22 @@ def drop_labels(target: Tensor, annotated: Tensor, *, ignore_index: int = -100) 
         TypeError: a dtype that is not listed.
         ValueError: shapes or devices that do not fit; on the CPU, a value that is neither a label nor ignore_index
             (on CUDA such a pixel is left as it is, for the loss to find).
-        RuntimeError: no kernel is built for the device.
+        RuntimeError: no kernel is built for the device; vmap.
     """
+    _checks.check_tensors(_NAME, {"target": target, "annotated": annotated})
     _checks.check_target(_NAME, target)
     if annotated.dtype != torch.bool:
         raise TypeError(f"{_NAME}: annotated must be bool, got {annotated.dtype}")
     if target.ndim < 2 or annotated.ndim != 2 or annotated.shape[0] != target.shape[0] or annotated.shape[1] < 1:
         raise ValueError(
-            f"{_NAME}: target must be [N, *spatial] and annotated [N, L], "
+            f"{_NAME}: target must be [N, *spatial] and annotated [N, L] with at least one label, "
             f"got {list(target.shape)} and {list(annotated.shape)}"
         )
-    _checks.check_device(_NAME, "annotated", annotated, target)
-    result: Tensor = _drop_labels(target, annotated, ignore_index)
+    result: Tensor = _OPERATOR(target, annotated, _checks.integer(_NAME, "ignore_index", ignore_index))
     return result
 
 
-@torch.library.custom_op("labeldrop::drop_labels", mutates_args=(), device_types=("cpu", "cuda"))
-def _drop_labels(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor:
+def _kernel(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor:
     native = _native.module(target.device, _NAME)
     target, annotated = target.contiguous(), annotated.contiguous()
     out = torch.empty_like(target)
@@ -69,6 +69,8 @@ def _drop_labels(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor
     return out
 
 
-@_drop_labels.register_fake
-def _(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor:
+def _fake(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor:
     return torch.empty_like(target, memory_format=torch.contiguous_format)
+
+
+_OPERATOR = register(_NAME, "(Tensor target, Tensor annotated, int ignore_index) -> Tensor", _kernel, _fake)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, _native
+from ._operator import register
 
 _NAME = "label_dropout"
 
@@ -28,34 +29,32 @@ def label_dropout(annotated: Tensor, probability: Tensor, key: Tensor) -> Tensor
     Raises:
         TypeError: a dtype that is not listed.
         ValueError: shapes or devices that do not fit.
-        RuntimeError: no kernel is built for the device.
+        RuntimeError: no kernel is built for the device; vmap.
     """
     _check(annotated, probability, key)
-    result: Tensor = _label_dropout(annotated, probability, key)
+    result: Tensor = _OPERATOR(annotated, probability, key)
     return result
 
 
 def _check(annotated: Tensor, probability: Tensor, key: Tensor) -> None:
     """Types, shapes and devices."""
-    for argument, tensor, dtype in (
-        ("annotated", annotated, torch.bool),
-        ("probability", probability, torch.float32),
-        ("key", key, torch.int64),
-    ):
-        if tensor.dtype != dtype:
-            raise TypeError(f"{_NAME}: {argument} must be {str(dtype).removeprefix('torch.')}, got {tensor.dtype}")
-        _checks.check_device(_NAME, argument, tensor, annotated)
-    if annotated.ndim != 2 or probability.shape != annotated.shape[1:]:
+    tensors = {"annotated": annotated, "probability": probability, "key": key}
+    _checks.check_tensors(_NAME, tensors)
+    for argument, dtype in (("annotated", torch.bool), ("probability", torch.float32), ("key", torch.int64)):
+        if tensors[argument].dtype != dtype:
+            raise TypeError(
+                f"{_NAME}: {argument} must be {str(dtype).removeprefix('torch.')}, got {tensors[argument].dtype}"
+            )
+    if annotated.ndim != 2 or probability.shape != annotated.shape[1:] or annotated.shape[1] < 1:
         raise ValueError(
-            f"{_NAME}: annotated must be [N, L] and probability [L], "
+            f"{_NAME}: annotated must be [N, L] with at least one label, and probability [L], "
             f"got {list(annotated.shape)} and {list(probability.shape)}"
         )
     if list(key.shape) != [1]:
         raise ValueError(f"{_NAME}: key must have shape [1], got {list(key.shape)}")
 
 
-@torch.library.custom_op("labeldrop::label_dropout", mutates_args=())
-def _label_dropout(annotated: Tensor, probability: Tensor, key: Tensor) -> Tensor:
+def _kernel(annotated: Tensor, probability: Tensor, key: Tensor) -> Tensor:
     native = _native.module(annotated.device, _NAME)
     annotated, probability = annotated.contiguous(), probability.contiguous()
     out = torch.empty_like(annotated)
@@ -75,6 +74,8 @@ def _label_dropout(annotated: Tensor, probability: Tensor, key: Tensor) -> Tenso
     return out
 
 
-@_label_dropout.register_fake
-def _(annotated: Tensor, probability: Tensor, key: Tensor) -> Tensor:
+def _fake(annotated: Tensor, probability: Tensor, key: Tensor) -> Tensor:
     return torch.empty_like(annotated, memory_format=torch.contiguous_format)
+
+
+_OPERATOR = register(_NAME, "(Tensor annotated, Tensor probability, Tensor key) -> Tensor", _kernel, _fake)

@@ -71,18 +71,20 @@ def predictive_variance(
         ValueError: shapes, devices or options that do not fit; on the CPU, a target value that is neither 0 to L-1 nor
             ignore_index (on CUDA, where looking would make the host wait, it makes the loss NaN), or a weight that is
             negative or not finite.
-        RuntimeError: no kernel is built for the device; second derivatives; vmap.
+        RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
     _check_options(samples, gamma, average)
+    _checks.check_tensors(_NAME, {"logits": logits}, {"key": key})
+    _checks.refuse_transforms(_NAME, {"logits": logits})
     if key is None:
         key = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=logits.device)
-    _check_key(key, logits)
+    _check_key(key)
     return _OPERATOR(
         logits,
         target,
         candidates,
         active,
-        parameters=(gamma, samples, average == "probability"),
+        parameters=(float(gamma), float(samples), float(average == "probability")),
         key=key,
         class_weight=class_weight,
         pixel_weight=pixel_weight,
@@ -92,8 +94,7 @@ def predictive_variance(
 
 
 def _check_options(samples: int, gamma: float, average: str) -> None:
-    if not isinstance(samples, int) or isinstance(samples, bool):
-        raise TypeError(f"{_NAME}: samples must be an int, got {samples!r}")
+    samples = _checks.integer(_NAME, "samples", samples)
     if not 1 <= samples <= _MOST_SAMPLES:
         raise ValueError(f"{_NAME}: samples must be 1 to {_MOST_SAMPLES}, got {samples}")
     _checks.check_gamma(_NAME, gamma)
@@ -106,9 +107,8 @@ def _check_options(samples: int, gamma: float, average: str) -> None:
         )
 
 
-def _check_key(key: Tensor, logits: Tensor) -> None:
+def _check_key(key: Tensor) -> None:
     if key.dtype != torch.int64:
         raise TypeError(f"{_NAME}: key must be int64, got {key.dtype}")
     if list(key.shape) != [1]:
         raise ValueError(f"{_NAME}: key must have shape [1], got {list(key.shape)}")
-    _checks.check_device(_NAME, "key", key, logits)

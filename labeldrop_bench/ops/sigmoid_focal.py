@@ -61,7 +61,7 @@ def sigmoid_focal(
         ValueError: shapes or devices that do not fit, unknown reduction, gamma or alpha out of range; on the CPU, a
             target value that is neither 0 to L-1 nor ignore_index (on CUDA, where looking would make the host wait, it
             makes the loss NaN), or a weight that is negative or not finite.
-        RuntimeError: no kernel is built for the device; second derivatives; vmap.
+        RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
     _checks.check_gamma(_NAME, gamma)
     if alpha is not None and not 0 <= alpha <= 1:

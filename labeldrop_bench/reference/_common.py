@@ -29,7 +29,7 @@ class Pixels:
         """
         labelled = target != ignore_index
         self._label = torch.where(labelled, target, 0).long()
-        self._sample = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.ndim - 1))
+        self._sample = torch.arange(target.shape[0], device=target.device).view(-1, *[1] * (target.ndim - 1))
         weight = labelled.to(dtype)
         if pixel_weight is not None:
             weight = torch.where(labelled, pixel_weight.to(dtype), 0)

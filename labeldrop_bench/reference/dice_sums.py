@@ -29,7 +29,7 @@ def dice_sums(
     """
     seen = target != ignore_index
     label = torch.where(seen, target, 0).long()
-    sample = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.ndim - 1))
+    sample = torch.arange(target.shape[0], device=target.device).view(-1, *[1] * (target.ndim - 1))
 
     def of_pixels(table: Tensor) -> Tensor:  # [N, L, K] to [N, K, *spatial]
         return table[sample, label].movedim(-1, 1) & seen.unsqueeze(1)

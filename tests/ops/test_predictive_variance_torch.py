@@ -72,8 +72,8 @@ def test_second_derivative_and_vmap_are_refused():
     [
         ({"samples": 0}, ValueError, "samples must be 1 to 4096, got 0"),
         ({"samples": 4097}, ValueError, "samples must be 1 to 4096, got 4097"),
-        ({"samples": 2.0}, TypeError, "samples must be an int, got 2.0"),
-        ({"samples": True}, TypeError, "samples must be an int, got True"),
+        ({"samples": 2.0}, TypeError, "samples must be an integer, got 2.0"),
+        ({"samples": True}, TypeError, "samples must be an integer, got True"),
         ({"gamma": -0.5}, ValueError, "gamma must be finite and not negative, .*got -0.5"),
         ({"gamma": float("nan")}, ValueError, "gamma must be finite and not negative, .*got nan"),
         ({"gamma": 1e39}, ValueError, r"gamma must be finite .*in float32 as well, got 1e\+39"),
