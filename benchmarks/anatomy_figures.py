@@ -17,6 +17,7 @@ from PIL import Image
 from labeldrop_bench import data
 from labeldrop_bench.data import edits
 from labeldrop_bench.data._brain import CENTRE, EXTENT, NAMES
+from labeldrop_bench.records import HiddenConfig
 
 ORGANS = {"liver": "#ff6b6b", "pancreas": "#ffd43b", "stomach": "#4cc9f0"}
 # Left and right have one colour.
@@ -53,11 +54,11 @@ def legend(figure, colours, columns):
 def draw_abdomen():
     info = data.get("abdomen_phantom")
     dataset = info.load(info.options(size=160, train=COLUMNS, validation=1, test=1, seed=4))
-    partial = edits.remove_share(dataset, list(ORGANS), 0.5, independently=True, seed=1)
+    partial = edits.hide(dataset, HiddenConfig(labels=tuple(ORGANS), share=0.5, independently=True, seed=1))
     samples = partial.train
     figure, axes = plt.subplots(3, COLUMNS, figsize=(9.6, 3.7))
     bare(axes)
-    rows = {"image": None, "truth": samples.truth, "drawn in\ntraining": samples.target}
+    rows = {"image": None, "truth": samples.truth, "annotated in\ntraining": samples.target}
     for row, (name, maps) in zip(axes, rows.items(), strict=True):
         row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
         for i, axis in enumerate(row):

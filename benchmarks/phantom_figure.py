@@ -13,11 +13,12 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from labeldrop_bench import data
-from labeldrop_bench.data.edits import draw_only
+from labeldrop_bench.data.edits import hide
+from labeldrop_bench.records import HiddenConfig
 
 COLUMNS_PER_DOMAIN = 4
 COLOURS = {"LV": "#4cc9f0", "LVM": "#7ae582", "LA": "#ff9f1c"}
-ROWS = ("image", "truth", "drawn in\ntraining")
+ROWS = ("image", "truth", "annotated in\ntraining")
 
 
 def overlay(axis, labels):
@@ -33,7 +34,7 @@ def overlay(axis, labels):
 def draw_figure(size=160, gap=1.0):
     info = data.get("phantom")
     options = info.options(size=size, gap=gap, train=COLUMNS_PER_DOMAIN, validation=1, test=1, seed=1)
-    dataset = draw_only(info.load(options), {"B": ("LV", "LVM")})
+    dataset = hide(info.load(options), HiddenConfig(labels=("LA",), domains=("B",)))
     samples = dataset.train
     # A narrow empty column keeps the domains apart.
     widths = [1] * COLUMNS_PER_DOMAIN + [0.08] + [1] * COLUMNS_PER_DOMAIN
@@ -55,7 +56,7 @@ def annotate(figure, axes, gap):
     """Row names on the left, domain names on top, colours of the classes below."""
     for axis, name in zip(axes[:, 0], ROWS, strict=True):
         axis.text(-0.06, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=10)
-    for name, first in (("A: all labels drawn", 0), ("B: LA not drawn", COLUMNS_PER_DOMAIN + 1)):
+    for name, first in (("A: all labels annotated", 0), ("B: LA hidden", COLUMNS_PER_DOMAIN + 1)):
         boxes = [axes[0, first].get_position(), axes[0, first + COLUMNS_PER_DOMAIN - 1].get_position()]
         figure.text((boxes[0].x0 + boxes[1].x1) / 2, 0.955, f"domain {name}", ha="center", fontsize=11, weight="bold")
     handles = [Line2D([], [], color=colour, linewidth=2.5, label=name) for name, colour in COLOURS.items()]

@@ -241,7 +241,7 @@ def check_data(
 ) -> None:
     """Load every data set of a suite and count what is there, or list all that is wrong with it (exit code 1).
 
-    Counted is what its owners drew, before the suite hides anything.
+    Counted are the images in which training sees each label, and those in which it can be scored.
     """
     with _clean_errors():
         from labeldrop_bench import suites
@@ -249,7 +249,7 @@ def check_data(
         loaded = suites.load(suite, overrides or [])
         from labeldrop_bench.data.check import check  # imports torch
 
-        found = check((run.data.name, run.data.options) for run in loaded.config.runs())
+        found = check(run.data for run in loaded.config.runs())
         typer.echo("\n".join(line for checked in found for line in checked.lines))
         if not all(checked.good for checked in found):
             raise typer.Exit(FAILED)

@@ -6,12 +6,13 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from labeldrop_bench import environment, procedures, records
 from labeldrop_bench.checkpoints import HISTORY, Epoch, Fit, write_best
@@ -48,7 +49,7 @@ def run(
         DivergenceError: the loss is not finite, at every point of the grid if there is one.
         TrainingError: a file to go on from cannot be read.
     """
-    dataset = everything_drawn(dataset) if config.strategy.full_labels else dataset
+    dataset = everything_known(dataset) if config.strategy.full_labels else dataset
     if fabric.is_global_zero:
         records.write_text(directory / "split.csv", split_csv(dataset))
     grid = config.training.grid
@@ -119,8 +120,8 @@ def epochs(config: RunConfig) -> int:
     return len(config.training.points()) * procedures.make(config.strategy).fits * config.training.epochs
 
 
-def everything_drawn(dataset: Dataset) -> Dataset:
-    """The data set of the upper bound: all ground truth there is takes the place of what was drawn.
+def everything_known(dataset: Dataset) -> Dataset:
+    """The data set of the upper bound: all truth that is known takes the place of what is annotated.
 
     Raises:
         ValueError: a class has no label of its own.
@@ -156,15 +157,16 @@ def own_labels(space: LabelSpace) -> dict[int, int]:
 
 
 def split_csv(dataset: Dataset) -> str:
-    """Which case is in which split, and the labels that training and validation see drawn in it."""
-    names = [label.name for label in dataset.label_space.labels]
+    """Which case is in which split, the labels that training sees in it, and the classes that can be scored in it."""
+    labels, classes = [label.name for label in dataset.label_space.labels], dataset.label_space.classes
     rows = [
         {
             "case": samples.cases[i],
             "patient": samples.patients[i],
             "domain": dataset.domains[int(samples.domain[i])],
             "split": split,
-            "drawn": "; ".join(names[v] for v in samples.annotated[i].nonzero().flatten().tolist() if v),
+            "annotated": _listed(labels, samples.annotated[i]),
+            "known": _listed(classes, samples.known[i]),
         }
         for split, samples in dataset.splits().items()
         for i in range(len(samples))
@@ -172,7 +174,12 @@ def split_csv(dataset: Dataset) -> str:
     return records.to_csv(list(rows[0]), rows)
 
 
+def _listed(names: Sequence[str], chosen: Tensor) -> str:
+    """The foreground names that are chosen."""
+    return "; ".join(names[v] for v in chosen.nonzero().flatten().tolist() if v)
+
+
 def split_digest(dataset: Dataset) -> str:
-    """SHA-256 of which case is in which split, whatever is drawn in it."""
+    """SHA-256 of which case is in which split, whatever is annotated in it."""
     lines = [f"{split}\t{case}\n" for split, samples in dataset.splits().items() for case in samples.cases]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -29,10 +29,7 @@ def is_drawn(run: RunConfig, domain: str, name: str) -> bool:
     """As the rows of a run would say."""
     if run.strategy.full_labels:
         return True
-    data = run.data
-    if data.train_domains is not None and domain not in data.train_domains:
-        return False
-    return domain not in data.drawn or name in data.drawn[domain]
+    return run.data.trains_on(domain, name)
 
 
 def write_suite(

@@ -24,9 +24,12 @@ name = "as it is"
 name = "half"
 value = 0.5
 training.epochs = 1
-[[conditions.data.removed]]
+[[conditions.data.hidden]]
 labels = ["LV"]
 share = 0.5
+[[conditions.data.hidden]]
+labels = ["LA"]
+domains = ["B"]
 [[conditions]]
 name = "near"
 data.gap = 0.0
@@ -56,12 +59,12 @@ def test_each_condition_changes_its_keys_and_nothing_else(tmp_path: Path) -> Non
         if run.condition == "half":
             same |= {"training": run.training, "data": run.data}
             assert run.training == plain["full"].training.model_copy(update={"epochs": 1})
-            assert run.data.removed[0].labels == ("LV",)
+            assert [entry.labels for entry in run.data.hidden] == [("LV",), ("LA",)]
             assert run.data.options == plain["full"].data.options
         if run.condition == "near":
             same |= {"data": run.data}
             assert run.data.options == {**plain["full"].data.options, "gap": 0.0}
-            assert run.data.drawn == {"B": ("LV", "LVM")}
+            assert [(entry.domains, entry.labels) for entry in run.data.hidden] == [(("B",), ("LA",))]
         assert run == plain[run.strategy.name].model_copy(update=same)
 
 
@@ -126,10 +129,14 @@ def test_what_changes_the_data_only_afterwards_loads_them_once(tmp_path: Path, m
             "modle.channels = [4]",
             r"conditions\.near\.modle: there is no such key; did you mean 'model'",
         ),
-        ('["LV"]\nshare', '["LVX"]\nshare', r"conditions\.half\.data: removed\.labels: .*'LVX'; did you mean 'LV'"),
+        ('["LV"]\nshare', '["LVX"]\nshare', r"conditions\.half\.data: hidden\.labels: .*'LVX'; did you mean 'LV'"),
         ("data.gap = 0.0", "data.train_domains = ['C']", r"conditions\.near\.data: train_domains: .*no domain 'C'"),
-        ("data.gap = 0.0", "data.drawn = {A=[]}\ndata.classes=['LA']", r"conditions\.near\.data: drawn: .*'LV'"),
-        ("data.gap = 0.0", "data.drawn = {A=[], B=[]}", r"conditions\.near\.data: the validation split shows no class"),
+        ("data.gap = 0.0", "data.classes=['LV']", r"conditions\.near\.data: hidden\.labels: .*no label 'LA'"),
+        (
+            "data.gap = 0.0",
+            "data.hidden = [{labels = ['LV', 'LVM', 'LA']}]",
+            r"conditions\.near\.data: the validation split shows no class",
+        ),
         ('"near"', '"half"', "conditions must all differ"),
         ('"near"', '"as-it is"', "must differ in more than punctuation"),
     ],
@@ -142,14 +149,14 @@ def test_mistakes_are_named_where_they_were_made(tmp_path: Path, old: str, new: 
 
 
 def test_mistakes_of_a_strategy_in_a_condition_name_both(tmp_path: Path) -> None:
-    text = TOML + CONDITIONS.replace("data.gap = 0.0", "data.classes = ['LV', 'LVM']\ndata.drawn = {B = ['LV']}")
+    text = TOML + CONDITIONS.replace("data.gap = 0.0", "data.classes = ['LV', 'LVM']\ndata.hidden = {B = ['LVM']}")
     with pytest.raises(SuiteError, match=r"conditions\.near: strategies\.adaptive\.dropout_classes: .*no .* 'LA'"):
         sweep.prepare(_load(tmp_path, text))
 
 
 def test_edits_reach_training(tmp_path: Path) -> None:
-    text = TOML.replace('drawn.B = ["LV", "LVM"]', 'classes = ["LA", "LV"]\ntrain_domains = ["B"]').replace(
-        "[model]", '[[data.removed]]\nlabels = ["LV"]\nshare = 0.25\nseed = 1\n[model]'
+    text = TOML.replace('hidden.B = ["LA"]', 'classes = ["LA", "LV"]\ntrain_domains = ["B"]').replace(
+        "[model]", '[[data.hidden]]\nlabels = ["LV"]\nshare = 0.25\nseed = 1\n[model]'
     )
     suite = _load(tmp_path, text)
     sweep.run(suite, tmp_path / "out", device="cpu", listener=Heard())
@@ -157,7 +164,7 @@ def test_edits_reach_training(tmp_path: Path) -> None:
     split = list(csv.DictReader((here / "split.csv").open()))
     assert {row["domain"] for row in split if row["split"] != "test"} == {"B"}
     assert {row["domain"] for row in split if row["split"] == "test"} == {"A", "B"}
-    assert sorted(row["drawn"] for row in split if row["split"] == "train") == ["LA", *["LV; LA"] * 3]
+    assert sorted(row["annotated"] for row in split if row["split"] == "train") == ["LA", *["LV; LA"] * 3]
     weights = torch.load(here / "checkpoint.pt", weights_only=True)["weights"]
     assert list(weights.values())[-1].shape == (3,)  # background and two classes
     result = records.read_result(tmp_path / "out", sweep.prepare(suite).config.runs()[1])
@@ -165,9 +172,9 @@ def test_edits_reach_training(tmp_path: Path) -> None:
     assert [(row.domain, row.class_, row.annotated) for row in result.rows if row.metric == "dice"] == [
         ("A", "LA", False), ("A", "LV", False), ("B", "LA", True), ("B", "LV", True),
     ]  # fmt: skip
-    # the upper bound takes the truth of what was removed
+    # the upper bound takes the truth of what is hidden
     full = list(csv.DictReader((tmp_path / "out" / "runs" / "full-seed0" / "split.csv").open()))
-    assert {row["drawn"] for row in full} == {"LV; LA"}
+    assert {row["annotated"] for row in full} == {"LV; LA"}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ generator: Any = module_from_spec(_spec)
 _spec.loader.exec_module(generator)
 
 DOMAINS = {"A": ("LV", "LA"), "B": ("LV", "LA")}
-DATA = {"name": "phantom", "drawn": {"B": ["LV"]}}
+DATA = {"name": "phantom", "hidden": {"B": ["LA"]}}
 FULL = {"name": "full", "loss": "ce", "full_labels": True}
 
 

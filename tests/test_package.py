@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "rules": ["label_space"],
     "losses": ["label_space", "plugins", "rules", "ops", "reference"],
     "__init__": ["label_space", "rules", "dropout", "ops", "reference", "losses"],
-    "data": ["label_space", "plugins", "text"],
+    "data": ["label_space", "plugins", "records", "text"],
     "augment": ["records"],
     "suites": ["errors", "records", "text"],
     "leaderboard": ["records", "text"],

@@ -27,7 +27,7 @@ SUITE = {
     "name": "tiny",
     "title": "A tiny suite",
     "seeds": [0, 7],
-    "data": {"name": "phantom", "drawn": {"B": ["LV"]}, "gap": 0.5},
+    "data": {"name": "phantom", "hidden": {"B": ["LA"]}, "gap": 0.5},
     "strategies": [
         {"name": "full", "loss": "ce", "full_labels": True},
         {"name": "adaptive + dropout 0.3", "loss": "adaptive_ce", "dropout": 0.3, "dropout_classes": ["LA"]},
@@ -68,7 +68,7 @@ def test_runs_are_named_and_ordered() -> None:
         "full-seed0", "full-seed7", "adaptive-dropout-0.3-seed0", "adaptive-dropout-0.3-seed7",
     ]  # fmt: skip
     assert runs[2].data.options == {"gap": 0.5}
-    assert runs[2].data.drawn == {"B": ("LV",)}
+    assert [(h.domains, h.labels) for h in runs[2].data.hidden] == [(("B",), ("LA",))]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from tiny import discs, run_config
 
 from labeldrop_bench import evaluate, records, run, train
 from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
-from labeldrop_bench.data.edits import remove_share
+from labeldrop_bench.data.edits import hide
 from labeldrop_bench.errors import DivergenceError, TrainingError
 from labeldrop_bench.label_space import Label, LabelSpace
-from labeldrop_bench.records import ResultRow, RunConfig, RunResult
+from labeldrop_bench.records import HiddenConfig, ResultRow, RunConfig, RunResult
 
 FULL = {"name": "full", "loss": "ce", "full_labels": True}
 
@@ -39,7 +39,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path, fabric: Fabric) -> No
     # 24 epochs give 0.9; without training it is below 0.3.
     assert all(row.value is not None and row.value > 0.7 for row in _dice(result) if row.class_ == "dark")
     assert {row.metric for row in result.rows} == {*records.METRICS, *records.SIGHTINGS}
-    assert result.split == run.split_digest(dataset) == run.split_digest(run.everything_drawn(dataset))
+    assert result.split == run.split_digest(dataset) == run.split_digest(run.everything_known(dataset))
     assert result.split != run.split_digest(discs(n=3))
 
     history = list(csv.DictReader((tmp_path / "history.csv").open()))
@@ -71,7 +71,7 @@ def test_every_family_trains(loss: str, options: dict[str, Any], tmp_path: Path,
     strategy = {"name": "it", "loss": loss, "loss_options": options}
     training = {"epochs": 60, "learning_rate": 0.3}  # focal losses have small gradients
     result = _run(run_config(strategy, training=training), discs(), tmp_path, fabric)
-    # Drawn in both domains. Predicted nowhere it scores 0, everywhere 0.2: 29 of 256 pixels.
+    # Annotated in both domains. Predicted nowhere it scores 0, everywhere 0.2: 29 of 256 pixels.
     bright = [row.value for row in _dice(result) if row.class_ == "bright"]
     assert len(bright) == 2
     assert all(value is not None and value > 0.3 for value in bright), bright
@@ -107,10 +107,10 @@ def test_full_trains_and_validates_on_all_ground_truth(tmp_path: Path, fabric: F
     assert all(row.annotated for row in result.rows)
     partly = _run(run_config({"name": "standard", "loss": "ce"}), dataset, tmp_path / "standard", fabric)
     assert [(row.domain, row.class_) for row in _dice(partly) if not row.annotated] == [("B", "dark")]
-    # Nothing but the labels differs, so where everything is drawn anyway "full" and "standard" are one run
-    drawn = run.everything_drawn(dataset)
-    assert torch.equal(drawn.train.target, dataset.train.truth)
-    same = _run(run_config({"name": "standard", "loss": "ce"}), drawn, tmp_path / "same", fabric)
+    # Nothing but the labels differs, so where everything is annotated anyway "full" and "standard" are one run
+    known = run.everything_known(dataset)
+    assert torch.equal(known.train.target, dataset.train.truth)
+    same = _run(run_config({"name": "standard", "loss": "ce"}), known, tmp_path / "same", fabric)
     assert [row.value for row in same.rows] == [row.value for row in result.rows]
     assert same.validation_dice == result.validation_dice
 
@@ -172,17 +172,18 @@ def test_a_grid_of_one_value_is_that_value(tmp_path: Path, fabric: Fabric) -> No
 
 
 def test_split_csv_says_what_is_left_in_each_case(tmp_path: Path, fabric: Fabric) -> None:
-    dataset = remove_share(discs(n=4), ["bright"], 0.5, domains=["A"], seed=3)
+    dataset = hide(discs(n=4), HiddenConfig(labels=("bright",), share=0.5, domains=("A",), seed=3))
     _run(run_config(training={"epochs": 1}), dataset, tmp_path, fabric)
     rows = list(csv.DictReader((tmp_path / "split.csv").open()))
-    assert list(rows[0]) == ["case", "patient", "domain", "split", "drawn"]
+    assert list(rows[0]) == ["case", "patient", "domain", "split", "annotated", "known"]
     assert [row["case"] for row in rows] == [f"{s}-{i}" for s in ("train", "validation", "test") for i in range(8)]
     assert [row["domain"] for row in rows[:8]] == ["A"] * 4 + ["B"] * 4
-    drawn = [row["drawn"] for row in rows]
-    assert sorted(drawn[:4]) == ["bright; dark"] * 2 + ["dark"] * 2
-    assert drawn[4:8] == ["bright"] * 4
-    assert [d == "dark" for d in drawn[:4]] == (~dataset.train.annotated[:4, 1]).tolist()
-    assert drawn[8:12] == ["bright; dark"] * 4  # of the validation split nothing was removed
+    annotated = [row["annotated"] for row in rows]
+    assert sorted(annotated[:4]) == ["bright; dark"] * 2 + ["dark"] * 2
+    assert annotated[4:8] == ["bright"] * 4
+    assert [a == "dark" for a in annotated[:4]] == (~dataset.train.annotated[:4, 1]).tolist()
+    assert annotated[8:12] == ["bright; dark"] * 4  # a share is hidden in training alone
+    assert {row["known"] for row in rows} == {"bright; dark"}
 
 
 def _rows_of_labels(space: LabelSpace, target: list[list[int]], annotated: list[list[bool]]) -> Dataset:
@@ -211,10 +212,10 @@ def test_full_labels_take_the_truth_where_there_is_one() -> None:
         [[True, False, True, True], [True, True, False, False]],
     )
     hidden = dataclasses.replace(dataset.train, target=torch.zeros_like(dataset.train.target))
-    drawn = run.everything_drawn(dataclasses.replace(dataset, train=hidden)).train
+    changed = run.everything_known(dataclasses.replace(dataset, train=hidden)).train
     # a pixel of a super-label may be either class, and nobody knows which
-    assert drawn.target.flatten(1).tolist() == [[0, 3, 2, IGNORED], [0, IGNORED, IGNORED, 0]]
-    assert drawn.annotated.tolist() == [[True, False, True, True], [True, False, False, False]]
+    assert changed.target.flatten(1).tolist() == [[0, 3, 2, IGNORED], [0, IGNORED, IGNORED, 0]]
+    assert changed.annotated.tolist() == [[True, False, True, True], [True, False, False, False]]
 
 
 def test_full_labels_need_a_label_for_each_class() -> None:

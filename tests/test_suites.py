@@ -7,6 +7,7 @@ from tiny import TOML, write_suite
 
 from labeldrop_bench import suites
 from labeldrop_bench.errors import SuiteError
+from labeldrop_bench.records import HiddenConfig
 
 
 @pytest.mark.parametrize("name", suites.names())
@@ -24,7 +25,7 @@ def test_a_suite_of_ones_own_loads_by_path(tmp_path: Path) -> None:
     suite = suites.load(write_suite(tmp_path))
     assert suite.source == str(tmp_path / "tiny.toml")
     assert suite.config.data.options == {"size": 16, "train": 4, "validation": 2, "test": 3}
-    assert suite.config.data.drawn == {"B": ("LV", "LVM")}
+    assert suite.config.data.hidden == (HiddenConfig(labels=("LA",), domains=("B",)),)
 
 
 def test_overrides_change_keys_of_every_kind() -> None:
@@ -35,7 +36,7 @@ def test_overrides_change_keys_of_every_kind() -> None:
             "data.gap=0",
             "seeds=[3, 4]",
             "training.precision=32-true",
-            "data.drawn.A = ['LA']",
+            "data.hidden.A = ['LV']",
             'strategies."adaptive + dropout 0.3".dropout=0.4',
             "model.name='a=b'",
             "title=Two words",
@@ -45,7 +46,7 @@ def test_overrides_change_keys_of_every_kind() -> None:
     assert config.data.options["gap"] == 0
     assert config.seeds == (3, 4)
     assert config.training.precision == "32-true"
-    assert config.data.drawn == {"A": ("LA",), "B": ("LV", "LVM")}
+    assert {h.domains: h.labels for h in config.data.hidden} == {("A",): ("LV",), ("B",): ("LA",)}
     assert {s.name: s.dropout for s in config.strategies}["adaptive + dropout 0.3"] == 0.4
     assert config.model.name == "a=b"
     assert config.title == "Two words"

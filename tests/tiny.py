@@ -9,9 +9,9 @@ import torch
 
 from labeldrop_bench.checkpoints import Fit
 from labeldrop_bench.data.base import Dataset, Samples, make_samples
-from labeldrop_bench.data.edits import draw_only
+from labeldrop_bench.data.edits import hide
 from labeldrop_bench.label_space import LabelSpace
-from labeldrop_bench.records import RunConfig, SuiteConfig
+from labeldrop_bench.records import HiddenConfig, RunConfig, SuiteConfig
 
 TOML = """
 name = "tiny"
@@ -23,7 +23,7 @@ size = 16
 train = 4
 validation = 2
 test = 3
-drawn.B = ["LV", "LVM"]
+hidden.B = ["LA"]
 [model]
 channels = [4, 8]
 [training]
@@ -70,7 +70,7 @@ def run_config(strategy: dict[str, Any] | None = None, **tables: dict[str, Any])
 
 
 def discs(n: int = 6, size: int = 16, depth: int | None = None) -> Dataset:
-    """Two domains, bright discs of class 1 and dark ones of class 2, which is not drawn in domain B.
+    """Two domains, bright discs of class 1 and dark ones of class 2, which is hidden in domain B.
 
     Args:
         n: images of each domain in each split.
@@ -96,7 +96,7 @@ def discs(n: int = 6, size: int = 16, depth: int | None = None) -> Dataset:
         return make_samples(space, images, truth, everything, torch.arange(2).repeat_interleave(n), cases, cases)
 
     dataset = Dataset(space, domains, split("train"), split("validation"), split("test"))
-    return draw_only(dataset, {"B": ["bright"]})
+    return hide(dataset, HiddenConfig(labels=("dark",), domains=("B",)))
 
 
 def same_weights(one: Fit, other: Fit) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from labeldrop_bench.data.base import hint
 from labeldrop_bench.label_space import Label, LabelSpace
 
 
@@ -55,6 +56,44 @@ def label_space_of_regions(
     labels = [Label(_name(meaning, names, classes), meaning) for meaning in meanings]
     space = LabelSpace(classes, (Label("background", frozenset({0})), *labels))
     return space, {0: 0, **{value: 1 + meanings.index(meaning) for value, meaning in may_be.items()}}
+
+
+def annotated_labels(
+    key: str, named: Sequence[str], regions: Mapping[str, Sequence[int]], space: LabelSpace, value_of: Mapping[int, int]
+) -> list[str]:
+    """What a case with some of the regions annotated is in the label space of `label_space_of_regions`.
+
+    A stored value says what the smallest region that holds it says; so it is annotated where that one is.
+
+    Args:
+        key: where that stands, for messages.
+        named: the regions annotated in the case.
+        regions: region -> its stored values, without background.
+        space: the label space.
+        value_of: stored value -> label value.
+
+    Returns:
+        Names of the labels all of whose values are annotated.
+
+    Raises:
+        ValueError: a region that does not exist, or one that is annotated without one inside of it, so that its pixels
+            may be either.
+    """
+    for name in named:
+        if name not in regions:
+            raise ValueError(f"{key}: there is no label {name!r}{hint(name, [*regions])}")
+        inside = [other for other in regions if set(regions[other]) < set(regions[name]) and other not in named]
+        if inside:
+            raise ValueError(
+                f"{key}: {name!r} is annotated without {inside[0]!r} inside of it, so that its pixels may be either: "
+                f"store what was annotated as a label of its own, and say with classes_of which classes it stands for"
+            )
+    left_out = set()
+    for value in {value for values in regions.values() for value in values}:
+        smallest = min((name for name in regions if value in regions[name]), key=lambda name: len(set(regions[name])))
+        if smallest not in named:
+            left_out.add(value_of[value])
+    return [label.name for value, label in enumerate(space.labels) if value and value not in left_out]
 
 
 def _name(meaning: frozenset[int], names: Mapping[frozenset[int], str], classes: Sequence[str]) -> str:

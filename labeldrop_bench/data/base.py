@@ -248,10 +248,17 @@ def standardise(images: Tensor) -> Tensor:
     return (images - mean) / sd.clamp_min(1e-6)
 
 
-def hint(name: str, known: Sequence[str]) -> str:
-    """End of an error message on an unknown name: the closest known name, if one is close, and all known names."""
+def hint(name: str, known: Sequence[str], most: int | None = None) -> str:
+    """End of an error message on an unknown name: the closest known name, if one is close, and the known names.
+
+    Args:
+        name: the unknown name.
+        known: the names that there are.
+        most: how many of them to list; None lists all.
+    """
     close = get_close_matches(name, known, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ".") + f" Known: {', '.join(known)}"
+    listed = ", ".join(known[:most]) + (", ..." if most is not None and len(known) > most else "")
+    return (f"; did you mean {close[0]!r}?" if close else ".") + f" Known: {listed}"
 
 
 def make_samples(

@@ -1,17 +1,20 @@
-"""Looks at the data of a suite before anything is trained: what is there, or everything that is wrong with it."""
+"""Looks at the data of a suite before anything is trained: what training sees, what can be scored, what is wrong."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from labeldrop_bench import data
-from labeldrop_bench.data.base import Dataset
+from labeldrop_bench.data.base import Dataset, Samples, known_classes
+from labeldrop_bench.data.edits import edited
+from labeldrop_bench.records import DataConfig
 
 
 @dataclass(frozen=True)
@@ -27,50 +30,98 @@ class Checked:
     good: bool
 
 
-def check(tables: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Checked]:
-    """Loads data sets as their owners drew them, before a suite hides any labels.
+def check(tables: Iterable[DataConfig]) -> list[Checked]:
+    """Loads data sets and does to them what their tables say.
 
     Args:
-        tables: name and options of each; the same pair again is looked at once.
+        tables: the same one again is looked at once; neighbours with the same options share what is loaded.
     """
-    different: list[tuple[str, Mapping[str, Any]]] = []
+    different: list[DataConfig] = []
     for table in tables:
         if table not in different:
             different.append(table)
-    return [_check(name, options) for name, options in different]
+    found, last = [], None
+    for table in different:
+        key = (table.name, table.options)
+        if last is None or last[0] != key:
+            last = None  # before the next one is loaded: two may not fit into memory
+            last = (key, _load(*key))
+        found.append(_checked(table, last[1]))
+    return found
 
 
-def _check(name: str, options: Mapping[str, Any]) -> Checked:
-    given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
-    heading = f"{name}: {given or 'its defaults'}"
+def _load(name: str, options: dict[str, Any]) -> Dataset | list[str]:
+    """The data set by its own options; or what is wrong with it."""
     try:
         info = data.get(name)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # what was left out is listed below
-            dataset = info.load(info.options.model_validate(options))
+            warnings.simplefilter("ignore", UserWarning)  # what was left out is listed by `describe`
+            return info.load(info.options.model_validate(options))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
+        return [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        lines = str(error).splitlines()
-    else:
-        return Checked((heading, *(f"  {line}" for line in describe(dataset))), good=True)
-    return Checked((heading, *(f"  {line}" for line in lines)), good=False)
+        return str(error).splitlines()
+
+
+def _checked(table: DataConfig, dataset: Dataset | list[str]) -> Checked:
+    """What a table makes of its data set."""
+    given = table.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    heading = f"{table.name}: {', '.join(f'{key} = {value!r}' for key, value in given.items()) or 'its defaults'}"
+    good = isinstance(dataset, Dataset)
+    try:
+        lines = describe(edited(dataset, table)) if isinstance(dataset, Dataset) else dataset
+    except ValueError as error:
+        lines, good = str(error).splitlines(), False
+    return Checked((heading, *(f"  {line}" for line in lines)), good)
 
 
 def describe(dataset: Dataset) -> list[str]:
-    """Samples in each split, and those in which each label is drawn, by domain; and what was left out."""
-    labels = [label.name for label in dataset.label_space.labels[1:]]
-    rows: list[list[str]] = [["domain", *dataset.splits(), "images with each label drawn"]]
-    domain = torch.cat([split.domain for split in dataset.splits().values()])
-    annotated = torch.cat([split.annotated for split in dataset.splits().values()])  # [n, L]
+    """Images of each domain and split, those in which training sees each label, and those in which it can be scored."""
+    space = dataset.label_space
+    labels, classes = [label.name for label in space.labels], list(space.classes)
+    rows = [["domain", "split", "images", "annotated (what training sees)", "known (what can be scored)"]]
     for d, name in enumerate(dataset.domains):
-        counts = [str(int((split.domain == d).sum())) for split in dataset.splits().values()]
-        drawn = annotated[domain == d].sum(0).tolist()[1:]
-        rows.append([name, *counts, ", ".join(f"{label} {n}" for label, n in zip(labels, drawn, strict=True))])
+        for split, samples in dataset.splits().items():
+            here = samples.domain == d
+            counts = _counted(labels, samples.annotated[here]), _counted(classes, samples.known[here])
+            rows.append([name, split, str(int(here.sum())), *counts])
     shape = " x ".join(map(str, dataset.train.images.shape[2:]))
     channels = dataset.train.images.shape[1]
-    lines = [f"images: {shape}, {channels} channel{'s' * (channels > 1)}", *_columns(rows)]
+    lines = [f"images: {shape}, {channels} channel{'s' * (channels > 1)}", *_columns(rows), *_unscored(dataset)]
     return lines + [f"left out: {line}" for line in dataset.skipped]
+
+
+def _unscored(dataset: Dataset) -> list[str]:
+    """What the scores will leave out, and whether any of them tells of what is unannotated."""
+    space, test = dataset.label_space, dataset.test
+    shown, unannotated, lines = _shown(test, space.num_classes), [], []
+    covered = known_classes(space, dataset.train.annotated)
+    for d, domain in enumerate(dataset.domains):
+        of_test, of_training = test.domain == d, dataset.train.domain == d
+        known = (test.known & of_test[:, None]).any(0)
+        seen = (shown & test.known & of_test[:, None]).any(0)
+        lines += [
+            f"no test image of {domain} shows {space.classes[c]}, which is left out of the scores there"
+            for c in (known & ~seen).nonzero().flatten().tolist()
+            if c
+        ]
+        unannotated += seen[~covered[of_training].any(0)].tolist()
+    if unannotated and not any(unannotated):
+        lines.append(
+            "nothing that is unannotated in training can be scored: the leaderboard ranks by what is annotated, and "
+            "shows how often the rest is found"
+        )
+    return lines
+
+
+def _shown(samples: Samples, num_classes: int) -> Tensor:
+    """[n, K] bool: does an image's truth have a pixel of the class?"""
+    return torch.stack([(samples.truth == c).flatten(1).any(1) for c in range(num_classes)], dim=1)
+
+
+def _counted(names: Sequence[str], chosen: Tensor) -> str:
+    """In how many of the samples each foreground name is chosen."""
+    return ", ".join(f"{name} {n}" for name, n in zip(names[1:], chosen.sum(0).tolist()[1:], strict=True))
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

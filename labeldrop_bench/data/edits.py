@@ -1,20 +1,155 @@
-"""Controlled experiments: fewer classes, labels that are hidden, domains that are not trained on.
+"""What the `[data]` table says beyond a data set's own options: what was annotated, and controlled experiments.
 
-Each edit is explicit, seeded where it draws, and recorded: it stands in the `[data]` table, and `split.csv` of every
-run says what was left in each case. Truth stays what it was; only what training sees changes.
+Two things that must not be mixed up. `annotated` tells a fact about the files: a label that was not annotated somewhere
+is neither trained on as absent nor scored there. `hidden` makes an experiment: labels that are there are kept from
+training, and stay truth to score by. Fewer classes, and domains that are not trained on, are experiments too.
+
+Each edit is explicit, seeded where it chooses by chance, and recorded: it stands in the `[data]` table, and `split.csv`
+of every run says what was left in each case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from labeldrop_bench.data.base import IGNORED, Dataset, Samples, hint
+from labeldrop_bench.data.base import IGNORED, Dataset, Samples, hint, known_classes
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.records import DataConfig, HiddenConfig
+
+Names = Sequence[str]
+_SHOWN = 5  # of many contradictions in one message
+
+
+def edited(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set with everything done to it that the `[data]` table asks for: first the facts, then the experiments.
+
+    Raises:
+        ValueError: a class, label, domain or case that does not exist; a label map with pixels of a label that is said
+            to be unannotated there; an `annotated_file` that cannot be read.
+    """
+    cases = read_annotated(config.annotated_file)
+    there = [case for samples in dataset.splits().values() for case in samples.cases]
+    check_cases("annotated_file", cases, there, dataset.skipped)
+    dataset = annotated_only(dataset, config.annotated, cases)
+    if config.classes is not None:
+        dataset = only_classes(dataset, config.classes)
+    for entry in config.hidden:
+        dataset = hide(dataset, entry)
+    return dataset if config.train_domains is None else train_on(dataset, config.train_domains)
+
+
+def read_annotated(path: Path | None) -> dict[str, list[str]]:
+    """Case -> labels annotated in it, from a CSV file with the columns case and label; nothing without a file.
+
+    Raises:
+        ValueError: it cannot be read, or has no such columns.
+    """
+    if path is None:
+        return {}
+    labels_of: dict[str, list[str]] = {}
+    try:
+        with path.expanduser().open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            if set(rows.fieldnames or ()) != {"case", "label"}:
+                raise ValueError(f"annotated_file: {path} must have the columns case and label, got {rows.fieldnames}")
+            for row in rows:
+                labels_of.setdefault((row["case"] or "").strip(), []).extend(
+                    filter(None, [(row["label"] or "").strip()])
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"annotated_file: {path} cannot be read as a CSV file in UTF-8: {error}") from error
+    return labels_of
+
+
+def annotated_only(
+    dataset: Dataset, domains: Mapping[str, Names], cases: Mapping[str, Names], source: str = "annotated_file"
+) -> Dataset:
+    """What was annotated is less than the data set says, in every split.
+
+    Args:
+        dataset: what to change.
+        domains: domain -> names of the foreground labels annotated there; one that is not named keeps all.
+        cases: case -> the same, whatever is said of its domain.
+        source: where the latter stands, for messages.
+
+    Raises:
+        ValueError: a domain or foreground label that does not exist, a label named twice, or a label map with pixels of
+            a label that is said to be unannotated there.
+    """
+    check_domains("annotated", dataset, [*domains])
+    by_domain = {name: _stays("annotated", dataset, labels) for name, labels in domains.items()}
+    by_case = {name: _stays(f"{source}: case {name!r}", dataset, labels) for name, labels in cases.items()}
+    everything = torch.ones(dataset.label_space.num_labels, dtype=torch.bool)
+    of_domain = torch.stack([by_domain.get(name, everything) for name in dataset.domains])
+    found: list[tuple[str, str]] = []
+
+    def of(samples: Samples) -> Samples:
+        stays = of_domain[samples.domain]
+        for i, case in enumerate(samples.cases):
+            stays[i] = by_case.get(case, stays[i])
+        found.extend(_contradictions(dataset, samples, stays))
+        return _without(dataset.label_space, samples, ~stays)
+
+    changed = dataset.map(of)
+    if found:
+        key = " and ".join(name for name, said in (("annotated", domains), (source, cases)) if said)
+        lines = [line for line, _ in found[:_SHOWN]] + [f"and {len(found) - _SHOWN} more"] * (len(found) > _SHOWN)
+        raise ValueError(
+            f"{key}: these label maps hold pixels of labels that are said to be unannotated there:\n  "
+            + "\n  ".join(lines)
+            + "\nA label that was annotated has to be named there; to keep it from training, name it and hide it, "
+            f"as in {found[0][1]}"
+        )
+    return changed
+
+
+def _stays(key: str, dataset: Dataset, labels: Names) -> Tensor:
+    """[L] bool, background and the labels named."""
+    check_labels(key, dataset, labels)
+    return torch.tensor([not v or label.name in labels for v, label in enumerate(dataset.label_space.labels)])
+
+
+def check_cases(key: str, cases: Iterable[str], known: Names, skipped: Names) -> None:
+    """Raises ValueError, naming the key, for a case that is not there, unless a line of `skipped` tells why."""
+    for case in sorted(set(cases) - set(known)):
+        if not any(case in line for line in skipped):
+            raise ValueError(f"{key}: there is no case {case!r}{hint(case, known, most=_SHOWN)}")
+
+
+def _contradictions(dataset: Dataset, samples: Samples, stays: Tensor) -> list[tuple[str, str]]:
+    """For each label map with pixels of a label that is said to be unannotated there: what is wrong, how to hide it."""
+    found = []
+    names = [label.name for label in dataset.label_space.labels]
+    for i in (~stays).any(1).nonzero().flatten().tolist():
+        pixels = torch.bincount(samples.target[i].flatten().int(), minlength=len(names))[: len(names)]
+        for value in ((pixels > 0) & ~stays[i]).nonzero().flatten().tolist():
+            domain = dataset.domains[int(samples.domain[i])]
+            line = f"{samples.cases[i]}, domain {domain}: {int(pixels[value])} pixel(s) of {names[value]}"
+            found.append((line, f'hidden.{domain} = ["{names[value]}"]'))
+    return found
+
+
+def _without(space: LabelSpace, samples: Samples, unannotated: Tensor) -> Samples:
+    """Samples that say nothing of some labels, which no pixel has. What nobody annotated is not known either.
+
+    Args:
+        space: what label values mean.
+        samples: what to change.
+        unannotated: [n, L] bool; column 0 is False.
+    """
+    if not unannotated.any():
+        return samples
+    annotated = samples.annotated & ~unannotated
+    member = torch.tensor([[c in label.classes for c in range(space.num_classes)] for label in space.labels])
+    concerned = (unannotated[:, :, None] & member).any(1)  # a class that another label shows whole stays known
+    return replace(samples, annotated=annotated, known=samples.known & (~concerned | known_classes(space, annotated)))
 
 
 def only_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
@@ -58,61 +193,41 @@ def only_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     return dataset.map(narrow, narrowed)
 
 
-def draw_only(dataset: Dataset, drawn: Mapping[str, Sequence[str]]) -> Dataset:
-    """Hide labels of whole domains, in every split.
-
-    Args:
-        dataset: what to change.
-        drawn: domain -> names of the foreground labels that stay drawn; a domain that is not named keeps all.
+def hide(dataset: Dataset, entry: HiddenConfig) -> Dataset:
+    """Keep labels from training: in whole domains, or in a share of their training samples.
 
     Raises:
         ValueError: a domain or a foreground label that does not exist, or a label named twice.
     """
+    check_labels("hidden.labels", dataset, entry.labels)
+    check_domains("hidden.domains", dataset, entry.domains or ())
+    values = [v for v, label in enumerate(dataset.label_space.labels) if label.name in entry.labels]
+    if entry.share is not None:
+        return replace(dataset, train=hide_labels(dataset.train, _chosen(dataset, entry)))
+    here = torch.tensor([name in (entry.domains or dataset.domains) for name in dataset.domains])
+
+    def of(samples: Samples) -> Samples:
+        hidden = torch.zeros_like(samples.annotated)
+        hidden[:, values] = here[samples.domain][:, None]
+        return hide_labels(samples, hidden)
+
+    return dataset.map(of)
+
+
+def _chosen(dataset: Dataset, entry: HiddenConfig) -> Tensor:
+    """[n, L] bool: the labels to hide in each training sample, rounded to whole samples of each domain."""
     names = [label.name for label in dataset.label_space.labels]
-    stays = torch.ones(len(dataset.domains), len(names), dtype=torch.bool)
-    for domain, labels in drawn.items():
-        check_domains("drawn", dataset, [domain])
-        check_labels("drawn", dataset, labels)
-        stays[dataset.domains.index(domain), 1:] = torch.tensor([name in labels for name in names[1:]])
-    return dataset.map(lambda samples: hide(samples, ~stays[samples.domain]))
-
-
-def remove_share(
-    dataset: Dataset,
-    labels: Sequence[str],
-    share: float,
-    *,
-    domains: Sequence[str] | None = None,
-    independently: bool = False,
-    seed: int = 0,
-) -> Dataset:
-    """Hide labels in a share of the training samples of each domain; validation and test stay.
-
-    Args:
-        dataset: what to change.
-        labels: foreground labels to hide.
-        share: of the samples of each domain, in [0, 1]; rounded to whole samples.
-        domains: where; None is everywhere.
-        independently: draw other samples for each label; otherwise the same samples lose all of them.
-        seed: of the draw.
-
-    Raises:
-        ValueError: a domain or label that does not exist.
-    """
-    check_labels("removed.labels", dataset, labels)
-    check_domains("removed.domains", dataset, domains or ())
-    names = [label.name for label in dataset.label_space.labels]
-    train = dataset.train
+    train, share = dataset.train, entry.share or 0.0
     hidden = torch.zeros_like(train.annotated)
-    generator = np.random.default_rng(seed)
-    for domain in domains or dataset.domains:
+    generator = np.random.default_rng(entry.seed)
+    for domain in entry.domains or dataset.domains:
         members = np.flatnonzero(train.domain.numpy() == dataset.domains.index(domain))
         count = round(share * len(members))
         same = generator.permutation(members)[:count]
-        for label in labels:
-            chosen = generator.permutation(members)[:count] if independently else same
+        for label in entry.labels:
+            chosen = generator.permutation(members)[:count] if entry.independently else same
             hidden[torch.from_numpy(chosen), names.index(label)] = True
-    return replace(dataset, train=hide(train, hidden))
+    return hidden
 
 
 def train_on(dataset: Dataset, domains: Sequence[str]) -> Dataset:
@@ -132,8 +247,8 @@ def train_on(dataset: Dataset, domains: Sequence[str]) -> Dataset:
     return replace(dataset, train=of(dataset.train), validation=of(dataset.validation))
 
 
-def hide(samples: Samples, hidden: Tensor) -> Samples:
-    """Samples in which labels are no longer drawn: their pixels read background.
+def hide_labels(samples: Samples, hidden: Tensor) -> Samples:
+    """Samples in which labels are no longer annotated: their pixels read background. Truth stays.
 
     Args:
         samples: what to change.

@@ -8,6 +8,9 @@
 Format: github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md. Labels that are lists of values are regions; what
 each stored value may be then is told by `_regions.label_space_of_regions`. The label named `ignore` says nothing.
 
+One key of dataset.json is not nnU-Net's, which leaves it alone: `annotated_labels`, case -> names of the labels that
+were annotated in it. A case that it does not name has all of them.
+
 A volume is turned to [D, H, W] = (superior, anterior, right), cut to what is not zero, resampled to one spacing, and
 its middle cut out or filled up (`_volumes.to_grid`). A picture is resized without keeping its aspect ratio, as `folder`
 does it. Each channel of each case then gets mean 0 and standard deviation 1, whatever its name says. Scores refer to
@@ -35,9 +38,10 @@ from pydantic import (
 )
 
 from labeldrop_bench.data._options import GroupOptions
-from labeldrop_bench.data._regions import label_space_of_regions
+from labeldrop_bench.data._regions import annotated_labels, label_space_of_regions
 from labeldrop_bench.data._volumes import PICTURES, ReadPictures, ReadVolumes, read_spacing
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Side, find_folder, hint
+from labeldrop_bench.data.edits import annotated_only, check_cases
 from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
@@ -100,6 +104,7 @@ class _Description(BaseModel):
     labels: dict[str, int | tuple[int, ...]]
     num_training: int = Field(alias="numTraining")
     file_ending: str
+    annotated_labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @field_validator("channel_names")
     @classmethod
@@ -145,7 +150,8 @@ def load(options: NnunetOptions) -> Dataset:
     Raises:
         ValueError: no data folder given, dataset.json that does not fit the options, or bad files, all of them listed:
             number of cases other than numTraining, image without label map or the other way round, missing channel,
-            unreadable file, image and labels on different voxels, unknown label value, case in two domains.
+            unreadable file, image and labels on different voxels, unknown label value, case in two domains; or
+            `annotated_labels` with a case or label that is not there, or against the label maps.
         FileNotFoundError: a folder that is not there.
         ModuleNotFoundError: a library that reads the files is not installed.
     """
@@ -171,7 +177,8 @@ def load(options: NnunetOptions) -> Dataset:
         skip_bad=options.skip_bad, problems=problems,
     )  # fmt: skip
     part_of = _split(folder, cases, test_names, options)
-    return assemble(space, tuple(options.domains), cases, prepared, part_of, skipped)
+    dataset = assemble(space, tuple(options.domains), cases, prepared, part_of, skipped)
+    return _annotated(folder, description, dict(value_of), dataset, [case.name for case in (*train, *test)])
 
 
 def _space(
@@ -190,6 +197,20 @@ def _space(
     if isinstance(ignore, int):
         value_of[ignore] = IGNORED
     return space, tuple(value_of.items())
+
+
+def _annotated(
+    folder: Path, description: _Description, value_of: dict[int, int], dataset: Dataset, listed: Sequence[str]
+) -> Dataset:
+    """The data set with what `annotated_labels` says; `listed` are all cases, those in no domain too."""
+    key = f"nnunet: {folder / 'dataset.json'}: annotated_labels"
+    check_cases(key, description.annotated_labels, listed, dataset.skipped)
+    space, regions = dataset.label_space, description.regions
+    cases = {
+        case: annotated_labels(f"{key}: case {case!r}", named, regions, space, value_of)
+        for case, named in description.annotated_labels.items()
+    }
+    return annotated_only(dataset, {}, cases, key)
 
 
 def _list(

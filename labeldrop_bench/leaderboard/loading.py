@@ -22,7 +22,6 @@ from labeldrop_bench.leaderboard.table import Board, Cell, Column, Cost, Entry, 
 from labeldrop_bench.records import (
     METRICS,
     ConditionConfig,
-    DataConfig,
     ResultRow,
     RunConfig,
     RunResult,
@@ -97,19 +96,12 @@ def _cells(runs: Runs) -> tuple[tuple[Cell, ...], list[str]]:
     full = {run.strategy.name for run, _ in runs if run.strategy.full_labels}
     cells, disputed = [], []
     for place in sorted(rows, key=lambda p: (domains.index(p[0]), classes.index(p[1]))):
-        said = {row.annotated for row in rows[place] if row.strategy not in full} or {_was_asked_for(data, *place)}
+        said = {row.annotated for row in rows[place] if row.strategy not in full} or {data.trains_on(*place)}
         if len(said) > 1:
             disputed.append("/".join(place))
         images = [row.n for row in rows[place]]
         cells.append(Cell(*place, annotated=False not in said, images=(min(images), max(images))))
     return tuple(cells), _contradictions(disputed)
-
-
-def _was_asked_for(data: DataConfig, domain: str, class_name: str) -> bool:
-    """Whether the suite leaves a class drawn in a domain's training data; where only `full` has finished."""
-    if data.train_domains is not None and domain not in data.train_domains:
-        return False
-    return domain not in data.drawn or class_name in data.drawn[domain]
 
 
 def _contradictions(disputed: Sequence[str]) -> list[str]:

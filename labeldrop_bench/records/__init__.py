@@ -8,7 +8,7 @@ Layout of a suite directory:
     leaderboard.{md,csv,html}   and figures
     challenger.csv              Dice of every test case, for the R package challengeR
     runs/<run>/config.json      RunConfig
-    runs/<run>/split.csv        which case is in which split, and which labels were drawn in it
+    runs/<run>/split.csv        which case is in which split, its annotated and its known labels
     runs/<run>/result.json      RunResult; its presence says that the run is finished
     runs/<run>/cases.csv        one row per test case x foreground class, with all METRICS and the size (CASE_COLUMNS)
     runs/<run>/examples.npz     a few test images with truth and prediction
@@ -28,10 +28,10 @@ from labeldrop_bench.records.config import (
     AugmentationConfig,
     ConditionConfig,
     DataConfig,
+    HiddenConfig,
     ModelConfig,
     PatchConfig,
     Record,
-    RemovalConfig,
     RunConfig,
     ScoringConfig,
     StrategyConfig,
@@ -71,7 +71,7 @@ from labeldrop_bench.records.sightings import sightings
 
 __all__ = [
     "CASE_COLUMNS", "COLUMNS", "METRICS", "SIGHTINGS", "AugmentationConfig", "CaseRow", "ConditionConfig", "DataConfig",
-    "Example", "Metric", "ModelConfig", "PatchConfig", "Record", "RemovalConfig", "ResultRow", "RunConfig",
+    "Example", "HiddenConfig", "Metric", "ModelConfig", "PatchConfig", "Record", "ResultRow", "RunConfig",
     "RunFailure", "RunResult", "ScoringConfig", "StepCost", "StrategyConfig", "SuiteConfig", "TrainingConfig",
     "cases_csv", "differences", "disagreements", "laid_over", "read_cases", "read_examples", "read_failure",
     "read_result", "read_suite", "results_csv", "run_directory", "sightings", "to_csv", "write_bytes", "write_examples",

@@ -6,10 +6,12 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -29,22 +31,36 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RemovalConfig(Record):
-    """One `[[data.removed]]` entry: labels hidden in a share of the training samples (`data.edits.remove_share`).
+class HiddenConfig(Record):
+    """One entry of `[data] hidden`: labels that are there and that an experiment keeps from training.
 
     Attributes:
         labels: names of foreground labels.
-        share: of the training samples of each domain.
         domains: where; None is everywhere.
-        independently: draw other samples for each label; otherwise the same samples lose all of them.
-        seed: of the draw; nothing to do with a run's seed.
+        share: of the training samples of each domain, chosen by chance; validation keeps all of its labels. None hides
+            the labels in all samples of all splits. Truth stays what it is either way.
+        independently: choose other samples for each label; otherwise the same samples lose all of them.
+        seed: of the choice; nothing to do with a run's seed.
     """
 
-    labels: tuple[str, ...] = Field(min_length=1)
-    share: float = Field(ge=0, le=1)
-    domains: tuple[str, ...] | None = None
+    labels: tuple[str, ...]
+    domains: tuple[str, ...] | None = Field(None, min_length=1)
+    share: float | None = Field(None, ge=0, le=1)
     independently: bool = False
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _chooses(self) -> HiddenConfig:
+        if self.share is None and (self.independently or self.seed):
+            raise ValueError("independently and seed choose the samples of a share: set share, or leave them out")
+        return self
+
+
+def _entries(hidden: object) -> object:
+    """`hidden.B = ["LA"]` is short for an entry with these labels and this domain."""
+    if not isinstance(hidden, Mapping):
+        return hidden
+    return [{"labels": labels, "domains": [domain]} for domain, labels in hidden.items()]
 
 
 class DataConfig(BaseModel):
@@ -53,23 +69,38 @@ class DataConfig(BaseModel):
     Attributes:
         name: registered data set.
         classes: foreground classes to segment, the others becoming background; None means all.
-        drawn: domain -> names of the foreground labels drawn in its images; a domain that is not named has all that
-            its owners drew.
-        removed: labels hidden in a share of the training samples.
+        annotated: domain -> names of the foreground labels that its owners annotated; a domain that is not named has
+            all that the data set says. What is not annotated is neither trained on as absent nor scored.
+        annotated_file: CSV file with the columns case and label: a row for each label annotated in a case, an empty
+            label for a case with nothing but background. A case that it does not name has what `annotated` says of its
+            domain. A relative path begins at the folder of the suite file.
+        hidden: labels that are there and that an experiment keeps from training: domain -> labels, or entries. They are
+            still scored. The `hidden` of a condition takes the place of the suite's.
         train_domains: domains to train and validate on; None means all. The test split keeps all of them.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
     classes: tuple[str, ...] | None = None
-    drawn: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    removed: tuple[RemovalConfig, ...] = ()
+    annotated: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    annotated_file: Path | None = None
+    hidden: Annotated[tuple[HiddenConfig, ...], BeforeValidator(_entries)] = ()
     train_domains: tuple[str, ...] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """The data set's own options."""
         return dict(self.model_extra or {})
+
+    def trains_on(self, domain: str, label: str) -> bool:
+        """Whether this table leaves a label to a domain's training samples, as far as the data set has it there."""
+        hidden = any(
+            label in entry.labels and domain in (entry.domains or (domain,)) and entry.share in (None, 1)
+            for entry in self.hidden
+        )
+        return (
+            domain in (self.train_domains or (domain,)) and label in self.annotated.get(domain, (label,)) and not hidden
+        )
 
 
 class ModelConfig(Record):
@@ -267,8 +298,8 @@ class SuiteConfig(Record):
         split_by_seed: whether the data set's own `seed`, of its splits, is that of the run: cross-validation.
         workers: how many runs go side by side; "auto": as many as there are GPUs, or cores for `training.threads`.
         conditions: a leaderboard is made for each; none means the tables as they stand.
-        standard: name of the strategy that takes what is not drawn for background: where the gap to `full` begins, and
-            what the others are tested against. Without a strategy of this name no gap is given, and they are tested
+        standard: name of the strategy that takes what is unannotated for background: where the gap to `full` begins,
+            and what the others are tested against. Without a strategy of this name no gap is given, and they are tested
             against the first that is not `full`.
         figures: what is drawn besides the leaderboard (`labeldrop_bench.leaderboard.figures`).
     """

@@ -56,11 +56,13 @@ def load(suite: str, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         SuiteError: no such suite or file, not TOML, an unknown key or a wrong value; names the closest match.
     """
-    source, text = _read(suite)
+    source, text, folder = _read(suite)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SuiteError(f"{source}: not a TOML file: {error}") from error
+    if folder is not None:
+        _found_from(folder, table)
     for override in overrides:
         _apply(table, override)
     try:
@@ -88,17 +90,26 @@ def explain(error: ValidationError, model: type[BaseModel], table: Mapping[str, 
     return "\n  ".join(_explain(dict(detail), model, table, prefix) for detail in error.errors())
 
 
-def _read(suite: str) -> tuple[str, str]:
-    """Name of the file for messages, and its text."""
+def _read(suite: str) -> tuple[str, str, Path | None]:
+    """Name of the file for messages, its text, and its folder if it is not one of the package."""
     if "/" in suite or suite.endswith(".toml"):
         path = Path(suite)
         try:
-            return str(path), read_text(path)
+            return str(path), read_text(path), path.parent
         except OSError as error:
             raise SuiteError(f"{path}: cannot read this suite file: {error}") from error
     if suite not in names():
         raise SuiteError(f"there is no suite {suite!r}{closest(suite, names())}. A file of your own: give its path")
-    return f"{suite}.toml", read_text(files(__name__) / f"{suite}.toml")
+    return f"{suite}.toml", read_text(files(__name__) / f"{suite}.toml"), None
+
+
+def _found_from(folder: Path, table: Mapping[str, Any]) -> None:
+    """Relative paths of annotated_file begin at the suite's folder, in `[data]` and in the conditions."""
+    conditions = table.get("conditions")
+    for owner in (table, *(conditions if isinstance(conditions, list) else ())):
+        data = owner.get("data") if isinstance(owner, dict) else None
+        if isinstance(data, dict) and isinstance(path := data.get("annotated_file"), str):
+            data["annotated_file"] = str(folder / Path(path).expanduser())
 
 
 def _apply(table: dict[str, Any], override: str) -> None:

@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from labeldrop_bench import data, losses, procedures, train
-from labeldrop_bench.data import edits
 from labeldrop_bench.data.base import Dataset, DatasetInfo, class_map, known_classes
+from labeldrop_bench.data.edits import edited
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.evaluate import check_scoring
 from labeldrop_bench.patches import make_patches
@@ -28,7 +28,7 @@ class Prepared:
 
     Args:
         config: the suite; `data` has the data set's own defaults filled in.
-        base: the data set as its owners drew it, by the data set's own options.
+        base: the data set as it is read, by the data set's own options.
 
     Attributes:
         config: as above.
@@ -91,27 +91,6 @@ def checked_options(suite: Suite, info: DatasetInfo, options: dict[str, Any], pr
         raise SuiteError(f"{suite.source}: {explain(error, info.options, options, prefix)}") from error
 
 
-def edited(dataset: Dataset, config: DataConfig) -> Dataset:
-    """The data set with everything done to it that the `[data]` table asks for, in the table's order.
-
-    Raises:
-        ValueError: a class, label or domain that does not exist.
-    """
-    if config.classes is not None:
-        dataset = edits.only_classes(dataset, config.classes)
-    dataset = edits.draw_only(dataset, config.drawn)
-    for removal in config.removed:
-        dataset = edits.remove_share(
-            dataset,
-            removal.labels,
-            removal.share,
-            domains=removal.domains,
-            independently=removal.independently,
-            seed=removal.seed,
-        )
-    return dataset if config.train_domains is None else edits.train_on(dataset, config.train_domains)
-
-
 def _filled(config: DataConfig, info: DatasetInfo) -> DataConfig:
     """The table with the data set's own defaults filled in."""
     options = info.options.model_validate(config.options).model_dump(mode="json")
@@ -166,11 +145,11 @@ def choose_device(device: str, prepared: Prepared) -> str:
 def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> None:
     """What training needs of a data set and a network."""
     space, validation = dataset.label_space, dataset.validation
-    classes, drawn = class_map(space, validation.target), known_classes(space, validation.annotated)
-    if not any(bool((classes[drawn[:, c]] == c).any()) for c in range(1, space.num_classes)):
+    classes, covered = class_map(space, validation.target), known_classes(space, validation.annotated)
+    if not any(bool((classes[covered[:, c]] == c).any()) for c in range(1, space.num_classes)):
         raise SuiteError(
-            f"{suite.source}: {prefix}data: the validation split shows no class that is drawn as a label of its own, "
-            f"so no epoch is best: leave it more labels, or take other samples"
+            f"{suite.source}: {prefix}data: the validation split shows no class that is annotated as a label of its "
+            f"own, so no epoch is best: leave it more labels, or take other samples"
         )
     with _blame(suite, f"{prefix}patches"):
         patches = make_patches(run.patches)

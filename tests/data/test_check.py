@@ -1,9 +1,12 @@
+import re
+
 import pytest
 from nnunet_tree import write_nnunet
 from typer.testing import CliRunner
 
 from labeldrop_bench.cli import app
 from labeldrop_bench.data.check import check
+from labeldrop_bench.records import DataConfig
 
 SMALL = {"size": 16, "train": 3, "validation": 1, "test": 2}
 TOML = """
@@ -28,7 +31,7 @@ data.gap = 2.0
 [[conditions]]
 name = "far, without LA in B"
 data.gap = 2.0
-data.drawn.B = ["LV"]
+data.hidden.B = ["LVM", "LA"]
 """
 
 
@@ -46,6 +49,10 @@ def pictures(tmp_path, picture):
     return write_nnunet(tmp_path / "Dataset001_P", cases, {"background": 0, "a": 1, "b": 2}, ending=".png")
 
 
+def table(name, options):
+    return DataConfig.model_validate({"name": name, **options})
+
+
 def call(*arguments):
     return CliRunner().invoke(app, ["data", "check", *arguments])
 
@@ -53,12 +60,20 @@ def call(*arguments):
 def test_counts_of_every_data_set_of_a_suite(suite):
     result = call(suite)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("phantom: ") == 2  # two conditions differ only in what is hidden afterwards
-    assert "gap = 0.5" in result.stdout
-    assert "gap = 2.0" in result.stdout
+    headings = [line for line in result.stdout.splitlines() if line.startswith("phantom: ")]
+    assert ["gap = 0.5" in line for line in headings] == [True, False, False]
+    assert ["hidden = " in line for line in headings] == [False, False, True]
     assert "  images: 16 x 16, 1 channel\n" in result.stdout
-    rows = [line.split(maxsplit=4) for line in result.stdout.splitlines() if line.strip()[:2] in ("A ", "B ")]
-    assert rows == [[domain, "3", "1", "2", "LV 6, LVM 6, LA 6"] for domain in "ABAB"]
+    rows = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
+    rows = [row for row in rows if row[0] in ("A", "B")]
+    counts = {"train": 3, "validation": 1, "test": 2}
+    whole = {split: f"LV {n}, LVM {n}, LA {n}" for split, n in counts.items()}
+    sees = [whole] * 5 + [{split: f"LV {n}, LVM 0, LA 0" for split, n in counts.items()}]
+    assert rows == [
+        [domain, split, str(n), seen[split], whole[split]]
+        for domain, seen in zip("ABABAB", sees, strict=True)
+        for split, n in counts.items()
+    ]
 
 
 def test_all_problems_and_exit_code(suite, pictures):
@@ -76,7 +91,7 @@ def test_all_problems_and_exit_code(suite, pictures):
 def test_what_was_left_out_is_listed(pictures):
     (pictures / "imagesTr" / "c0_0000.png").write_bytes(b"torn")
     options = {"root": pictures.parent, "dataset": pictures.name, "size": [16, 16], "validation": 0.3, "test": 0.3}
-    (checked,) = check([("nnunet", {**options, "skip_bad": True})])
+    (checked,) = check([table("nnunet", {**options, "skip_bad": True})])
     assert checked.good
     assert sum("left out: " in line and "c0_0000.png: cannot be read" in line for line in checked.lines) == 1
 
@@ -90,7 +105,7 @@ def test_what_was_left_out_is_listed(pictures):
     ],
 )
 def test_one_bad_table_does_not_hide_the_others(name, options, line):
-    bad, good, again = check([(name, options), ("phantom", SMALL), ("phantom", {**SMALL, "seed": 1})])
+    bad, good, again = check([table(name, options), table("phantom", SMALL), table("phantom", {**SMALL, "seed": 1})])
     assert (bad.good, good.good, again.good) == (False, True, True)
     assert any(text.startswith(line) for text in bad.lines)
 

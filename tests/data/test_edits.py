@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
-from labeldrop_bench.data.edits import draw_only, hide, only_classes, remove_share, train_on
+from labeldrop_bench.data.edits import edited, hide, hide_labels, only_classes, train_on
 from labeldrop_bench.label_space import Label, LabelSpace
+from labeldrop_bench.records import DataConfig, HiddenConfig
 
 SPACE = LabelSpace.of_classes(("background", "LV", "LVM", "LA"))
 DOMAINS = ("A", "B", "C")
@@ -14,7 +15,7 @@ SIZES = {"A": 11, "B": 6, "C": 5}
 
 
 def made(space=SPACE, seed=0):
-    """Random label maps with ignored pixels; labels of a few samples are not drawn from the start."""
+    """Random label maps with ignored pixels; one sample lacks a label from the start."""
     generator = torch.Generator().manual_seed(seed)
 
     def split(name, sizes):
@@ -52,23 +53,39 @@ def test_hidden_labels_read_background_and_nothing_else_changes(seed):
     hidden = torch.rand(before.annotated.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
     hidden[:, 0] = False
     kept = before.target.clone()
-    assert_hidden(before, hide(before, hidden), hidden)
+    assert_hidden(before, hide_labels(before, hidden), hidden)
     assert torch.equal(before.target, kept)
 
 
-def test_draw_only_hides_in_the_domains_named_in_every_split():
+def table(**keys):
+    """A `[data]` table, as a suite file gives it."""
+    return DataConfig.model_validate({"name": "made up", **keys})
+
+
+def hide_share(dataset, labels, share, **options):
+    return hide(dataset, HiddenConfig(labels=tuple(labels), share=share, **options))
+
+
+def test_hidden_by_domain_hides_in_every_split():
     dataset = made()
-    edited = draw_only(dataset, {"B": ("LVM", "LV"), "C": ()})
+    short = edited(dataset, table(hidden={"B": ["LA"], "C": ["LV", "LVM", "LA"]}))
+    long = edited(
+        dataset, table(hidden=[{"labels": ["LA"], "domains": ["B", "C"]}, {"labels": ["LV", "LVM"], "domains": ["C"]}])
+    )
     stays = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)
     for name, before in dataset.splits().items():
-        assert_hidden(before, edited.splits()[name], ~stays[before.domain])
-    assert edited.label_space == dataset.label_space
+        assert_hidden(before, short.splits()[name], ~stays[before.domain])
+        assert_hidden(before, long.splits()[name], ~stays[before.domain])
+    assert short.label_space == dataset.label_space
+    everywhere = edited(dataset, table(hidden=[{"labels": ["LV"]}]))
+    assert not everywhere.test.annotated[:, 1].any()
+    assert everywhere.test.known[1:, 1].all()
 
 
 @given(st.floats(0, 1), st.integers(0, 99), st.booleans())
-def test_remove_share_is_exact_in_every_domain(share, seed, independently):
+def test_a_hidden_share_is_exact_in_every_domain(share, seed, independently):
     dataset = made()
-    edited = remove_share(dataset, ["LV", "LA"], share, independently=independently, seed=seed)
+    edited = hide_share(dataset, ["LV", "LA"], share, independently=independently, seed=seed)
     # sample 0 has no LV from the start: whether it is among those that lose it cannot be seen
     gone = dataset.train.annotated & ~edited.train.annotated
     assert_hidden(dataset.train, edited.train, gone)
@@ -84,14 +101,14 @@ def test_remove_share_is_exact_in_every_domain(share, seed, independently):
     assert edited.test is dataset.test
 
 
-def test_remove_share_by_domain_seed_and_label():
+def test_a_hidden_share_by_domain_seed_and_label():
     dataset = made()
 
     def gone(**options):
-        edited = remove_share(dataset, ["LVM", "LA"], 0.5, **options)
+        edited = hide_share(dataset, ["LVM", "LA"], 0.5, **options)
         return dataset.train.annotated & ~edited.train.annotated
 
-    only_b = gone(domains=["B"])
+    only_b = gone(domains=("B",))
     assert only_b.any(1).nonzero().flatten().tolist() == only_b[:, 3].nonzero().flatten().tolist()
     assert set(dataset.train.domain[only_b.any(1)].tolist()) == {1}
     assert torch.equal(gone(seed=1), gone(seed=1))
@@ -133,9 +150,9 @@ def test_only_classes_renumbers_everything():
         meaning = [*(label.classes for label in edited.label_space.labels)]
         for was, value in zip(before.target.flatten().tolist(), after.target.flatten().tolist(), strict=True):
             assert (value == IGNORED) if was == IGNORED else (meaning[value] == {new[was]})
-        drawn_before = {label.name: before.annotated[:, i] for i, label in enumerate(dataset.label_space.labels)}
+        annotated_before = {label.name: before.annotated[:, i] for i, label in enumerate(dataset.label_space.labels)}
         for i, label in enumerate(edited.label_space.labels):
-            assert torch.equal(after.annotated[:, i], drawn_before[label.name])
+            assert torch.equal(after.annotated[:, i], annotated_before[label.name])
 
 
 def test_only_classes_keeps_super_labels_whole():
@@ -169,12 +186,23 @@ def test_only_classes_keeps_super_labels_whole():
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: draw_only(d, {"Bb": ["LV"]}), "drawn: there is no domain 'Bb'; did you mean 'B'.*Known: A, B, C"),
-        (lambda d: draw_only(d, {"B": ["LVMM"]}), "drawn: there is no label 'LVMM'; did you mean 'LVM'"),
-        (lambda d: draw_only(d, {"B": ["background"]}), "drawn: there is no label 'background'"),
-        (lambda d: draw_only(d, {"B": ["LV", "LV"]}), "drawn: the labels must all differ"),
-        (lambda d: remove_share(d, ["LVm"], 0.5), "removed.labels: there is no label 'LVm'; did you mean 'LV'"),
-        (lambda d: remove_share(d, ["LV"], 0.5, domains=["D"]), "removed.domains: there is no domain 'D'"),
+        (
+            lambda d: edited(d, table(hidden={"Bb": ["LV"]})),
+            "hidden.domains: there is no domain 'Bb'; did you mean 'B'",
+        ),
+        (
+            lambda d: edited(d, table(hidden={"B": ["LVMM"]})),
+            "hidden.labels: there is no label 'LVMM'; did you mean 'LVM'",
+        ),
+        (lambda d: edited(d, table(hidden={"B": ["background"]})), "hidden.labels: there is no label 'background'"),
+        (lambda d: edited(d, table(hidden={"B": ["LV", "LV"]})), "hidden.labels: the labels must all differ"),
+        (lambda d: hide_share(d, ["LVm"], 0.5), "hidden.labels: there is no label 'LVm'; did you mean 'LV'"),
+        (lambda d: hide_share(d, ["LV"], 0.5, domains=("D",)), "hidden.domains: there is no domain 'D'"),
+        (lambda d: edited(d, table(annotated={"Bb": ["LV"]})), "annotated: there is no domain 'Bb'; did you mean 'B'"),
+        (
+            lambda d: edited(d, table(annotated={"B": ["LVMM"]})),
+            "annotated: there is no label 'LVMM'; did you mean 'LVM'",
+        ),
         (lambda d: train_on(d, ["D"]), "train_domains: there is no domain 'D'"),
         (lambda d: train_on(d, []), "train_domains must name at least one"),
         (lambda d: only_classes(d, ["LVm"]), "classes: there is no foreground class 'LVm'; did you mean 'LV'"),
@@ -189,8 +217,9 @@ def test_errors_name_the_key(edit, message):
 
 
 def test_hiding_twice_is_hiding_once():
-    once = draw_only(made(), {"B": ["LV"]})
-    twice = draw_only(once, {"B": ["LV"]})
+    entry = HiddenConfig(labels=("LVM", "LA"), domains=("B",))
+    once = hide(made(), entry)
+    twice = hide(once, entry)
     for name, split in once.splits().items():
         assert torch.equal(split.target, twice.splits()[name].target)
         assert torch.equal(split.annotated, twice.splits()[name].annotated)

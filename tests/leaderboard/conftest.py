@@ -29,7 +29,7 @@ SUITE = {
     "title": "A tiny suite",
     "description": "Made for tests.",
     "seeds": [0, 1],
-    "data": {"name": "phantom", "drawn": {"B": ["LV"]}, "gap": 1.0},
+    "data": {"name": "phantom", "hidden": {"B": ["LA"]}, "gap": 1.0},
     "strategies": [
         {"name": "adaptive", "loss": "adaptive_ce"},
         {"name": "marginal + dropout", "loss": "marginal_ce", "dropout": 0.3},
@@ -43,14 +43,14 @@ MakeDirectory = Callable[..., Path]
 
 def _rows(run: RunConfig, values: Mapping[tuple[str, str], float | None]) -> list[ResultRow]:
     """Dice rows of a run, each with rows of the other metrics, and of one that the leaderboard does not know."""
-    strategy, drawn = run.strategy, run.data.drawn
+    strategy, data = run.strategy, run.data
     shared = {
         "suite": run.suite, "run": run.run, "strategy": strategy.name, "loss": strategy.loss,
         "dropout": strategy.dropout, "seed": run.seed,
     }  # fmt: skip
     rows = []
     for (domain, name), value in values.items():
-        annotated = strategy.full_labels or domain not in drawn or name in drawn[domain]
+        annotated = strategy.full_labels or data.trains_on(domain, name)
         place = {**shared, "domain": domain, "class": name, "annotated": annotated}
         images = 0 if value is None else 40 if domain == "A" else 30 + run.seed
         rows.append(ResultRow.model_validate({**place, "metric": "dice", "value": value, "n": images}))

@@ -16,7 +16,7 @@ SUITE = SuiteConfig.model_validate(
         "name": "seen",
         "title": "Seen in a browser",
         "seeds": [0, 1],
-        "data": {"name": "phantom", "drawn": {"B": ["LV"]}},
+        "data": {"name": "phantom", "hidden": {"B": ["LA"]}},
         "strategies": [
             {"name": "full", "loss": "ce", "full_labels": True},
             {"name": "standard", "loss": "ce"},

@@ -15,7 +15,7 @@ SUITE = {
     "title": "Exported",
     "seeds": [0, 1],
     "data": {"name": "phantom"},
-    "conditions": [{"name": "easy"}, {"name": "hard", "data": {"drawn": {"A": []}}}],
+    "conditions": [{"name": "easy"}, {"name": "hard", "data": {"hidden": {"A": ["LV"]}}}],
     "strategies": [
         {"name": "full", "loss": "ce", "full_labels": True},
         {"name": "standard", "loss": "ce"},

@@ -17,7 +17,7 @@ SUITE = {
     "data": {"name": "phantom"},
     "conditions": [
         {"name": "nothing missing", "value": 0},
-        {"name": "LA missing on B", "value": 1, "data": {"drawn": {"B": ["LV"]}}},
+        {"name": "LA missing on B", "value": 1, "data": {"hidden": {"B": ["LA"]}}},
         {"name": "only B trained", "value": 2, "data": {"train_domains": ["B"]}},
     ],
     "strategies": [

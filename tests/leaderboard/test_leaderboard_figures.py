@@ -21,7 +21,7 @@ SUITE = {
     "name": "made up",
     "title": "A title that is rather long, as titles of suites are, which say what the suite shows",
     "seeds": [0, 1],
-    "data": {"name": "phantom", "drawn": {"B": ["LV"]}},
+    "data": {"name": "phantom", "hidden": {"B": ["LA"]}},
     "strategies": [
         FULL,
         {"name": "adaptive", "loss": "adaptive_ce"},

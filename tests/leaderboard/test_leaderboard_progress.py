@@ -14,7 +14,7 @@ SUITE = SuiteConfig.model_validate(
         "name": "watched",
         "title": "Watched",
         "data": {"name": "phantom"},
-        "conditions": [{"name": "easy"}, {"name": "hard", "data": {"drawn": {"A": []}}}],
+        "conditions": [{"name": "easy"}, {"name": "hard", "data": {"hidden": {"A": ["LV"]}}}],
         "strategies": [{"name": "one", "loss": "ce"}, {"name": "two", "loss": "ce"}],
     }
 )

@@ -17,7 +17,7 @@ SUITE = {
     "name": "ranked",
     "title": "Ranked",
     "seeds": [0, 1],
-    "data": {"name": "phantom", "drawn": {"B": ["LV"]}},
+    "data": {"name": "phantom", "hidden": {"B": ["LA"]}},
     "strategies": [
         {"name": "full", "loss": "ce", "full_labels": True},
         {"name": "adaptive", "loss": "adaptive_ce"},

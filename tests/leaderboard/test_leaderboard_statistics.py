@@ -16,7 +16,7 @@ SUITE = {
     "name": "analysed",
     "title": "Analysed",
     "seeds": [0, 1, 2],
-    "data": {"name": "phantom", "drawn": {"B": ["LV"]}},
+    "data": {"name": "phantom", "hidden": {"B": ["LA"]}},
     "strategies": [
         {"name": "full", "loss": "ce", "full_labels": True},
         {"name": "standard", "loss": "ce"},
@@ -178,7 +178,7 @@ def test_nothing_in_common(tmp_path):
 
 
 def test_samples_without_a_case_of_a_cell_are_left_out(tmp_path):
-    suite = SuiteConfig.model_validate(SUITE | {"data": {"name": "phantom", "drawn": {"B": []}}})
+    suite = SuiteConfig.model_validate(SUITE | {"data": {"name": "phantom", "hidden": {"B": ["LV", "LA"]}}})
     write_suite(tmp_path, suite, domains=DOMAINS, cases=24)
     for run in suite.runs():  # one of twelve patients on B has an LA
         edit_cases(

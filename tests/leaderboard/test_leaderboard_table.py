@@ -197,13 +197,13 @@ def test_nothing_unannotated_ranks_by_overall(make_directory, drawn):
 
 
 def test_everything_unannotated(make_directory):
-    (board,) = load(make_directory(data={"name": "phantom", "drawn": {"A": [], "B": []}})).boards
+    (board,) = load(make_directory(data={"name": "phantom", "hidden": [{"labels": ["LV", "LA"]}]})).boards
     assert [c.name for c in board.summary] == ["unannotated", "overall"]
     assert score(board, "adaptive", "unannotated").mean == close(0.725)
 
 
 def test_results_say_what_was_annotated_and_not_the_suite(make_directory):
-    # as with labels that a data set never had, which data.drawn does not name
+    # as with labels that a data set never had, which the suite does not name
     directory = make_directory()
     for run in ("adaptive-seed0", "adaptive-seed1", "marginal-dropout-seed0", "marginal-dropout-seed1"):
         edit_rows(directory, run, lambda rows: [r | {"annotated": r["domain"] == "B"} for r in rows])
@@ -245,7 +245,7 @@ def test_class_order_is_the_suites_or_that_of_the_rows(make_directory):
         edit_rows(directory, path.name, lambda rows: rows[::-1])
     (board,) = load(directory).boards
     assert [cell.name for cell in board.cells] == ["B/LA", "B/LV", "A/LA", "A/LV"]
-    data = {"name": "phantom", "drawn": {"B": ["LV"]}, "classes": ["LA", "LV"]}
+    data = {"name": "phantom", "hidden": {"B": ["LA"]}, "classes": ["LA", "LV"]}
     (board,) = load(make_directory(data=data)).boards
     assert [cell.name for cell in board.cells] == ["A/LA", "A/LV", "B/LA", "B/LV"]
 
