@@ -22,6 +22,7 @@ from torch import Tensor
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples, hint, known_classes
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import DataConfig, HiddenConfig
+from labeldrop_bench.text import read_rows
 
 Names = Sequence[str]
 _SHOWN = 5  # of many contradictions in one message
@@ -55,16 +56,14 @@ def read_annotated(path: Path | None) -> dict[str, list[str]]:
         return {}
     labels_of: dict[str, list[str]] = {}
     try:
-        with path.expanduser().open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if set(rows.fieldnames or ()) != {"case", "label"}:
-                raise ValueError(f"annotated_file: {path} must have the columns case and label, got {rows.fieldnames}")
-            for row in rows:
-                labels_of.setdefault((row["case"] or "").strip(), []).extend(
-                    filter(None, [(row["label"] or "").strip()])
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"annotated_file: {path} cannot be read as a CSV file in UTF-8: {error}") from error
+        rows = read_rows(path.expanduser())
+        if set(rows.fieldnames or ()) != {"case", "label"}:
+            raise ValueError(f"annotated_file: {path} must have the columns case and label, got {rows.fieldnames}")
+        for row in rows:
+            case, label = ((row[column] or "").strip() for column in ("case", "label"))
+            labels_of.setdefault(case, []).extend([label] if label else [])
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"annotated_file: {path} cannot be read: {error}") from error
     return labels_of
 
 
