@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from labeldrop_bench.leaderboard import figures, wording
+from labeldrop_bench.leaderboard import figures, presence_table, wording
 from labeldrop_bench.leaderboard.page.examples import Store
 from labeldrop_bench.leaderboard.page.gallery import Gallery
 from labeldrop_bench.leaderboard.page.strategies import section, slug
@@ -49,6 +49,7 @@ def render(leaderboard: Leaderboard, directory: Path | None = None) -> str:
         leaderboard=leaderboard,
         suite=suite,
         wording=wording,
+        presence_title=presence_table.TITLE,
         slug=slug,
         views=[_view(leaderboard, board, failures) for board in leaderboard.boards],
         failures=failures,
@@ -80,6 +81,8 @@ def _view(leaderboard: Leaderboard, board: Board, failures: list[RunFailure]) ->
         "table": table(board, found, counts),
         "verdict": verdict(board, found),
         "captions": captions,
+        "first": wording.first_line(board),
+        "presence": presence_table.table(board),
         "rankings": _rankings(found) if found else None,
     }
 

@@ -21,6 +21,7 @@ from labeldrop_bench.leaderboard.reading import (
 from labeldrop_bench.leaderboard.table import Board, Cell, Column, Cost, Entry, Leaderboard, Score, deciding, in_order
 from labeldrop_bench.records import (
     METRICS,
+    SIGHTINGS,
     ConditionConfig,
     ResultRow,
     RunConfig,
@@ -67,29 +68,32 @@ def _board(suite: SuiteConfig, condition: ConditionConfig | None, all_runs: Runs
     name = condition.name if condition else ""
     runs = [(run, result) for run, result in all_runs if run.condition == name]
     cells, problems = _cells(runs)
-    summary = _summary(cells)
-    single = tuple(Column(cell.name, (cell,)) for cell in cells)
+    scored, unshown, unknown = _sorted_out(cells, runs)
+    summary = _summary(scored)
+    single = tuple(Column(cell.name, (cell,)) for cell in scored)
     return Board(
         suite=suite,
         condition=condition,
         summary=summary,
         single=single,
-        strategies=_entries(suite, (*summary, *single), deciding(summary), runs),
-        problems=(*_undefined(cells, runs), *problems),
+        unknown=unknown,
+        unshown=unshown,
+        strategies=_entries(suite, (*summary, *single), cells, runs),
+        problems=(*_undefined(scored, runs), *problems),
     )
 
 
 def _cells(runs: Runs) -> tuple[tuple[Cell, ...], list[str]]:
-    """Every (domain, class) that a finished run of a condition was scored on, and what is wrong with them.
+    """Every (domain, class) that a finished run of a condition was tested on, and what is wrong with them.
 
     Domains come in the order of the rows, classes as the suite names them, or else in the order of the rows too.
     """
     data = runs[0][0].data
     rows: dict[Position, list[ResultRow]] = {}
     for _, result in runs:
-        for row in dice_rows(result) if result else ():
+        for row in result.rows if result else ():
             rows.setdefault(position(row), []).append(row)
-    seen = [[position(row) for row in dice_rows(result)] for _, result in runs if result]
+    seen = [list(dict.fromkeys(position(row) for row in result.rows)) for _, result in runs if result]
     domains = in_order([domain for domain, _ in places] for places in seen)
     by_domain = [[c for d, c in places if d == domain] for places in seen for domain in domains]
     classes = in_order([data.classes or (), *by_domain])
@@ -99,9 +103,25 @@ def _cells(runs: Runs) -> tuple[tuple[Cell, ...], list[str]]:
         said = {row.annotated for row in rows[place] if row.strategy not in full} or {data.trains_on(*place)}
         if len(said) > 1:
             disputed.append("/".join(place))
-        images = [row.n for row in rows[place]]
+        images = [row.n for row in rows[place] if row.metric == METRIC] or [0]
         cells.append(Cell(*place, annotated=False not in said, images=(min(images), max(images))))
     return tuple(cells), _contradictions(disputed)
+
+
+def _sorted_out(cells: Sequence[Cell], runs: Runs) -> tuple[tuple[Cell, ...], tuple[Cell, ...], tuple[Cell, ...]]:
+    """The cells that can be scored, those whose truth shows nothing, and those whose truth nobody knows."""
+    images: dict[Position, dict[int, int]] = {}  # of each seed: the most in which Dice is defined in a run
+    for run, result in runs:
+        for row in dice_rows(result) if result else ():
+            of_seed = images.setdefault(position(row), {})
+            of_seed[run.seed] = max(row.n, of_seed.get(run.seed, 0))
+    known = [cell for cell in cells if (cell.domain, cell.class_name) in images]
+    scored = [cell for cell in known if all(images[cell.domain, cell.class_name].values())]
+    return (
+        tuple(scored),
+        tuple(cell for cell in known if cell not in scored),
+        tuple(cell for cell in cells if cell not in known),
+    )
 
 
 def _contradictions(disputed: Sequence[str]) -> list[str]:
@@ -160,8 +180,18 @@ def _closed(mean: float | None, standard: float | None, full: float | None) -> f
     return (mean - standard) / (full - standard)
 
 
-def _entries(suite: SuiteConfig, columns: Sequence[Column], ranked_by: Column, runs: Runs) -> tuple[Entry, ...]:
+def _sightings(seeds: Runs, cells: Sequence[Cell]) -> dict[str, dict[Cell, Score]]:
+    """Name of a sighting -> cell -> score of one strategy."""
+    values = [_values(result) for _, result in seeds]
+    return {
+        name: {c: Score(tuple(of.get(name, {}).get((c.domain, c.class_name)) for of in values)) for c in cells}
+        for name in SIGHTINGS
+    }
+
+
+def _entries(suite: SuiteConfig, columns: Sequence[Column], cells: Sequence[Cell], runs: Runs) -> tuple[Entry, ...]:
     """One entry for each strategy, ranks and gaps included."""
+    ranked_by = deciding(columns)
     of = {s.name: [(run, result) for run, result in runs if run.strategy.name == s.name] for s in suite.strategies}
     metrics = {name: _metrics(seeds, columns) for name, seeds in of.items()}
     means = {name: by_metric[METRIC][ranked_by].mean for name, by_metric in metrics.items()}
@@ -181,6 +211,7 @@ def _entries(suite: SuiteConfig, columns: Sequence[Column], ranked_by: Column, r
             metrics=metrics[strategy.name],
             gap_closed=_closed(mean, competing.get(suite.standard), upper),
             cost=_cost(of[strategy.name]),
+            sightings=_sightings(of[strategy.name], cells),
         )
 
     return tuple(entry(strategy) for strategy in suite.strategies)

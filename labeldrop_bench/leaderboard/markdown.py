@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from labeldrop_bench.leaderboard import figures, wording
+from labeldrop_bench.leaderboard import figures, presence_table, wording
 from labeldrop_bench.leaderboard.reading import METRIC
 from labeldrop_bench.leaderboard.significance import compare
 from labeldrop_bench.leaderboard.statistics import Statistics, analyse
@@ -60,8 +60,10 @@ def _section(leaderboard: Leaderboard, board: Board) -> list[str]:
     captions = [*wording.captions(board), *([wording.interval_caption()] if found else [])]
     return [
         f"## {escape(board.name)}" if board.name else "",
+        *(f"**{escape(line)}**" for line in wording.first_line(board)),
         _dice(board, found),
         *map(escape, captions),
+        *_presence(board),
         *(_metrics(board) if board.cells else []),
         *(_rankings(found) if found else []),
         *(_tests(leaderboard, board) if "wilcoxon" in board.suite.figures else []),
@@ -96,6 +98,18 @@ def _dice(board: Board, found: Statistics | None) -> str:
     headers = ["#", "strategy", "loss", "p", *summary, *full, "seeds", *single]
     align = ["right", "left", "left", *["right"] * (len(headers) - 3)]
     return pipe_table([row(entry) for entry in board.display], headers, align)
+
+
+def _presence(board: Board) -> list[str]:
+    """How often and how large the strategies find the classes that were unannotated somewhere."""
+    found = presence_table.table(board)
+    if found is None:
+        return []
+    rows = [[escape(e.strategy.name), *(", ".join(field) for field in fields)] for e, fields in found.rows]
+    headers = ["strategy", *map(escape, found.headers)]
+    table = pipe_table(rows, headers, ["left", *["right"] * len(found.headers)])
+    shown = [f"**{presence_table.TITLE}**", table] if found.headers else []
+    return [*shown, *(f"**{escape(sentence)}**" for sentence in found.shortcuts), *map(escape, found.captions)]
 
 
 def _metrics(board: Board) -> list[str]:

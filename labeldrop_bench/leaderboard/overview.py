@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from labeldrop_bench.leaderboard import wording
+from labeldrop_bench.leaderboard import presence_table, wording
 from labeldrop_bench.leaderboard.markdown import comparison, escape, pipe_table
 from labeldrop_bench.leaderboard.statistics import Statistics, analyse
 from labeldrop_bench.leaderboard.statistics.rankings import ALPHA
@@ -33,6 +33,7 @@ def section(leaderboard: Leaderboard, folder: str) -> str:
         escape(suite.description),
         *(_winner(leaderboard, board) for board in boards),
         *tables,
+        *(_shortcuts(board) for board in boards),
         escape(wording.legend(leaderboard)),
         _what_was_run(leaderboard),
         f"All numbers: [leaderboard.csv]({folder}/leaderboard.csv), [results.csv]({folder}/results.csv), and the test "
@@ -51,11 +52,21 @@ def _winner(leaderboard: Leaderboard, board: Board) -> str:
     names = " and ".join(f"**{escape(entry.strategy.name)}**" for entry in first)
     score = wording.number(first[0].scores[board.ranked_by])
     what = escape(", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells))
-    on = f"the unannotated classes ({what})" if board.ranked_by.name == "unannotated" else "all classes"
-    says = [f"{where}{names} {'is' if len(first) == 1 else 'are'} first: Dice {score} on {on}."]
+    on = "what can be scored" if board.blind else "all classes"
+    on = f"the unannotated classes ({what})" if board.ranked_by.name == "unannotated" else on
+    says = [
+        *(f"{where}{escape(line)}" for line in wording.first_line(board)),
+        f"{where}{names} {'is' if len(first) == 1 else 'are'} first: Dice {score} on {on}.",
+    ]
     if found is None:
-        return f"{says[0]} There is too little to say how sure that is."
+        return " ".join([*says, "There is too little to say how sure that is."])
     return " ".join([*says, *(_how_sure(board, entry, found) for entry in first)])
+
+
+def _shortcuts(board: Board) -> str:
+    """What can be seen without truth."""
+    where = f"{board.name}: " if board.name else ""
+    return escape(" ".join(f"{where}{sentence}" for sentence in presence_table.shortcuts(board)))
 
 
 def _how_sure(board: Board, first: Entry, found: Statistics) -> str:

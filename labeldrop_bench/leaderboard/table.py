@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ class Cell:
         annotated: was the class annotated in the domain's training data? As the results of the strategies that are not
             `full` (which sees all labels) say, so it is the same for every strategy of a condition.
         images: smallest and largest number of test images in which Dice is defined, over the finished runs. They
-            can differ because Dice is undefined where truth and prediction are both empty.
+            can differ because Dice is undefined where truth and prediction are both empty. 0 in a cell that nobody is
+            scored on.
     """
 
     domain: str
@@ -116,6 +117,7 @@ class Entry:
             (strategy - standard) / (full - standard). None for `full`, if one of the three is incomplete or there is
             no such strategy, and where `full` is no better than the standard, so that there is no gap.
         cost: of the loss in a training step; None unless all seeds have finished.
+        sightings: name of each of `records.SIGHTINGS` -> a `Score` for every cell, scored or not; see `presence`.
     """
 
     strategy: StrategyConfig
@@ -127,6 +129,7 @@ class Entry:
     metrics: Mapping[str, Mapping[Column, Score]]
     gap_closed: float | None
     cost: Cost | None
+    sightings: Mapping[str, Mapping[Cell, Score]]
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,9 @@ class Board:
         condition: None if the suite has none.
         summary: the columns "unannotated" and "annotated", each absent when it has no cells, and "overall".
         single: a column for each cell, by domain, then class; none before a run of the condition has finished.
+        unknown: cells that nobody is scored on, since nobody knows the truth in any test image.
+        unshown: cells that nobody is scored on, since the truth is known and shows the class in no test image, of some
+            seed at least. A score that depends on a false positive would be another quantity for each strategy.
         strategies: one entry for each strategy of the suite, in the suite's order.
         problems: sentences about anything in the results that a reader must know.
     """
@@ -146,6 +152,8 @@ class Board:
     condition: ConditionConfig | None
     summary: tuple[Column, ...]
     single: tuple[Column, ...]
+    unknown: tuple[Cell, ...]
+    unshown: tuple[Cell, ...]
     strategies: tuple[Entry, ...]
     problems: tuple[str, ...]
 
@@ -156,7 +164,7 @@ class Board:
 
     @property
     def ranked_by(self) -> Column:
-        """The column that decides the rank: "unannotated", or "overall" where nothing is unannotated."""
+        """The column that decides the rank: "unannotated", or "overall" where nothing unannotated can be scored."""
         return deciding(self.summary)
 
     @property
@@ -166,8 +174,18 @@ class Board:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell, by domain, then class."""
+        """Every cell that strategies are scored on, by domain, then class."""
         return self.column("overall").cells
+
+    @property
+    def not_scored(self) -> tuple[Cell, ...]:
+        """Every other cell."""
+        return (*self.unknown, *self.unshown)
+
+    @property
+    def blind(self) -> bool:
+        """Whether there are unannotated classes, and none that can be scored."""
+        return self.ranked_by.name != "unannotated" and any(not cell.annotated for cell in self.not_scored)
 
     @property
     def display(self) -> tuple[Entry, ...]:
@@ -267,9 +285,9 @@ class Leaderboard:
         return any(board.has_gap for board in self.boards)
 
 
-def deciding(summary: tuple[Column, ...]) -> Column:
-    """The column "unannotated", the first, if it is there; otherwise "overall", the last."""
-    return summary[0] if summary[0].name == "unannotated" else summary[-1]
+def deciding(columns: Sequence[Column]) -> Column:
+    """The column "unannotated", the first, if it is there; otherwise "overall"."""
+    return next(column for column in columns if column.name in ("unannotated", "overall"))
 
 
 def in_order(sequences: Iterable[Iterable[str]]) -> list[str]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from labeldrop_bench.leaderboard import wording
+from labeldrop_bench.leaderboard import presence_table, wording
+from labeldrop_bench.leaderboard.presence_table import PresenceTable
 from labeldrop_bench.leaderboard.reading import METRIC
 from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
 from labeldrop_bench.records import METRICS
 
 CELLS_ABREAST = 6  # columns of single cells that fit beside a strategy's name in 80 characters
 CONDITIONS_ABREAST = 4
+PRESENCE_ABREAST = 4
 
 
 def renderable(leaderboard: Leaderboard) -> RenderableType:
@@ -41,10 +43,14 @@ def render(leaderboard: Leaderboard) -> str:
 
 
 def _section(board: Board) -> RenderableType:
-    """Summary table, tables of single domains and classes, captions; the other metrics."""
+    """Summary table, tables of single domains and classes, captions; presence; the other metrics."""
     parts = [board.single[i : i + CELLS_ABREAST] for i in range(0, len(board.single), CELLS_ABREAST)]
-    shown: list[RenderableType] = [_summary(board), *(_cells(board, part) for part in parts)]
+    shown: list[RenderableType] = [Text(line, style="bold") for line in wording.first_line(board)]
+    shown += [_summary(board), *(_cells(board, part) for part in parts)]
     shown += map(_caption, wording.captions(board))
+    if found := presence_table.table(board):
+        shown += [*_presence(found), *(Text(sentence, style="bold") for sentence in found.shortcuts)]
+        shown += map(_caption, found.captions)
     if board.cells:
         shown += [_metrics(board), _caption(wording.metrics_caption(board))]
     return Group(*shown)
@@ -102,7 +108,8 @@ def _summary(board: Board) -> Table:
     table = _table(f"\n{board.name}" if board.name else f"{board.suite.title} ({board.suite.name})")
     _add_columns(table, numbers=["#"])
     _add_columns(table, names=["strategy", "loss"])
-    _add_columns(table, numbers=["p", *(wording.header(column) for column in board.summary)])
+    headers = [wording.header(column).replace("unann", "un-\nann") for column in board.summary]
+    _add_columns(table, numbers=["p", *headers])
     full = [wording.to_full_header(board).replace(" closed", "\nclosed")] if board.has_full else []
     _add_columns(table, numbers=[*full, "seeds"])
     for entry in board.display:
@@ -112,6 +119,20 @@ def _summary(board: Board) -> Table:
         seeds = Text(wording.seeds(board, entry))
         table.add_row(*names, *_scores(board, entry, board.summary), *to_full, seeds, style=_style(entry))
     return table
+
+
+def _presence(found: PresenceTable) -> Iterator[Table]:
+    """How often and how large the strategies find the classes that were unannotated somewhere."""
+    for start in range(0, len(found.headers), PRESENCE_ABREAST):
+        part = slice(start, start + PRESENCE_ABREAST)
+        table = _table(f"\n{presence_table.TITLE}" if start == 0 else "")
+        _add_columns(table, names=["strategy"])
+        for header in found.headers[part]:
+            table.add_column(Text(header), justify="right", min_width=len("100 %"), max_width=14)
+        for entry, fields in found.rows:
+            texts = (Text(f"{share}\n{size}") for share, size in fields[part])
+            table.add_row(Text(entry.strategy.name), *texts, style=_style(entry))
+        yield table
 
 
 def _metrics(board: Board) -> Table:

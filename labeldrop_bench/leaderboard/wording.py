@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 
+from labeldrop_bench.leaderboard import presence
 from labeldrop_bench.leaderboard.reading import DIRECTION, METRIC
 from labeldrop_bench.leaderboard.significance import Comparison, Significance
 from labeldrop_bench.leaderboard.statistics import Interval, Ranking, Statistics
 from labeldrop_bench.leaderboard.statistics.signed_rank import FEWEST
-from labeldrop_bench.leaderboard.table import SUMMARY, Board, Column, Entry, Leaderboard, Score
+from labeldrop_bench.leaderboard.table import SUMMARY, Board, Cell, Column, Entry, Leaderboard, Score
 from labeldrop_bench.records import METRICS
 
 NOTHING = "—"  # an incomplete cell
-UNANNOTATED = "†"  # a class that was not annotated in its domain's training data
+UNANNOTATED = "†"  # a class that was not annotated in its domain's training data, or was hidden from it
 ENOUGH_SEEDS = 3
+NAMED = 8  # things that a sentence can bear
 
 
 def header(column: Column) -> str:
@@ -23,7 +26,12 @@ def header(column: Column) -> str:
     if column.name in SUMMARY:
         return column.name
     (cell,) = column.cells
-    return f"{cell.domain} {cell.class_name}" + ("" if cell.annotated else UNANNOTATED)
+    return f"{cell.domain} {cell.class_name}" + mark(cell)
+
+
+def mark(cell: Cell) -> str:
+    """What stands behind the name of a class that was unannotated."""
+    return "" if cell.annotated else UNANNOTATED
 
 
 def number(score: Score, decimals: int = 3) -> str:
@@ -116,16 +124,15 @@ def is_best(board: Board, entry: Entry, column: Column, metric: str = METRIC) ->
 
 def captions(board: Board) -> list[str]:
     """Sentences below a table: what was measured, how it was averaged and ranked, what is missing."""
-    if not board.cells:
-        return [*_missing(board), *board.problems]
-    return [_measured(board), _ranked(board), *_few_seeds(board), *_missing(board), *board.problems]
+    known = [*_not_scored(board), *_missing(board), *board.problems]
+    return [_measured(board), _ranked(board), *_few_seeds(board), *known] if board.cells else known
 
 
 def legend(leaderboard: Leaderboard) -> str:
     """What the marks mean, below all tables."""
     marks = [f"Bold: best, full aside. p: label dropout probability. {NOTHING}: not complete, or not applicable."]
-    if any(not cell.annotated for board in leaderboard.boards for cell in board.cells):
-        marks.insert(0, f"{UNANNOTATED}: not annotated in training.")
+    if any(presence.gaps(board) for board in leaderboard.boards):
+        marks.insert(0, f"{UNANNOTATED}: unannotated in training: not annotated there, or hidden.")
     if leaderboard.has_full:
         names = dict.fromkeys(board.ranked_by.name for board in leaderboard.boards if board.cells)
         mean = f"{' or '.join(names)} mean"
@@ -142,7 +149,9 @@ def comparison_caption(leaderboard: Leaderboard) -> str:
     """What the table strategies x conditions shows."""
     name = leaderboard.compared_by
     mixed = {board.ranked_by.name for board in leaderboard.boards if board.cells} != {name}
-    why = ": not all conditions have unannotated classes" if mixed else ", which the strategies are ranked by"
+    why = (
+        ": not in all conditions can unannotated classes be scored" if mixed else ", which the strategies are ranked by"
+    )
     return f"Dice, {name} mean{why}."
 
 
@@ -171,13 +180,46 @@ def _images(board: Board) -> str:
 
 def _ranked(board: Board) -> str:
     if board.ranked_by.name == "unannotated":
-        unannotated = ", ".join(f"{cell.class_name} on {cell.domain}" for cell in board.ranked_by.cells)
-        what = f"the unannotated classes ({unannotated}): those not annotated in that domain's training data"
+        what = f"the unannotated classes ({places(board.ranked_by.cells)}): not annotated in that domain, or hidden"
+    elif board.blind:
+        what = "the overall mean of what can be scored"
     else:
         what = "the overall mean; every class is annotated in every domain"
     means = "Columns over several classes weigh each domain and class equally."
     full = " full is trained on all labels: the upper bound, not ranked." if board.has_full else ""
     return f"Ranked by {what}. {means}{full}"
+
+
+def places(cells: Sequence[Cell]) -> str:
+    """Classes and domains, in words; of many, the first and how many more there are."""
+    names = [f"{cell.class_name} on {cell.domain}" for cell in cells[:NAMED]]
+    return ", ".join(names) + (f" and {len(cells) - NAMED} more" if len(cells) > NAMED else "")
+
+
+def first_line(board: Board) -> list[str]:
+    """What a reader must know before the table: that it does not say what it is there to say."""
+    if not board.blind:
+        return []
+    cells = [cell for cell in board.not_scored if not cell.annotated]
+    return [
+        f"Nothing that was unannotated can be scored, since no test image has truth that shows it: {places(cells)}. "
+        f"The strategies are ranked by what can be scored; whether they find the rest, the table of presence shows."
+    ]
+
+
+def _not_scored(board: Board) -> list[str]:
+    """What counts for nobody, and why."""
+    why = {
+        "nobody knows the truth": board.unknown,
+        "the truth of no test image shows them, so that a false positive alone would decide": board.unshown,
+    }
+    every = len(board.cells) + len(board.not_scored)
+    return [
+        f"Left out for all strategies alike, {len(cells)} of {every} pairs of class and domain, since {reason}: "
+        f"{places(cells)}."
+        for reason, cells in why.items()
+        if cells
+    ]
 
 
 def _few_seeds(board: Board) -> list[str]:

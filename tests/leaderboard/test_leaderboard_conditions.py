@@ -111,7 +111,7 @@ def test_a_section_for_each_condition_and_one_table_for_all(whole, text_format, 
     text = render(whole, text_format)
     for name in ("nothing missing", "LA missing on B", "only B trained"):
         assert text.count(name) >= (1 if text_format == "terminal" else 2)  # names of columns may be cut
-    assert "Dice, overall mean: not all conditions have unannotated classes." in text
+    assert "Dice, overall mean: not in all conditions can unannotated classes be scored." in text
     assert "Ranked by the unannotated classes (LV on A, LA on A)" in text
     assert "Ranked by the unannotated classes (LA on B)" in text
     assert text.count("p: label dropout probability") == 1

@@ -47,7 +47,7 @@ assert "matplotlib" not in sys.modules, "a terminal table needs no figure"
 leaderboard.write(sys.argv[2])
 assert "torch" not in sys.modules
 ours = {name.split(".")[1] for name in sys.modules if name.startswith("labeldrop_bench.")}
-assert ours == {"records", "errors", "leaderboard"}, ours
+assert ours == {"records", "errors", "leaderboard", "text"}, ours
 """
     package = Path(labeldrop_bench.__file__).parent
     done = subprocess.run(

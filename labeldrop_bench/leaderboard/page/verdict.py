@@ -48,7 +48,9 @@ def verdict(board: Board, found: Statistics | None) -> Verdict:
 
 
 def _where(board: Board) -> str:
-    return "unannotated classes" if board.ranked_by.name == "unannotated" else "all classes"
+    if board.ranked_by.name == "unannotated":
+        return "unannotated classes"
+    return "what can be scored" if board.blind else "all classes"
 
 
 def _dice(board: Board, entry: Entry) -> str:

@@ -123,7 +123,8 @@ def case_dice(directory: Path, entries: Sequence[Entry]) -> CaseDice:
             values = (dice.get(place) for place in tested[seed])
             total[number, at] += [np.nan if value is None else value for value in values]
     patients = tuple((domain, patient_of[domain, case]) for domain, _, case in places)
-    return CaseDice(tuple(e.strategy.name for e in entries), tuple(places), patients, total / count)
+    every = CaseDice(tuple(e.strategy.name for e in entries), tuple(places), patients, total / count)
+    return every._at(np.logical_not(np.isnan(every.dice).all(axis=0)))  # of the others there is nothing to compare
 
 
 def units(cases: CaseDice) -> Units:
