@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -118,6 +120,105 @@ def test_a_hidden_share_by_domain_seed_and_label():
     assert all(torch.equal(g[:, 2], g[:, 3]) for g in (gone(seed=seed) for seed in range(8)))
     agree = torch.stack([g[:, 2] == g[:, 3] for g in (gone(seed=s, independently=True) for s in range(50))])
     assert 0.35 < agree.double().mean() < 0.65
+
+
+def lacking(dataset, lacks):
+    """The data set with label maps in which some domains have no pixel of some labels, however that came about."""
+
+    def of(samples):
+        target = samples.target.clone()
+        for domain, values in lacks.items():
+            for value in values:
+                target[(samples.domain == DOMAINS.index(domain))[:, None, None] & (target == value)] = 0
+        return replace(samples, target=target)
+
+    return dataset.map(of)
+
+
+def test_what_was_not_annotated_is_not_known_either():
+    dataset = lacking(made(), {"B": [3], "C": [1, 2, 3]})
+    result = edited(dataset, table(annotated={"B": ["LVM", "LV"], "C": []}))
+    stays = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)
+    for name, before in dataset.splits().items():
+        after = result.splits()[name]
+        assert torch.equal(after.annotated, before.annotated & stays[before.domain])
+        assert torch.equal(after.known, before.known & stays[before.domain])
+        for same in ("images", "target", "truth"):
+            assert getattr(after, same) is getattr(before, same)
+    # nothing said, nothing changed
+    assert all(edited(dataset, table()).splits()[name] is split for name, split in dataset.splits().items())
+
+
+def test_a_case_is_told_apart_from_its_domain(tmp_path):
+    dataset = lacking(made(), {"A": [3], "B": [1, 2, 3]})
+    path = tmp_path / "annotated.csv"
+    path.write_text("case,label\nt1,LV\nt1, LVM \ne4,\nt11,LV\n", encoding="utf-8-sig")
+    result = edited(dataset, table(annotated={"A": ["LV", "LVM"], "B": ["LA"]}, annotated_file=str(path)))
+    of = {c: a for s in result.splits().values() for c, a in zip(s.cases, s.annotated.tolist(), strict=True)}
+    domains = {c: DOMAINS[d] for s in result.splits().values() for c, d in zip(s.cases, s.domain.tolist(), strict=True)}
+    assert (domains["t1"], domains["e4"], domains["t11"]) == ("A", "B", "B")
+    assert of["t1"] == [True, True, True, False]
+    assert of["e4"] == [True, False, False, False]
+    assert of["t11"] == [True, True, False, False]  # what is said of the case, not what is said of B
+    assert of["t12"] == [True, False, False, True]
+    assert of["e8"] == [True, True, True, True]
+    assert of["t0"] == [True, False, True, False]  # the data set itself says that it has no LV
+    for split in result.splits().values():
+        assert torch.equal(split.known, split.annotated)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("case,label\nt1,LVMM\n", r"annotated_file: case 't1': there is no label 'LVMM'; did you mean 'LVM'"),
+        ("case,label\nt1,LV\nt1,LV\n", r"annotated_file: case 't1': the labels must all differ"),
+        ("case,label\nt100,LV\n", r"annotated_file: there is no case 't100'; did you mean 't10'\?.* t4, \.\.\.$"),
+        ("name,label\n", r"annotated_file: .*\.csv must have the columns case and label, got \['name', 'label'\]"),
+        ("", r"must have the columns case and label, got None"),
+        ("case,label\nt1,\n", r"(?s)annotated_file: these label maps.*t1, domain A: \d+ pixel\(s\) of LV"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(content, message, tmp_path):
+    path = tmp_path / "annotated.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        edited(made(), table(annotated_file=str(path)))
+
+
+def test_a_file_may_name_a_case_that_was_left_out(tmp_path):
+    path = tmp_path / "annotated.csv"
+    path.write_text("case,label\nt99,LV\n")
+    dataset = replace(made(), skipped=("imagesTr/t99_0000.png: cannot be read",))
+    assert edited(dataset, table(annotated_file=str(path))).train is dataset.train
+
+
+def test_pixels_of_a_label_that_is_said_to_be_unannotated_are_an_error():
+    dataset = lacking(made(), {"B": [1, 3], "C": [1, 3]})
+    case = dataset.train.cases[SIZES["A"]]
+    pixels = int((dataset.train.target[SIZES["A"]] == 2).sum())
+    with pytest.raises(ValueError, match=rf"\n  {case}, domain B: {pixels} pixel\(s\) of LVM\n") as error:
+        edited(dataset, table(annotated={"B": []}))
+    assert "and 7 more" in str(error.value)  # of 12 images, five are listed
+    assert 'name it and hide it, as in hidden.B = ["LVM"]' in str(error.value)
+    hidden = edited(dataset, table(annotated={"B": ["LVM"]}, hidden={"B": ["LVM"]}))
+    of_b = hidden.test.domain == 1
+    assert hidden.test.known[of_b].unique(dim=0).tolist() == [[True, False, True, False]]
+    assert not hidden.test.annotated[of_b, 1:].any()
+
+
+def test_a_class_that_another_label_shows_stays_known():
+    """The super-label was not annotated in B; a class of it is known there if it has a label of its own."""
+    labels = (
+        Label("background", frozenset({0})),
+        Label("LV", frozenset({1})),
+        Label("ventricle", frozenset({1, 2})),
+        Label("LA", frozenset({3})),
+    )
+    dataset = lacking(made(LabelSpace(SPACE.classes, labels)), {"B": [2]})
+    everything = dataset.map(lambda s: replace(s, known=torch.ones_like(s.known)))
+    result = edited(everything, table(annotated={"B": ["LV", "LA"]})).test
+    assert result.known[result.domain == 1].unique(dim=0).tolist() == [[True, True, False, True]]
+    assert result.known[result.domain == 2].all()
 
 
 def test_train_on_leaves_the_test_split_whole():

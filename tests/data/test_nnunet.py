@@ -310,6 +310,34 @@ def test_bad_descriptions(five, keys, message):
         read(five)
 
 
+def test_annotated_labels_of_a_case(tmp_path):
+    cases = {f"c{i}": volume(i) for i in range(5)}
+    for name in ("c1", "c2", "c4"):
+        cases[name][1][cases[name][1] == 2] = 0
+    folder = write_nnunet(tmp_path / "Dataset001_Partly", cases, LABELS)
+    change(folder, annotated_labels={"c1": ["a"], "c2": ["a"], "c0": ["b", "a"], "c4": ["a"]})
+    dataset = read(folder, domains={"all": ["c0", "c1", "c2", "c3"]}, validation=0.3, test=0.3)  # c4 is in none
+    for split in dataset.splits().values():
+        for case, annotated, known in zip(split.cases, split.annotated.tolist(), split.known.tolist(), strict=True):
+            assert annotated == known == [True, True, case in ("c0", "c3")]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"c11": ["a"]}, "dataset.json: annotated_labels: there is no case 'c11'; did you mean 'c1'"),
+        ({"c1": ["aa", "b"]}, "annotated_labels: case 'c1': there is no label 'aa'; did you mean 'a'"),
+        ({"c1": ["b", "b"]}, "annotated_labels: these label maps hold pixels of labels"),
+        ({"c1": ["a"]}, r"c1, domain all: \d+ pixel\(s\) of b\n"),
+        ({"c1": "a"}, "not in the format of nnU-Net 2: annotated_labels.c1"),
+    ],
+)
+def test_annotated_labels_must_fit(five, said, message):
+    change(five, annotated_labels=said)
+    with pytest.raises(ValueError, match=message):
+        read(five)
+
+
 def test_missing_folders(five, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no 'Dataset001_Fiv'; did you mean 'Dataset001_Five'"):
         load(NnunetOptions(root=five.parent, dataset="Dataset001_Fiv", size=(18, 20, 16)))

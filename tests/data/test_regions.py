@@ -2,7 +2,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from labeldrop_bench.data._regions import label_space_of_regions
+from labeldrop_bench.data._regions import annotated_labels, label_space_of_regions
 
 BRATS = {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
 HEART = ("LV", "LVM", "LA")
@@ -84,3 +84,34 @@ def test_the_rule(regions, classes_of):
                 assert inside == (value in regions[name])
                 assert inside or not classes & set(classes_of[name])
     assert len({label.classes for label in space.labels}) == len(space.labels)
+
+
+@pytest.mark.parametrize(
+    ("regions", "classes_of", "named", "expected"),
+    [
+        ({"LV": (2,), "LA": (1,)}, {}, ["LA"], ["LA"]),
+        ({"LV": (2,), "LA": (1,)}, {"LA": ["left atrium"]}, ["LA"], ["left atrium"]),
+        ({"LV": (2,), "LA": (1,)}, {}, [], []),
+        (BRATS, {}, ["core", "enhancing"], ["core", "enhancing"]),
+        (BRATS, {}, [*BRATS], ["whole", "core", "enhancing"]),
+        ({"whole heart": (1, 2, 3), "LA": (4,)}, {"whole heart": HEART[:2]}, ["whole heart"], ["whole heart"]),
+    ],
+)
+def test_annotated_regions_are_labels_of_the_space(regions, classes_of, named, expected):
+    space, value_of = label_space_of_regions(regions, classes_of)
+    assert annotated_labels("here", named, regions, space, value_of) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["wohle"], "here: there is no label 'wohle'; did you mean 'whole'"),
+        # what is drawn as the whole may be its core as well
+        (["whole"], "here: 'whole' is annotated without 'core' inside of it"),
+        (["whole", "core"], "here: 'whole' is annotated without 'enhancing' inside of it"),
+    ],
+)
+def test_regions_that_cannot_be_told_apart_are_refused(named, message):
+    space, value_of = label_space_of_regions(BRATS, {})
+    with pytest.raises(ValueError, match=message):
+        annotated_labels("here", named, BRATS, space, value_of)
