@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops, reference
@@ -18,39 +20,57 @@ class LabelDropout(nn.Module):
     Islam et al. 2024, section 2 ("Label dropout"). Only `annotated` changes: the loss's rule then reads every pixel
     of a dropped label as background, so the image-sized target is never touched. The identity in eval mode.
 
+    `p` and `classes` may be changed between calls, also of a compiled module, which is not compiled again for another
+    number. Probabilities are float32 whatever type the module is cast to. They follow the labels to their device; in a
+    compiled module on a GPU call `.to(device)` first, or they are copied there each time.
+
     Args:
         p: probability of dropping a label; or one for each of the L label values, the first, background's, being 0.
+            Numbers, lists, arrays or tensors.
         classes: label values that may drop; None means all but background.
         backend: "fused" (a compiled kernel) or "reference" (plain PyTorch, on any device), which draw the same.
 
     Raises:
+        TypeError: p or classes that are no numbers.
         ValueError: p outside [0, 1], background droppable, a label value that does not exist, unknown backend.
     """
 
+    _bits: Tensor  # [1], [L], or as long as `classes` reach
+
     def __init__(
-        self, p: float | Sequence[float] = 0.5, classes: Sequence[int] | None = None, backend: str = "fused"
+        self, p: float | Sequence[float] | Tensor = 0.5, classes: Iterable[int] | None = None, backend: str = "fused"
     ) -> None:
         super().__init__()
         if backend not in BACKENDS:
             raise ValueError(f"LabelDropout: backend must be one of {sorted(BACKENDS)}, got {backend!r}")
         self.backend = backend
-        self.p = tuple(float(q) for q in p) if isinstance(p, Sequence) else float(p)
-        self.classes = None if classes is None else tuple(classes)
-        if not all(0 <= q <= 1 for q in ([self.p] if isinstance(self.p, float) else self.p)):
-            raise ValueError(f"LabelDropout: p must lie in [0, 1], got {p}")
-        if isinstance(self.p, tuple) and (not self.p or self.p[0] != 0):
-            raise ValueError(f"LabelDropout: p[0] is background's and must be 0, since it never drops, got p={p}")
-        if self.classes is not None and any(c < 1 for c in self.classes):
-            raise ValueError(
-                f"LabelDropout: classes must be label values from 1, background never drops: got {classes}"
-            )
-        # Copied to a device once, so that later calls need no transfer.
-        self._on_device: dict[tuple[torch.device, int], Tensor] = {}
+        # The probabilities, float32, as integers, which half() and bfloat16() leave alone. A tensor, so that a graph
+        # sees another p. One for all labels, one for each, or as many as `classes` reach.
+        self.register_buffer("_bits", torch.empty(0, dtype=torch.int32, device="cpu"), persistent=False)
+        self._set(_as_p(p), _as_classes(classes))
 
     @staticmethod
     def runs_on(device_type: str) -> bool:
         """Whether there is a compiled kernel for devices of a type ("cpu", "cuda")."""
         return ops.built_for(device_type, "label_dropout")
+
+    @property
+    def p(self) -> float | tuple[float, ...]:
+        """Probability of dropping a label, or one for each label value."""
+        return self._p
+
+    @p.setter
+    def p(self, value: float | Sequence[float] | Tensor) -> None:
+        self._set(_as_p(value), self._classes)
+
+    @property
+    def classes(self) -> tuple[int, ...] | None:
+        """Label values that may drop; None means all but background."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, value: Iterable[int] | None) -> None:
+        self._set(self._p, _as_classes(value))
 
     def forward(self, annotated: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw which labels to hide.
@@ -63,39 +83,90 @@ class LabelDropout(nn.Module):
             `[N, L]` bool on the same device, without waiting for it.
 
         Raises:
-            RuntimeError: the backend is "fused" and no kernel is built for the device.
+            TypeError: annotated is no tensor.
+            ValueError: annotated is not bool `[N, L]`, or L is not what p or classes ask for.
+            RuntimeError: the backend is "fused" and no kernel is built for the device; vmap with that backend.
         """
-        if annotated.ndim != 2 or annotated.dtype != torch.bool:
+        ops.check_tensors("LabelDropout", {"annotated": annotated})
+        if annotated.ndim != 2 or annotated.dtype != torch.bool or annotated.shape[1] < 1:
             raise ValueError(
-                f"LabelDropout: annotated must be a bool tensor [N, L], "
+                f"LabelDropout: annotated must be a bool tensor [N, L] with at least one label, "
                 f"got {annotated.dtype} with shape {tuple(annotated.shape)}"
             )
         if not self.training:
             return annotated
+        if self.backend == "fused":
+            ops.refuse_vmap("LabelDropout", {"annotated": annotated})
         device = annotated.device
+        if self._bits.device != device and not torch.compiler.is_compiling():
+            self._bits = self._bits.to(device, non_blocking=True)
         key = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
-        dropped: Tensor = BACKENDS[self.backend].label_dropout(
-            annotated, self._probabilities(annotated.shape[1], device), key
-        )
+        dropped: Tensor = BACKENDS[self.backend].label_dropout(annotated, self._per_label(annotated), key)
         return dropped
 
     def extra_repr(self) -> str:
         """Shown inside `repr`."""
         return f"p={self.p}, classes={self.classes}, backend={self.backend!r}"
 
-    def _probabilities(self, num_labels: int, device: torch.device) -> Tensor:
-        """`[L]` float32 on the device."""
-        key = (device, num_labels)
-        if key not in self._on_device:
-            self._on_device[key] = torch.tensor(self._per_label(num_labels), device=device)
-        return self._on_device[key]
+    def _per_label(self, annotated: Tensor) -> Tensor:
+        """`[L]` float32 on the device. Looks at no value, on which a compiled module would depend."""
+        rates, num_labels = self._bits.to(annotated.device, non_blocking=True).view(torch.float32), annotated.shape[1]
+        given = rates.shape[0]
+        if self._reach == "each":
+            if given != num_labels:
+                raise ValueError(
+                    f"LabelDropout: p must have one value for each of the {num_labels} labels, got {given}"
+                )
+            return rates
+        if self._reach == "all":
+            return F.pad(rates.expand(num_labels - 1), (1, 0))
+        if given > num_labels:
+            raise ValueError(f"LabelDropout: classes must be label values below L = {num_labels}, got {self._classes}")
+        return F.pad(rates, (0, num_labels - given))
 
-    def _per_label(self, num_labels: int) -> list[float]:
-        p = self.p if isinstance(self.p, tuple) else (0.0,) + (self.p,) * (num_labels - 1)
-        if len(p) != num_labels:
-            raise ValueError(f"LabelDropout: p must have one value for each of the {num_labels} labels, got {len(p)}")
-        if self.classes is None:
-            return list(p)
-        if max(self.classes, default=0) >= num_labels:
-            raise ValueError(f"LabelDropout: classes must be label values below L = {num_labels}, got {self.classes}")
-        return [q if c in self.classes else 0.0 for c, q in enumerate(p)]
+    def _set(self, p: float | tuple[float, ...], classes: tuple[int, ...] | None) -> None:
+        """Keep both, and what they amount to: in place, where captured graphs read it, if its length is the same."""
+        if isinstance(p, tuple):
+            reach, rates = "each", list(p)
+        elif classes is None:
+            reach, rates = "all", [p]
+        else:
+            reach, rates = "some", [p] * (max(classes, default=0) + 1)
+        if classes is not None:
+            if max(classes, default=0) >= len(rates):
+                raise ValueError(f"LabelDropout: classes must be label values below L = {len(rates)}, got {classes}")
+            rates = [rate if label in classes else 0.0 for label, rate in enumerate(rates)]
+        self._p, self._classes, self._reach = p, classes, reach
+        bits = torch.tensor(rates, dtype=torch.float32, device="cpu").view(torch.int32)
+        if bits.shape == self._bits.shape and not self._bits.is_inference():
+            self._bits.copy_(bits)
+        else:
+            self._bits = bits.to(self._bits.device)
+
+
+def _as_p(p: Any) -> float | tuple[float, ...]:  # noqa: ANN401 - checked here
+    try:
+        values = torch.as_tensor(p, dtype=torch.float64, device="cpu").tolist()
+        rates = [values] if isinstance(values, float) else [float(rate) for rate in values]
+    except (TypeError, ValueError, RuntimeError):
+        rates = []
+    if not rates or isinstance(p, bool):
+        raise TypeError(f"LabelDropout: p must be a number, or one for each label, got {p!r}")
+    if not all(0 <= rate <= 1 for rate in rates):
+        raise ValueError(f"LabelDropout: p must lie in [0, 1], got {p}")
+    if isinstance(values, float):
+        return values
+    if rates[0] != 0:
+        raise ValueError(f"LabelDropout: p[0] is background's and must be 0, since it never drops, got p={p}")
+    return tuple(rates)
+
+
+def _as_classes(classes: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - checked here
+    if classes is None:
+        return None
+    if not isinstance(classes, Iterable) or isinstance(classes, str):
+        raise TypeError(f"LabelDropout: classes must be a list of label values, or None, got {classes!r}")
+    values = tuple(ops.integer("LabelDropout", "classes", value) for value in classes)
+    if any(value < 1 for value in values):
+        raise ValueError(f"LabelDropout: classes must be label values from 1, background never drops: got {values}")
+    return values

@@ -65,9 +65,29 @@ def refuse_transforms(operator: str, tensors: Mapping[str, Tensor | None]) -> No
         )
 
 
+def refuse_vmap(operator: str, tensors: Mapping[str, Tensor]) -> None:
+    """A mapped argument, where the rest of `torch.func` does no harm; in a compiled graph the operator itself does."""
+    if torch.compiler.is_compiling() or not transformed():
+        return
+    for argument, tensor in tensors.items():
+        while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            if torch._C._functorch.is_batchedtensor(tensor):
+                raise RuntimeError(
+                    f"{operator}: vmap is not implemented, got a mapped {argument}; make the mapped dimension part of "
+                    f"N, or use what labeldrop_bench.reference has for it"
+                )
+            tensor = torch._C._functorch.get_unwrapped(tensor)
+
+
 def transformed() -> bool:
     """Whether a transform of `torch.func` is at work: tensors may then stand for many, or record derivatives."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it holds numbers: no subclass that traces a graph, nothing that stands for many (is_grads_batched)."""
+    is_batched = torch._C._dispatch_keys(tensor).has("Batched")
+    return type(tensor) is Tensor and not transformed() and not is_batched
 
 
 def has_values(tensor: Tensor) -> bool:

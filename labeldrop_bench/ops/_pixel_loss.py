@@ -279,17 +279,16 @@ class PixelLoss:
         # Read once: checkpointing computes the forward pass again for it, and may not be asked twice.
         *inputs, divisor, gradient = ctx.saved_tensors
         arguments = (upstream, divisor, *inputs, ctx.parameters, ctx.ignore_index)
-        # Whoever backpropagates a second time gets a gradient of their own.
+        # Whoever backpropagates a second time gets a gradient of their own. The first one, .data, may be written to
+        # without the saved tensor being found changed when the second pass reads it with the others.
         fresh, ctx.gradient_is_fresh = ctx.gradient_is_fresh, False
-        # With create_graph the gradient has to have a history, if only for a second derivative to be refused; while a
-        # graph is traced (a subclass of Tensor) or a transform is at work there is no value to look at.
-        plain = type(upstream) is Tensor and not torch.is_grad_enabled() and not _checks.transformed()
-        if gradient is not None and fresh and plain:
+        # With create_graph the gradient has to have a history, if only for a second derivative to be refused.
+        if gradient is not None and fresh and not torch.is_grad_enabled() and _checks.is_plain(upstream):
             if _native.is_cuda(upstream):
                 self.rescale(gradient, *arguments)
-                return gradient, *nothing
+                return gradient.data, *nothing
             if upstream == 1:
-                return gradient, *nothing
+                return gradient.data, *nothing
         return self.backward(*arguments), *nothing
 
 

@@ -32,6 +32,7 @@ def drop_labels(target: Tensor, annotated: Tensor, *, ignore_index: int = -100) 
         RuntimeError: no kernel is built for the device; vmap.
     """
     _checks.check_tensors(_NAME, {"target": target, "annotated": annotated})
+    _checks.refuse_vmap(_NAME, {"target": target, "annotated": annotated})
     _checks.check_target(_NAME, target)
     if annotated.dtype != torch.bool:
         raise TypeError(f"{_NAME}: annotated must be bool, got {annotated.dtype}")

@@ -40,6 +40,7 @@ def _check(annotated: Tensor, probability: Tensor, key: Tensor) -> None:
     """Types, shapes and devices."""
     tensors = {"annotated": annotated, "probability": probability, "key": key}
     _checks.check_tensors(_NAME, tensors)
+    _checks.refuse_vmap(_NAME, tensors)
     for argument, dtype in (("annotated", torch.bool), ("probability", torch.float32), ("key", torch.int64)):
         if tensors[argument].dtype != dtype:
             raise TypeError(
