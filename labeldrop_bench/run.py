@@ -139,6 +139,17 @@ def everything_known(dataset: Dataset) -> Dataset:
     return dataset.map(of)
 
 
+def unknown_to_full(dataset: Dataset) -> list[str]:
+    """Where `everything_known` is not everything: classes that are known in no training sample of a domain."""
+    train, classes = dataset.train, dataset.label_space.classes
+    return [
+        f"{classes[c]} in {domain}"
+        for d, domain in enumerate(dataset.domains)
+        for c in (~train.known[train.domain == d].any(0)).nonzero().flatten().tolist()
+        if (train.domain == d).any()
+    ]
+
+
 def own_labels(space: LabelSpace) -> dict[int, int]:
     """Class -> value of the exhaustive label that stands for it alone.
 

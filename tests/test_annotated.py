@@ -131,6 +131,17 @@ def test_a_label_that_is_really_missing_trains_alike_and_is_not_scored(
     leaderboard.render(leaderboard.load(out), "terminal")
 
 
+def test_full_without_all_labels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELDROP_CACHE", str(tmp_path / "cache"))
+    full = "strategies=[{name='full', loss='ce', full_labels=true}]"
+    for name, lacks, keys in (("Dataset001_Whole", False, 'hidden.B = ["LA"]'), ("Dataset002_Lacking", True, "")):
+        path = _write(tmp_path, name, lacks).parent / f"{name}.toml"
+        path.write_text(SUITE.format(dataset=name, keys=keys or 'annotated.B = ["LV"]'))
+        notes = sweep.prepare(suites.load(str(path), [f"data.root={tmp_path}", full])).notes
+        assert [("nobody annotated LA in B" in note) for note in notes] == [True] * lacks
+        assert sweep.prepare(suites.load(str(path), [f"data.root={tmp_path}"])).notes == []
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -116,6 +116,8 @@ class _Books:
         self.todo = folder.open_(self.directory, config, self.listener.note)
         folder.keep_precision(self.directory, job.device, job.precision)
         self.listener.begin(self.todo, len(config.runs()) - len(self.todo))
+        for text in self.prepared.notes:
+            self.listener.note(text)
         return self.todo
 
     def tell(self, config: RunConfig, news: News) -> None:

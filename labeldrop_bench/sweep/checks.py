@@ -17,7 +17,7 @@ from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.evaluate import check_scoring
 from labeldrop_bench.patches import make_patches
 from labeldrop_bench.records import DataConfig, RunConfig, StrategyConfig, SuiteConfig
-from labeldrop_bench.run import own_labels
+from labeldrop_bench.run import own_labels, unknown_to_full
 from labeldrop_bench.suites import Suite, closest, explain
 
 Precision = Literal["bf16-mixed", "32-true"]
@@ -32,10 +32,12 @@ class Prepared:
 
     Attributes:
         config: as above.
+        notes: what a person should know before anything is trained.
     """
 
     def __init__(self, config: SuiteConfig, base: Callable[[DataConfig], Dataset]) -> None:
         self.config, self._base = config, base
+        self.notes: list[str] = []
         self._last: tuple[DataConfig, Dataset] | None = None
 
     def dataset(self, run: RunConfig) -> Dataset:
@@ -108,6 +110,11 @@ def _check_condition(suite: Suite, prepared: Prepared, info: DatasetInfo, condit
         check_scoring(runs[0].scoring, dataset.label_space)
     for run in {run.strategy.name: run for run in runs}.values():
         _check_strategy(suite, run, dataset)
+        if run.strategy.full_labels and (unknown := unknown_to_full(dataset)):
+            prepared.notes.append(
+                f"{f'{condition}: ' if condition else ''}full is no upper bound here: nobody annotated "
+                f"{', '.join(unknown)}, which the losses that want all labels take for background there"
+            )
     _check_run(suite, runs[0], dataset, prefix)
 
 
