@@ -9,23 +9,33 @@ from pathlib import Path
 import numpy as np
 
 from labeldrop_bench import records
-from labeldrop_bench.records import CaseRow, Example, ResultRow, RunConfig, RunResult, StepCost, SuiteConfig
+from labeldrop_bench.records import (
+    METRICS,
+    CaseRow,
+    Example,
+    ResultRow,
+    RunConfig,
+    RunResult,
+    StepCost,
+    SuiteConfig,
+)
 
 EPOCHS = 12
 COST = StepCost(seconds=0.002, peak_bytes=1 << 20, rounds=9, shape=(8, 4, 32, 32))
 Level = Callable[[RunConfig, str, str], float]  # run, domain, class -> about what its Dice is
+Sizes = Callable[[RunConfig, str, str], list[int]]  # run, domain, class -> pixels predicted in each case
 
 
 def level(run: RunConfig, domain: str, name: str) -> float:
-    """Better with dropout up to 0.5, worse where a class was not drawn, and each loss a little different."""
+    """Better with dropout up to 0.5, worse where a class was unannotated, and each loss a little different."""
     strategy = run.strategy
     skill = zlib.crc32(strategy.loss.encode()) % 7 / 100
-    if is_drawn(run, domain, name):
+    if is_annotated(run, domain, name):
         return 0.84 + skill / 3
     return 0.45 + 3 * skill + 0.6 * strategy.dropout * (1.2 - strategy.dropout)
 
 
-def is_drawn(run: RunConfig, domain: str, name: str) -> bool:
+def is_annotated(run: RunConfig, domain: str, name: str) -> bool:
     """As the rows of a run would say."""
     if run.strategy.full_labels:
         return True
@@ -42,6 +52,9 @@ def write_suite(
     unfinished: Collection[str] = (),
     truth: bool = False,
     about: Level = level,
+    unknown: Collection[tuple[str, str]] = (),
+    unshown: Collection[tuple[str, str]] = (),
+    sizes: Sizes | None = None,
 ) -> Path:
     """Write suite.json and the runs.
 
@@ -54,6 +67,9 @@ def write_suite(
         unfinished: names of runs that have a history, up to the half of it, and no result.
         truth: whether `truth_dice` is recorded.
         about: the middle of the Dice of a cell.
+        unknown: (domain, class) whose truth nobody knows.
+        unshown: (domain, class) whose truth is known and shows nothing.
+        sizes: a hundred pixels for a Dice of 1, if this is not given.
     """
     records.write_json(directory / "suite.json", suite)
     for run in suite.runs():
@@ -62,36 +78,37 @@ def write_suite(
             records.write_json(records.run_directory(directory, run) / "config.json", run)
             _write_history(directory, run, rng, 6 if run.run in unfinished else EPOCHS, truth)
             if run.run not in unfinished:
-                _write_result(directory, run, rng, domains, cases, about)
+                _write_result(directory, run, rng, domains, cases, about, unknown=unknown, unshown=unshown, sizes=sizes)
     return directory
 
 
 def _write_result(
     directory: Path, run: RunConfig, rng: np.random.Generator, domains: dict[str, tuple[str, ...]], cases: int,
-    about: Level,
+    about: Level, *, unknown: Collection[tuple[str, str]], unshown: Collection[tuple[str, str]], sizes: Sizes | None,
 ) -> None:  # fmt: skip
     strategy, rows, of_cases = run.strategy, [], []
     shared = {
         "suite": run.suite, "run": run.run, "condition": run.condition, "strategy": strategy.name,
         "loss": strategy.loss, "dropout": strategy.dropout, "seed": run.seed,
     }  # fmt: skip
-    for domain, classes in domains.items():
-        for name in classes:
-            place = {"domain": domain, "class": name}
-            values = np.clip(about(run, domain, name) + rng.normal(0, 0.015) + rng.normal(0, 0.06, cases), 0, 1)
-            annotated = is_drawn(run, domain, name)
-            by_metric = [other_metrics(value) for value in values]
-            for metric in by_metric[0]:
-                mean = float(np.mean([value[metric] for value in by_metric]))
-                number = {"metric": metric, "value": mean, "n": cases, "annotated": annotated}
-                rows.append(ResultRow.model_validate({**shared, **place, **number}))
-            for i, value in enumerate(values):
-                case = {"case": f"{domain}{i:03}", "patient": f"{domain}{i // 2:03}", **other_metrics(value)}
-                of_cases.append(CaseRow.model_validate({**case, **place, "size": round(100 * value)}))
-    annotated_in = {(row.domain, row.class_): row.annotated for row in rows}
-    for (domain, name), by_metric in records.sightings(of_cases, annotated_in).items():
-        for metric, (value, n) in by_metric.items():
-            place = {"domain": domain, "class": name, "annotated": annotated_in[domain, name]}
+    annotated = {(d, name): is_annotated(run, d, name) for d, classes in domains.items() for name in classes}
+    for domain, name in annotated:
+        place = {"domain": domain, "class": name}
+        values = np.clip(about(run, domain, name) + rng.normal(0, 0.015) + rng.normal(0, 0.06, cases), 0, 1)
+        pixels = sizes(run, domain, name) if sizes else [round(100 * value) for value in values]
+        scored = (domain, name) not in (*unknown, *unshown)
+        by_metric = [other_metrics(value) for value in values]
+        for metric in METRICS if (domain, name) not in unknown else ():
+            mean = float(np.mean([value[metric] for value in by_metric])) if scored else None
+            number = {"metric": metric, "value": mean, "n": cases * scored, "annotated": annotated[domain, name]}
+            rows.append(ResultRow.model_validate({**shared, **place, **number}))
+        for i, (value, size) in enumerate(zip(by_metric, pixels, strict=True)):
+            case = {"case": f"{domain}{i:03}", "patient": f"{domain}{i // 2:03}", "size": size}
+            scores = value if scored else dict.fromkeys(value)
+            of_cases.append(CaseRow.model_validate({**case, **place, **scores}))
+    for (domain, name), sighted in records.sightings(of_cases, annotated).items():
+        for metric, (value, n) in sighted.items():
+            place = {"domain": domain, "class": name, "annotated": annotated[domain, name]}
             rows.append(ResultRow.model_validate({**shared, **place, "metric": metric, "value": value, "n": n}))
     where = records.run_directory(directory, run)
     records.write_text(where / "cases.csv", records.cases_csv(of_cases))
