@@ -2,9 +2,9 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import losses, reference, rules
+from . import losses, ops, reference, rules
 from .dropout import LabelDropout
-from .label_space import Label, LabelSpace
+from .label_space import Label, LabelSpace, annotated
 from .losses.compound import SumOfLosses
 from .losses.dice import AdaptiveDice, Dice, ExclusionDice, LeafDice, MarginalDice
 from .losses.sigmoid import AdaptiveBinaryCrossEntropy, BinaryCrossEntropy, LabelFlip, PredictiveVariance, Smile
@@ -34,8 +34,15 @@ __all__ = [
     "PredictiveVariance",
     "Smile",
     "SumOfLosses",
+    "annotated",
     "drop_labels",
     "losses",
+    "ops",
     "reference",
     "rules",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: modules that Python has imported into the package are no part of its interface."""
+    return [*__all__, "__version__"]

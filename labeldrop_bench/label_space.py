@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import SupportsIndex, cast
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,7 @@ class Label:
         name: what the data set calls it.
         classes: the classes a pixel with this value may be. One class for an ordinary label, several for a
             super-label ("whole heart" = LV + LVM + LA).
-        exhaustive: True if every pixel of these classes was drawn wherever the label is annotated. False for
+        exhaustive: True if every pixel of these classes has the label wherever it is annotated. False for
             scribbles and self-made labels, where a background pixel may still belong to the class.
     """
 
@@ -57,12 +63,69 @@ class LabelSpace:
                 )
 
     @classmethod
-    def of_classes(cls, classes: int | Sequence[str]) -> LabelSpace:
-        """The usual label space: label value c means class c. `classes` is K, or the K names, background first."""
-        if isinstance(classes, int):
-            classes = ["background"] + [f"class {c}" for c in range(1, classes)]
-        names = tuple(classes)
+    def of_classes(cls, classes: SupportsIndex | Sequence[str]) -> LabelSpace:
+        """The usual label space: label value c means class c. `classes` is K, or the K names, background first.
+
+        Raises:
+            ValueError: fewer than two classes, or repeated names.
+            TypeError: one name, or neither a whole number nor names.
+        """
+        count = _whole_number(classes)
+        if count is None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
+            raise TypeError(
+                f"LabelSpace.of_classes: classes must be their number K or a list of K names, background first, "
+                f"got {classes!r}"
+            )
+        if count is not None and count < 2:
+            raise ValueError(
+                f"LabelSpace.of_classes: there must be at least 2 classes, background and one more, got {count}"
+            )
+        if count is None:
+            names = tuple(str(name) for name in cast("Iterable[str]", classes))
+        else:
+            names = ("background", *(f"class {c}" for c in range(1, count)))
         return cls(names, tuple(Label(name, frozenset({c})) for c, name in enumerate(names)))
+
+    def annotated(
+        self, names: Sequence[Sequence[str | SupportsIndex]], device: torch.device | str | None = None
+    ) -> Tensor:
+        """The table that losses and label dropout take: which labels were annotated in each sample.
+
+        Args:
+            names: for each of N samples the names of its annotated labels, or their label values. Background may be
+                left out: it always is annotated.
+            device: of the result; None is torch's default.
+
+        Returns:
+            `[N, L]` bool.
+
+        Raises:
+            ValueError: a name (the closest one is named) or value that is no label's.
+            TypeError: names that are no list of lists.
+        """
+        if isinstance(names, str) or any(isinstance(of_sample, str) for of_sample in names):
+            raise TypeError(
+                f"LabelSpace.annotated: names must be a list of label names for each sample, as in [['LV'], "
+                f"['LV', 'LA']], got {names!r}"
+            )
+        table = torch.zeros(len(names), self.num_labels, dtype=torch.bool)
+        table[:, 0] = True
+        for sample, of_sample in enumerate(names):
+            table[sample, [self._label_value(name) for name in of_sample]] = True
+        return table.to(torch.get_default_device() if device is None else device)
+
+    def _label_value(self, name: str | SupportsIndex) -> int:
+        """Of a label that is given by its name or by that value itself."""
+        known = [label.name for label in self.labels]
+        value = known.index(name) if name in known else _whole_number(name)
+        if value is None or not 0 <= value < self.num_labels:
+            close = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"LabelSpace.annotated: there is no label {name!r}; {hint}Labels: {', '.join(known)}, "
+                f"or their values 0 to {self.num_labels - 1}"
+            )
+        return value
 
     @property
     def num_classes(self) -> int:
@@ -73,3 +136,33 @@ class LabelSpace:
     def num_labels(self) -> int:
         """L."""
         return len(self.labels)
+
+
+def annotated(
+    names: Sequence[Sequence[str | SupportsIndex]],
+    classes: SupportsIndex | Sequence[str],
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """`LabelSpace.annotated` where label value c means class c: which classes were annotated in each sample.
+
+    Args:
+        names: for each of N samples the names of its annotated classes, or their numbers; background may be left out.
+        classes: the K names, background first, or K.
+        device: of the result; None is torch's default.
+
+    Returns:
+        `[N, K]` bool, column 0 true.
+
+    Raises:
+        ValueError: a name (the closest one is named) or number that is no class's; see also `LabelSpace`.
+        TypeError: names that are no list of lists.
+    """
+    return LabelSpace.of_classes(classes).annotated(names, device)
+
+
+def _whole_number(value: object) -> int | None:
+    """A whole number of any kind (numpy's and tensors as well) as an int; None if it is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:  # an array of more than one number has __index__ as well
+        return None

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, OneCycleLR, PolynomialLR
 
 from labeldrop_bench import checkpoints, losses, models
@@ -102,7 +103,7 @@ def fit(
         return finished
     training = config.training
     Fabric.seed_everything(config.seed, verbose=False)
-    learner = make_learner(config, dataset, fabric)
+    learner = make_learner(config, dataset, fabric, everybody(fabric))
     steps = Steps(config, dataset, learner)
     torch.manual_seed(config.seed + (fabric.global_rank << 32))  # patches, augmentation, dropout: each process its own
     parts = {**steps.parts, **({"hook": hook} if hook else {})}
@@ -180,9 +181,16 @@ class Steps:
         return float(self.schedule.get_last_lr()[0])
 
 
-def make_learner(config: RunConfig, dataset: Dataset, fabric: Fabric) -> Learner:
-    """Fresh weights, the strategy's loss, the training samples."""
-    loss = make_loss(config.strategy, dataset.label_space, fabric.device)
+def everybody(fabric: Fabric) -> ProcessGroup | None:
+    """All processes of a training, for a loss that looks at a whole batch; None if there is but one."""
+    return torch.distributed.group.WORLD if fabric.world_size > 1 else None
+
+
+def make_learner(
+    config: RunConfig, dataset: Dataset, fabric: Fabric, process_group: ProcessGroup | None = None
+) -> Learner:
+    """Fresh weights, the strategy's loss, the training samples. With a group, all its processes call the loss."""
+    loss = make_loss(config.strategy, dataset.label_space, fabric.device, process_group)
     network = make_network(config.model, config.patches, dataset, loss)
     return Learner(network, loss, dataset.train, make_patches(config.patches), fabric)
 
@@ -193,9 +201,16 @@ def label_values(space: LabelSpace, names: Sequence[str] | None) -> list[int] | 
     return None if names is None else [values[name] for name in names]
 
 
-def make_loss(strategy: StrategyConfig, space: LabelSpace, device: torch.device | str = "cpu") -> Loss:
+def make_loss(
+    strategy: StrategyConfig,
+    space: LabelSpace,
+    device: torch.device | str = "cpu",
+    process_group: ProcessGroup | None = None,
+) -> Loss:
     """The strategy's loss with its options."""
     options = {"ignore_index": IGNORED, **strategy.loss_options}
+    if process_group is not None and "process_group" in losses.options_of(strategy.loss):
+        options["process_group"] = process_group
     return cast(Loss, losses.create(strategy.loss, label_space=space, **options).to(device))
 
 

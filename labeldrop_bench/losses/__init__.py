@@ -21,6 +21,7 @@ from torch import nn
 
 from labeldrop_bench.plugins import Registry, owner, summary
 
+from ._arguments import no_such_arguments
 from .base import BACKENDS, PartialLabelLoss
 from .compound import SumOfLosses
 from .dice import AdaptiveDice, Dice, ExclusionDice, LeafDice, MarginalDice, SoftDice
@@ -61,6 +62,7 @@ __all__ = [
     "create",
     "info",
     "names",
+    "options_of",
 ]
 
 
@@ -100,14 +102,14 @@ def _sigmoid_rows(name: str, module: type[nn.Module], says: str, source: str) ->
 
 
 LOSSES: dict[str, LossInfo] = {
-    "ce": LossInfo(CrossEntropy, f"{_SOFTMAX}, undrawn = background", "Islam et al. 2024, standard loss"),
+    "ce": LossInfo(CrossEntropy, f"{_SOFTMAX}, unannotated = background", "Islam et al. 2024, standard loss"),
     "adaptive_ce": LossInfo(
         AdaptiveCrossEntropy, f"{_SOFTMAX}, missing classes left out", "Mariscal-Harana et al. 2023"
     ),
     "marginal_ce": LossInfo(
         MarginalCrossEntropy, f"{_SOFTMAX}, background = background or missing", "Shi et al. 2021, marginal loss"
     ),
-    **_sigmoid_rows("bce", BinaryCrossEntropy, "undrawn = no", "Islam et al. 2026"),
+    **_sigmoid_rows("bce", BinaryCrossEntropy, "unannotated = no", "Islam et al. 2026"),
     **_sigmoid_rows("adaptive_bce", AdaptiveBinaryCrossEntropy, "missing classes left out", "Islam et al. 2026"),
     **_sigmoid_rows("smile", Smile, "missing classes left out of background", "Petit et al. 2018"),
     "label_flip": LossInfo(
@@ -119,7 +121,7 @@ LOSSES: dict[str, LossInfo] = {
         "Kendall and Gal 2017; McKinley et al. 2019",
         "2 (K - 1)",
     ),
-    "dice": LossInfo(Dice, f"{_DICE}, undrawn = background", "Milletari et al. 2016"),
+    "dice": LossInfo(Dice, f"{_DICE}, unannotated = background", "Milletari et al. 2016"),
     "adaptive_dice": LossInfo(AdaptiveDice, f"{_DICE}, covered classes share p", "Mariscal-Harana et al. 2023"),
     "marginal_dice": LossInfo(MarginalDice, f"{_DICE}, missing p added to background's", "Shi et al. 2021"),
     "exclusion_dice": LossInfo(ExclusionDice, "2 sum(p e) / (sum(p) + sum(e)), e = certainly not", "Shi et al. 2021"),
@@ -162,6 +164,11 @@ def info(name: str) -> LossInfo:
     return REGISTRY.get(name)
 
 
+def options_of(name: str) -> list[str]:
+    """The keyword arguments of a loss, or of all terms of a sum, that `create` takes by this name."""
+    return list(dict.fromkeys(option for row in _terms(name) for option in _arguments_of(row.module)))
+
+
 def create(name: str, *, weights: Sequence[float] | None = None, **options: Any) -> nn.Module:  # noqa: ANN401
     """Make a loss by its registered name, or a sum of losses by their names with `+` between.
 
@@ -172,24 +179,27 @@ def create(name: str, *, weights: Sequence[float] | None = None, **options: Any)
             gets those that it knows.
 
     Raises:
-        ValueError: no such loss (names the closest one), options that the loss refuses, an option that no term of a sum
-            knows, or weights without a sum.
+        ValueError: no such loss (names the closest one), values that the loss refuses, or weights without a sum.
+        TypeError: an option that the loss, or every term of a sum, does not know (says which one may be meant).
         PluginError: a loss of another package that cannot be used.
     """
-    infos = [info(part.strip()) for part in name.split("+")]
+    infos = _terms(name)
     if len(infos) == 1:
         if weights is not None:
             raise ValueError(f"losses.create: weights are for a sum of losses, got {list(weights)} with {name!r}")
         return _made(name, infos[0], options)
-    known = [_options_of(row.module) for row in infos]
-    unknown = set(options).difference(*known)
+    known = options_of(name)
+    unknown = set(options).difference(known)
     if unknown:
-        raise ValueError(f"losses.create: no term of {name!r} has an option {', '.join(sorted(unknown))}")
+        raise TypeError(f"losses.create: the terms of {name!r} have {no_such_arguments(unknown, known)}")
     modules: list[Any] = [
-        _made(name, row, {key: value for key, value in options.items() if key in its_own})
-        for row, its_own in zip(infos, known, strict=True)
+        _made(name, row, {key: options[key] for key in _arguments_of(row.module) if key in options}) for row in infos
     ]
     return SumOfLosses(modules, weights)
+
+
+def _terms(name: str) -> list[LossInfo]:
+    return [info(part.strip()) for part in name.split("+")]
 
 
 def _made(name: str, row: LossInfo, options: Mapping[str, Any]) -> nn.Module:
@@ -199,12 +209,15 @@ def _made(name: str, row: LossInfo, options: Mapping[str, Any]) -> nn.Module:
     return module
 
 
-def _options_of(module: type[nn.Module]) -> set[str]:
-    """The keyword arguments of a class and of those that it hands them on to."""
-    return {
-        parameter
-        for ancestor in module.__mro__
-        if "__init__" in vars(ancestor) and issubclass(ancestor, nn.Module) and ancestor is not nn.Module
-        for parameter, value in inspect.signature(ancestor.__init__).parameters.items()
-        if parameter != "self" and value.kind is not value.VAR_KEYWORD
-    }
+def _arguments_of(module: type[nn.Module]) -> list[str]:
+    """The keyword arguments of a class; where it takes any (`**options`), also those of what it extends."""
+    found: dict[str, None] = {}
+    for ancestor in module.__mro__:
+        if "__init__" not in vars(ancestor):
+            continue
+        parameters = inspect.signature(vars(ancestor)["__init__"]).parameters
+        named = [each for each in parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        found |= dict.fromkeys(each.name for each in named if each.name != "self")
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            break
+    return list(found)

@@ -29,13 +29,18 @@ class PixelLoss(PartialLabelLoss):
         Args:
             logits: `[N, out_channels, *spatial]`.
             target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
-            annotated: `[N, L]` bool: was the label drawn in this sample? None means that all were.
-            pixel_weight: `[N, *spatial]` weight of each pixel.
+            annotated: `[N, L]` bool: was the label annotated in this sample? None means that all were.
+            pixel_weight: `[N, *spatial]` or `[N, 1, *spatial]` weight of each pixel; one of weight 0 counts for
+                nothing, whatever its logits are. "mean" divides by the sum of the weights.
 
         Returns:
             Scalar, or `[N, *spatial]` with reduction="none".
+
+        Raises:
+            TypeError: no tensors, or tensors of the wrong type.
+            ValueError: shapes, devices or values that do not fit; each message says what to do.
         """
-        target, annotated = self._prepare(logits, target, annotated)
+        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight)
         loss: Tensor = getattr(BACKENDS[self.backend], self.operator)(
             logits,
             target,

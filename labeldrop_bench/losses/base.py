@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from types import ModuleType
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labeldrop_bench import ops, reference, rules
 from labeldrop_bench.label_space import LabelSpace
 
+from ._arguments import Explained, check_choice, check_count
+from ._inputs import check_annotated, check_logits, check_pixel_weight, check_target
+
 BACKENDS: dict[str, ModuleType] = {"fused": ops, "reference": reference}
 
 
-class PartialLabelLoss(nn.Module):
+class PartialLabelLoss(Explained):
     """The base of all losses.
 
     Args:
-        num_classes: K, when label value c means class c.
-        label_space: for super-labels and labels that are not exhaustive; give this or num_classes.
+        num_classes: K, background counted, when label value c means class c.
+        label_space: for names, super-labels and labels that are not exhaustive; give this or num_classes.
         ignore_index: target value of pixels that count for nothing.
         reduction: "mean" over what counts (0 with zero gradient if nothing does: a batch without supervision must not
             end a training run), "sum", or "none".
@@ -30,7 +32,8 @@ class PartialLabelLoss(nn.Module):
             always named.
 
     Raises:
-        ValueError: both or none of num_classes and label_space, unknown reduction or backend.
+        ValueError: both or none of num_classes and label_space, fewer than 2 classes, unknown reduction or backend.
+        TypeError: an argument of the wrong type, or that there is not (says which one may be meant).
     """
 
     operator: ClassVar[str]
@@ -54,8 +57,8 @@ class PartialLabelLoss(nn.Module):
             raise ValueError(f"{self._name}: give num_classes or label_space, and only one of them")
         check_choice(self._name, "reduction", reduction, ("mean", "sum", "none"))
         check_choice(self._name, "backend", backend, BACKENDS)
-        self.label_space = label_space or LabelSpace.of_classes(num_classes or 0)
-        self.ignore_index = ignore_index
+        self.label_space = self._described(num_classes, label_space)
+        self.ignore_index = ops.integer(self._name, "ignore_index", ignore_index)
         self.reduction = reduction
         self.backend = backend
         self.check_target = check_target
@@ -99,36 +102,36 @@ class PartialLabelLoss(nn.Module):
         """`[N, K-1, *spatial]`: the first channels; where there are two a class, the others come after these."""
         return logits[:, : self.label_space.num_classes - 1]
 
-    def _prepare(self, logits: Tensor, target: Tensor, annotated: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Target `[N, *spatial]` and annotated `[N, L]`, checked."""
-        ops.check_tensors(self._name, {"logits": logits, "target": target}, {"annotated": annotated})
-        target = ops.squeeze_channel(logits, target)
-        batch_size, num_labels = logits.shape[0], self.label_space.num_labels
+    def _described(self, num_classes: int | None, label_space: LabelSpace | None) -> LabelSpace:
+        """The label space, from the one of the two arguments that was given."""
+        if label_space is None:
+            return LabelSpace.of_classes(check_count(self._name, "num_classes", num_classes, least=2))
+        if not isinstance(label_space, LabelSpace):
+            raise TypeError(
+                f"{self._name}: label_space must be a LabelSpace, got {label_space!r}: for one label for each class "
+                f"use LabelSpace.of_classes(names)"
+            )
+        return label_space
+
+    def _prepare(
+        self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Target `[N, *spatial]`, annotated `[N, L]` and pixel_weight `[N, *spatial]` or None, checked."""
+        ops.check_tensors(
+            self._name, {"logits": logits, "target": target}, {"annotated": annotated, "pixel_weight": pixel_weight}
+        )
+        num_labels = self.label_space.num_labels
+        check_logits(self._name, logits, self.out_channels, self.label_space.num_classes)
+        target = check_target(self._name, target, logits)
         if annotated is None:
-            annotated = torch.ones(batch_size, num_labels, dtype=torch.bool, device=logits.device)
-        _check_annotated(self._name, annotated, batch_size, num_labels)
+            annotated = torch.ones(logits.shape[0], num_labels, dtype=torch.bool, device=logits.device)
+        check_annotated(self._name, annotated, logits, num_labels)
+        if pixel_weight is not None:
+            pixel_weight = check_pixel_weight(self._name, pixel_weight, logits)
         if self.check_target and target.device.type != "cpu":
             ops.check_labels(self._name, target, num_labels, self.ignore_index)
-        return target, annotated
+        return target, annotated, pixel_weight
 
     def _label_space_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """What rules read besides `annotated`."""
         return self.member.to(device), self.exhaustive.to(device)
-
-
-def check_choice(loss: str, argument: str, value: str, choices: Collection[str]) -> None:
-    """One of some words."""
-    if value not in choices:
-        raise ValueError(f"{loss}: {argument} must be one of {sorted(choices)}, got {value!r}")
-
-
-def _check_annotated(loss: str, annotated: Tensor, batch_size: int, num_labels: int) -> None:
-    if annotated.dtype != torch.bool or annotated.shape != (batch_size, num_labels):
-        raise ValueError(
-            f"{loss}: annotated must be bool [N, L] = {[batch_size, num_labels]}, "
-            f"got {annotated.dtype} with shape {list(annotated.shape)}"
-        )
-    # elsewhere column 0 is taken at its word
-    if ops.has_values(annotated) and not bool(annotated[:, 0].all()):
-        sample = int((~annotated[:, 0]).nonzero()[0])
-        raise ValueError(f"{loss}: annotated[:, 0] is background's and must be True, got False in sample {sample}")

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from labeldrop_bench.label_space import LabelSpace
 
+from ._arguments import Explained
 from .base import PartialLabelLoss
 from .dice import SoftDice
 from .softmax import SetCrossEntropy
 
 
-class SumOfLosses(nn.Module):
+class SumOfLosses(Explained):
     """`sum of w_i loss_i`. A cross-entropy and a softmax Dice over the same active classes are computed together.
 
     Args:
@@ -73,16 +74,25 @@ class SumOfLosses(nn.Module):
         """`[N, *spatial]` int64 class map; see `PartialLabelLoss.predict`."""
         return self._first.predict(logits)
 
-    def forward(self, logits: Tensor, target: Tensor, annotated: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        annotated: Tensor | None = None,
+        *,
+        pixel_weight: Tensor | None = None,
+    ) -> Tensor:
         """The sum: a scalar. Arguments as for the terms."""
+        # what was not given is not handed on: a term of another package need not know of it
+        given = {} if pixel_weight is None else {"pixel_weight": pixel_weight}
         values = [
-            weight * term(logits, target, annotated)
+            weight * term(logits, target, annotated, **given)
             for place, (term, weight) in enumerate(zip(self._terms, self.weights, strict=True))
             if place not in self._pair
         ]
         if self._pair:
             cross_entropy, dice = (self._terms[place] for place in self._pair)
-            dice_value, value = dice.with_cross_entropy(logits, target, annotated, partner=cross_entropy)
+            dice_value, value = dice.with_cross_entropy(logits, target, annotated, partner=cross_entropy, **given)
             values += [self.weights[self._pair[0]] * value, self.weights[self._pair[1]] * dice_value]
         return torch.stack(values).sum()
 

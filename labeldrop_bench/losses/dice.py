@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed
 from torch import Tensor
 
 from labeldrop_bench import rules
+from labeldrop_bench.label_space import LabelSpace
 
-from .base import BACKENDS, PartialLabelLoss, check_choice
+from ._arguments import as_weights, check_choice
+from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 EPSILON = 1e-5
 # Rules by which every class is active in every pixel.
@@ -19,38 +25,61 @@ ALL_ACTIVE = frozenset({"standard", "marginal", "exclusion", "leaf"})
 
 
 class SoftDice(PartialLabelLoss):
-    """`1 - (2 I + eps) / (P + T + eps)`, with I = sum of p t, P = sum of p, T = sum of t over the pixels that count.
+    """`1 - (2 I + eps) / (P + T + eps)`, where I, P, T are the sums of w p t, w p and w t over the pixels that count.
 
-    p is softmax over the active classes, or sigmoid. "mean" is over the classes that count, of all samples; a class
-    that no sample covers contributes nothing. "none" gives `[N, K]` (`[1, K]` with batch; K-1 with sigmoid), 0 for what
-    does not count.
+    p is softmax over the active classes, or sigmoid; w is the pixel's weight, 1 without any. "mean" is over the classes
+    that count, of all samples; a class that no sample covers contributes nothing. "none" gives `[N, K]` (`[1, K]` with
+    batch; K - 1 with sigmoid), 0 for what does not count.
 
     Args:
-        num_classes: see `PartialLabelLoss`, also for the other options.
-        batch: sums over the whole batch, and under torch.distributed over all processes, instead of each sample.
-        squared: P = sum of p^2.
+        batch: sums over the whole batch instead of each sample.
+        squared: P = sum of w p^2; None is as published: True for `LeafDice`, else False.
         include_background: whether class 0 counts (with softmax; with sigmoid there is none).
         activation: "softmax" (K channels) or "sigmoid" (K - 1).
-        **options: those of `PartialLabelLoss`.
+        class_weights: factors of the classes' terms, and "mean" is their weighted mean; K of them with softmax, K - 1
+            with sigmoid.
+        process_group: None is this process alone. Under torch.distributed, torch.distributed.group.WORLD, or a group,
+            makes value and gradient (as DDP averages it) those of the batches of all its processes together, which then
+            all have to call the loss. Without it each process takes the mean over its own classes, and the average of
+            these is another number where the processes have different numbers of annotated classes.
     """
 
     operator = "dice_sums"
     rule: ClassVar[str]
+    squared_as_published: ClassVar[bool] = False
+    class_weights: Tensor | None
 
     def __init__(
         self,
         num_classes: int | None = None,
         *,
         batch: bool = False,
-        squared: bool = False,
+        squared: bool | None = None,
         include_background: bool = True,
         activation: str = "softmax",
-        **options: Any,  # noqa: ANN401 - the base class names them
+        class_weights: Sequence[float] | Tensor | None = None,
+        process_group: ProcessGroup | None = None,
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
     ) -> None:
-        super().__init__(num_classes, **options)
+        super().__init__(
+            num_classes,
+            label_space=label_space,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            backend=backend,
+            check_target=check_target,
+        )
         check_choice(self._name, "activation", activation, ("softmax", "sigmoid"))
-        self.batch, self.squared, self.include_background = batch, squared, include_background
+        self.batch, self.include_background = batch, include_background
+        self.squared = self.squared_as_published if squared is None else squared
         self.activation = activation
+        self.process_group = process_group
+        weights = as_weights(self._name, class_weights, self.out_channels, "one for each of the network's channels")
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def table(self, annotated: Tensor) -> rules.DiceTable:
         """What each label value says, for `annotated` `[N, L]` bool."""
@@ -62,18 +91,31 @@ class SoftDice(PartialLabelLoss):
             return table._replace(included=table.included & is_foreground)
         return table
 
-    def forward(self, logits: Tensor, target: Tensor, annotated: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        annotated: Tensor | None = None,
+        *,
+        pixel_weight: Tensor | None = None,
+    ) -> Tensor:
         """The loss.
 
         Args:
             logits: `[N, out_channels, *spatial]`.
             target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
-            annotated: `[N, L]` bool: was the label drawn in this sample? None means that all were.
+            annotated: `[N, L]` bool: was the label annotated in this sample? None means that all were.
+            pixel_weight: `[N, *spatial]` or `[N, 1, *spatial]` weight of each pixel in all sums; one of weight 0 counts
+                for nothing, whatever its logits are.
 
         Returns:
             Scalar, or one value for each sample and class with reduction="none".
+
+        Raises:
+            TypeError: no tensors, or tensors of the wrong type.
+            ValueError: shapes, devices or values that do not fit; each message says what to do.
         """
-        return self.with_cross_entropy(logits, target, annotated, partner=None)[0]
+        return self.with_cross_entropy(logits, target, annotated, partner=None, pixel_weight=pixel_weight)[0]
 
     def can_share(self, partner: SetCrossEntropy) -> bool:
         """Whether both losses need the same softmax of the same pixels, and nothing that `dice_sums` does not do."""
@@ -83,7 +125,13 @@ class SoftDice(PartialLabelLoss):
         return same_classes and alike and plain
 
     def with_cross_entropy(
-        self, logits: Tensor, target: Tensor, annotated: Tensor | None, *, partner: SetCrossEntropy | None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        annotated: Tensor | None,
+        *,
+        partner: SetCrossEntropy | None,
+        pixel_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss, and that of a cross-entropy of the same logits, in the same passes over memory.
 
@@ -92,8 +140,11 @@ class SoftDice(PartialLabelLoss):
             target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
             annotated: `[N, L]` bool, or None.
             partner: a loss that this one `can_share` with; None leaves it out, and its value is 0.
+            pixel_weight: of both losses, as for `forward`.
         """
-        target, annotated = self._prepare(logits, target, annotated)
+        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight)
+        if pixel_weight is not None:
+            raise NotImplementedError(f"{self._name}: pixel_weight")
         table = self.table(annotated)
         candidates = None if partner is None else partner.table(annotated)[0]
         sums = BACKENDS[self.backend].dice_sums(
@@ -112,16 +163,31 @@ class SoftDice(PartialLabelLoss):
         return self._reduce(parts, table.included), sums.cross_entropy
 
     def _reduce(self, parts: Tensor, included: Tensor) -> Tensor:
+        """The loss from the sums `[3, N, K]` and the classes `[N, K]` that count."""
         if self.batch:
             counts = included.sum(dim=0, keepdim=True).to(parts.dtype).unsqueeze(0)
             parts = torch.where(included, parts, 0).sum(dim=1, keepdim=True)
-            parts, counts = _over_processes(torch.cat([parts, counts])).split([3, 1])
+            parts, counts = self._over_processes(torch.cat([parts, counts])).split([3, 1])
             included = counts[0] > 0
         intersection, prediction, truth = parts
         values = torch.where(included, self._of_sums(intersection, prediction + truth), 0)
+        weights = included.to(values.dtype)
+        if self.class_weights is not None:
+            class_weights = self.class_weights.to(values)
+            values, weights = values * class_weights, weights * class_weights
         if self.reduction == "none":
             return values
-        return values.sum() / included.sum().clamp(min=1) if self.reduction == "mean" else values.sum()
+        total, weight = values.sum(), weights.sum()
+        if self.process_group is not None and not self.batch:
+            total, weight = self._over_processes(torch.stack([total, weight])).unbind()
+        return total / torch.where(weight == 0, 1, weight) if self.reduction == "mean" else total
+
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        """Added up over the group."""
+        if self.process_group is None:
+            return sums
+        total: Tensor = _AddUp.apply(sums, self.process_group)  # type: ignore[no-untyped-call]
+        return total
 
     @staticmethod
     def _of_sums(intersection: Tensor, total: Tensor) -> Tensor:
@@ -129,7 +195,7 @@ class SoftDice(PartialLabelLoss):
 
 
 class Dice(SoftDice):
-    """Soft Dice of all classes; what was not drawn is background."""
+    """Soft Dice of all classes; what was not annotated is background."""
 
     rule = "standard"
 
@@ -149,7 +215,7 @@ class MarginalDice(SoftDice):
 class ExclusionDice(SoftDice):
     """Overlap of each class with where it certainly is not, `2 I / (P + T + eps)`, to be minimised (Shi et al. 2021).
 
-    For a covered class that is wherever it was not drawn, for a missing one the drawn foreground. The paper adds twice
+    For a covered class that is wherever it was not, for a missing one the annotated foreground. The paper adds twice
     this to marginal cross-entropy and marginal Dice: `marginal_ce+marginal_dice+exclusion_dice`, weights 1, 1, 2.
     """
 
@@ -167,16 +233,21 @@ class LeafDice(SoftDice):
     """
 
     rule = "leaf"
-
-    def __init__(self, num_classes: int | None = None, *, squared: bool = True, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(num_classes, squared=squared, **options)
+    squared_as_published = True
 
 
-def _over_processes(parts: Tensor) -> Tensor:
-    """Summed over all processes, with a gradient: the mean that DDP takes is then the whole batch's gradient."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return parts
-    from torch.distributed.nn.functional import all_reduce
+class _AddUp(torch.autograd.Function):
+    """The sum over the processes of a group; the mean of gradients that DDP takes is then the gradient of the whole."""
 
-    total: Tensor = all_reduce(parts)
-    return total
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, group: ProcessGroup) -> Tensor:  # noqa: ANN401 - torch's
+        ctx.group = group
+        total = own.clone()
+        torch.distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
+        total = upstream.clone()
+        torch.distributed.all_reduce(total, group=ctx.group)
+        return total, None

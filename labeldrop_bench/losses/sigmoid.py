@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from labeldrop_bench import ops, rules
+from labeldrop_bench.label_space import LabelSpace
 
+from ._arguments import as_weights, check_choice, check_count
 from ._pixel_loss import PixelLoss
-from ._weights import as_weights
-from .base import check_choice
 
 GAMMA = 2.0  # of the focal loss, where it is not given
 
@@ -21,12 +21,11 @@ class SigmoidLoss(PixelLoss):
     """What the losses of this family share. There is no channel for background: class k is channel k - 1.
 
     Args:
-        num_classes: see `PartialLabelLoss`, also for the other options.
-        rule: "standard", "adaptive" or "smile".
-        base: "bce", or "focal" (Lin et al. 2017).
+        rule: what a pixel says of a class that is not annotated: "standard" (it is not that class), "adaptive"
+            (nothing), or "smile" (nothing if the pixel is background, otherwise that it is not that class).
+        base: L, "bce" or "focal" (Lin et al. 2017).
         gamma: exponent of the focal loss, from 0; None is 2. Only with base="focal".
         class_weights: K - 1 factors of the classes' terms, background left out.
-        **options: those of `PartialLabelLoss`.
     """
 
     activation = "sigmoid"
@@ -39,9 +38,20 @@ class SigmoidLoss(PixelLoss):
         base: str,
         gamma: float | None = None,
         class_weights: Sequence[float] | Tensor | None = None,
-        **options: Any,  # noqa: ANN401 - the base class names them
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
     ) -> None:
-        super().__init__(num_classes, **options)
+        super().__init__(
+            num_classes,
+            label_space=label_space,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            backend=backend,
+            check_target=check_target,
+        )
         check_choice(self._name, "rule", rule, rules.SIGMOID_RULES)
         check_choice(self._name, "base", base, ("bce", "focal"))
         if gamma is not None and base != "focal":
@@ -73,7 +83,11 @@ class SigmoidLoss(PixelLoss):
 
 
 class _RuledSigmoidLoss(SigmoidLoss):
-    """BCE or focal loss with one rule."""
+    """BCE or focal loss with one rule.
+
+    Args:
+        alpha: weight of the yes terms of the focal loss, 1 - alpha that of the no terms; None weighs both with 1.
+    """
 
     operator = "sigmoid_focal"
     its_rule: ClassVar[str]
@@ -84,9 +98,26 @@ class _RuledSigmoidLoss(SigmoidLoss):
         *,
         base: str = "bce",
         alpha: float | None = None,
-        **options: Any,  # noqa: ANN401 - the base classes name them
+        gamma: float | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
     ) -> None:
-        super().__init__(num_classes, rule=self.its_rule, base=base, **options)
+        super().__init__(
+            num_classes,
+            rule=self.its_rule,
+            base=base,
+            gamma=gamma,
+            class_weights=class_weights,
+            label_space=label_space,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            backend=backend,
+            check_target=check_target,
+        )
         if alpha is not None and base != "focal":
             raise ValueError(f"{self._name}: alpha belongs to base='focal', got alpha={alpha} with base={base!r}")
         if alpha is not None and not 0 <= alpha <= 1:
@@ -98,20 +129,13 @@ class _RuledSigmoidLoss(SigmoidLoss):
 
 
 class BinaryCrossEntropy(_RuledSigmoidLoss):
-    """Sigmoid BCE or focal loss that takes what was not drawn for background.
-
-    Args:
-        num_classes: see `PartialLabelLoss`, also for the other options.
-        base: "bce", or "focal" (Lin et al. 2017).
-        alpha: weight of the yes terms of the focal loss, 1 - alpha that of the no terms; None weighs both with 1.
-        **options: gamma and class_weights, see `SigmoidLoss`; those of `PartialLabelLoss`.
-    """
+    """Sigmoid BCE or focal loss that takes what was not annotated for background."""
 
     its_rule = "standard"
 
 
 class AdaptiveBinaryCrossEntropy(_RuledSigmoidLoss):
-    """Sigmoid BCE or focal loss over the covered classes. Arguments as for `BinaryCrossEntropy`."""
+    """Sigmoid BCE or focal loss over the covered classes."""
 
     its_rule = "adaptive"
 
@@ -119,8 +143,7 @@ class AdaptiveBinaryCrossEntropy(_RuledSigmoidLoss):
 class Smile(_RuledSigmoidLoss):
     """Sigmoid BCE or focal loss in which background says nothing about a missing class.
 
-    Petit et al. 2018: w_k = 1 where class k is annotated; where it is not, only where another class is drawn.
-    Arguments as for `BinaryCrossEntropy`.
+    Petit et al. 2018: w_k = 1 where class k is annotated; where it is not, only where another class is.
     """
 
     its_rule = "smile"
@@ -133,11 +156,7 @@ class LabelFlip(SigmoidLoss):
     where p > 0.5 disagrees with x. Logits `[N, 2 (K-1), *spatial]`: the class logits z, then the flip logits f.
 
     Args:
-        num_classes: see `PartialLabelLoss`, also for the other options.
-        rule: "smile", "adaptive" or "standard"; the same when all is drawn.
-        base: L: "focal" (the paper's choice) or "bce".
         detach_target: stop the gradient that reaches q through the soft target.
-        **options: gamma and class_weights, see `SigmoidLoss`; those of `PartialLabelLoss`.
     """
 
     operator = "label_flip"
@@ -150,9 +169,26 @@ class LabelFlip(SigmoidLoss):
         rule: str = "smile",
         base: str = "focal",
         detach_target: bool = False,
-        **options: Any,  # noqa: ANN401 - the base classes name them
+        gamma: float | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
     ) -> None:
-        super().__init__(num_classes, rule=rule, base=base, **options)
+        super().__init__(
+            num_classes,
+            rule=rule,
+            base=base,
+            gamma=gamma,
+            class_weights=class_weights,
+            label_space=label_space,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            backend=backend,
+            check_target=check_target,
+        )
         self.detach_target = detach_target
 
     def flip_probability(self, logits: Tensor) -> Tensor:
@@ -174,12 +210,8 @@ class PredictiveVariance(SigmoidLoss):
     logits z, then the log-variances s. The noise comes from torch's generator's seed.
 
     Args:
-        num_classes: see `PartialLabelLoss`, also for the other options.
-        rule: "smile", "adaptive" or "standard"; the same when all is drawn.
-        base: L: "bce" or "focal".
         samples: T.
         average: "loss"; or "probability", for -log of the mean likelihood (base="bce").
-        **options: gamma and class_weights, see `SigmoidLoss`; those of `PartialLabelLoss`.
     """
 
     operator = "predictive_variance"
@@ -193,15 +225,31 @@ class PredictiveVariance(SigmoidLoss):
         base: str = "bce",
         samples: int = 10,
         average: str = "loss",
-        **options: Any,  # noqa: ANN401 - the base classes name them
+        gamma: float | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
     ) -> None:
-        super().__init__(num_classes, rule=rule, base=base, **options)
+        super().__init__(
+            num_classes,
+            rule=rule,
+            base=base,
+            gamma=gamma,
+            class_weights=class_weights,
+            label_space=label_space,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            backend=backend,
+            check_target=check_target,
+        )
         check_choice(self._name, "average", average, ("loss", "probability"))
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ValueError(f"{self._name}: samples must be a whole number from 1, got {samples!r}")
         if average == "probability" and base != "bce":
             raise ValueError(f"{self._name}: average='probability' needs a likelihood, base='bce', got base={base!r}")
-        self.samples, self.average = samples, average
+        self.samples = check_count(self._name, "samples", samples, least=1)
+        self.average = average
 
     def standard_deviation(self, logits: Tensor) -> Tensor:
         """`[N, K-1, *spatial]`: e^(s/2), of the class logits."""

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from labeldrop_bench import rules
+from labeldrop_bench.label_space import LabelSpace
 
+from ._arguments import as_weights
 from ._pixel_loss import PixelLoss
-from ._weights import as_weights
 
 
 class SetCrossEntropy(PixelLoss):
     """`logsumexp over active z - logsumexp over candidates z`; see `labeldrop_bench.ops.set_cross_entropy`.
 
     Args:
-        num_classes: see `PartialLabelLoss`, also for the other options.
         class_weights: K weights: a pixel has that of its class, one that reads the background row that of background,
             and one with a super-label the mean of its classes'.
-        **options: those of `PartialLabelLoss`.
     """
 
     operator = "set_cross_entropy"
@@ -31,9 +30,20 @@ class SetCrossEntropy(PixelLoss):
         num_classes: int | None = None,
         *,
         class_weights: Sequence[float] | Tensor | None = None,
-        **options: Any,  # noqa: ANN401 - the base class names them
+        label_space: LabelSpace | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        backend: str = "fused",
+        check_target: bool = False,
     ) -> None:
-        super().__init__(num_classes, **options)
+        super().__init__(
+            num_classes,
+            label_space=label_space,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            backend=backend,
+            check_target=check_target,
+        )
         weights = as_weights(self._name, class_weights, self.label_space.num_classes, "one for each class")
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -52,7 +62,7 @@ class SetCrossEntropy(PixelLoss):
 
 
 class CrossEntropy(SetCrossEntropy):
-    """Cross-entropy that takes what was not drawn for background: `F.cross_entropy`."""
+    """Cross-entropy that takes what was not annotated for background: `F.cross_entropy`."""
 
     rule = "standard"
 

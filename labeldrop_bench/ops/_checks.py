@@ -46,6 +46,8 @@ def _kind(value: object) -> str:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, (list, tuple)) and any(isinstance(each, Tensor) for each in value):
         return f"{name} of tensors: call it for each of them, and add up what it gives (deep supervision)"
+    if isinstance(value, Mapping):
+        return f"{name} with {', '.join(map(repr, value))}: take the tensor out of it"
     if kind.__module__ == "numpy":
         return f"{name}: use torch.from_numpy, or torch.as_tensor"
     return f"{name}: use torch.tensor" if isinstance(value, (list, tuple)) else name
