@@ -4,7 +4,7 @@ How a picture becomes a sample: grey by ITU-R 601 luma (Pillow's "L"), resized (
 pixels that shrink into one; mask: nearest) without keeping the aspect ratio, standardised on its own.
 Scores of a model refer to the resized masks.
 
-A folder says nothing about who drew what, so every label counts as drawn by its owners; `data.edits` hides labels.
+A folder says nothing about who annotated what, so every label counts as annotated; `[data] annotated` says otherwise.
 """
 
 from __future__ import annotations
