@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeldrop_bench.data.prepare import DataProblem
+from labeldrop_bench.text import TextError, read_text
 
 _NAME = re.compile(r"(?:(\d{2})-)?([0-9a-f]{64})-(\d{4})\.png")
 _DRAWN, _BLURRED, _OFF = "curve", "blurred", "off"
@@ -49,8 +50,10 @@ def listed_pictures(path: Path, problems: list[DataProblem]) -> dict[str, Labels
         ValueError: the file is no JSON object.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are
+        entries = json.loads(read_text(path))
+    except TextError as error:
+        raise ValueError(f"unity: {error}") from error
+    except ValueError as error:  # json.JSONDecodeError is one
         raise ValueError(f"unity: {path} cannot be read as JSON ({error}); download it again") from error
     if not isinstance(entries, dict):
         raise ValueError(f"unity: {path} must hold an object with a key for each picture, got {type(entries).__name__}")

@@ -1,63 +1,71 @@
-"""What the readers of pictures share: grey values, sizes, checks of masks."""
+"""What readers share that list the files of a folder or cut the sector out of an echo picture."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from labeldrop_bench.data._beside import side_files
 from labeldrop_bench.data.cone import crop_cone
 from labeldrop_bench.data.prepare import DataProblem
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 
+@dataclass(frozen=True)
+class Listed:
+    """The files of one folder.
 
-def read_grey(path: Path) -> NDArray[np.uint8]:
-    """A picture file as grey values [H, W]: ITU-R 601 luma of what has colours, Pillow's "L".
-
-    Raises:
-        DataProblem: it is not there or not whole.
+    Attributes:
+        files: name without the ending -> file.
+        problems: files of the same name.
+        not_taken: a line for each reason why others are no data.
     """
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("L"))
-    except _UNREADABLE as error:
-        raise DataProblem(path, f"cannot be read as a picture ({error}); copy or download it again") from error
+
+    files: Mapping[str, Path]
+    problems: tuple[DataProblem, ...]
+    not_taken: tuple[str, ...]
 
 
-def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """[H, W] uint8 or float32 in another size, same dtype: bilinear, averaging over pixels that shrink into one."""
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-
-
-def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """[H, W] label values in another size: each from the nearest pixel."""
-    return np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
-
-
-def check_labels(path: Path, labels: NDArray[Any], shape: tuple[int, ...], highest: int) -> NDArray[np.uint8]:
-    """The label values of a mask file as uint8.
+def list_files(folder: Path, endings: Sequence[str]) -> Listed:
+    """The data files in a folder; nothing in it is passed over in silence but hidden files, as the shell does it.
 
     Args:
-        path: the mask file.
-        labels: what it holds.
-        shape: of the image.
-        highest: label value.
-
-    Raises:
-        DataProblem: another shape, a value that is no label, or no label at all.
+        folder: need not be there.
+        endings: of data files, such as (".nii.gz",), the longest one first; capitals do not count.
     """
-    if labels.shape != shape:
-        raise DataProblem(path, f"mask of shape {labels.shape}, but its image has {shape}; take both from one release")
-    values = np.unique(labels)
-    if not np.isin(values, np.arange(highest + 1)).all():
-        raise DataProblem(path, f"label values must be 0 ... {highest}, got {values[:10].tolist()}; correct the mask")
-    if values.max() == 0:
+    files: dict[str, Path] = {}
+    problems, others, folders = [], [], []
+    visible = [path for path in sorted(folder.glob("*")) if not path.name.startswith(".")]
+    for path in visible:
+        ending = next((e for e in endings if path.name.lower().endswith(e.lower())), None)
+        if path.is_dir():
+            folders.append(path.name)
+        elif ending is None:
+            others.append(path)
+        elif (other := files.setdefault(path.name[: -len(ending)], path)) != path:
+            problems.append(DataProblem(path, f"has the same name as {other.name}; leave one of them"))
+    beside = {side for path in files.values() for side in side_files(path)}
+    reasons = {
+        f"the ending is not {' or '.join(endings)}": [path.name for path in others if path not in beside],
+        "they are folders": folders,
+    }
+    return Listed(files, tuple(problems), tuple(not_taken(folder, reasons)))
+
+
+def not_taken(folder: Path, reasons: Mapping[str, Sequence[str]]) -> Iterable[str]:
+    """A line for each reason that applies to any name."""
+    for reason, names in reasons.items():
+        if names:
+            yield f"{folder}: {len(names)} not taken, since {reason}: {', '.join(names)}"
+
+
+def check_not_empty(path: Path, labels: NDArray[np.uint8]) -> None:
+    """Raises DataProblem for a mask without any label."""
+    if not labels.any():
         raise DataProblem(path, "mask is empty: no pixel has a label; draw it or leave the case out")
-    return labels.astype(np.uint8)
 
 
 def masked_to_cone(path: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What every data set gives: samples in memory, with what is annotated and everything that is known."""
+"""What every data set gives: samples in memory, with what was drawn and everything that is known."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ class Samples:
     """Images with their label maps, as CPU tensors.
 
     Attributes:
-        images: [n, channels, *spatial] float32, each image with mean 0 and standard deviation 1 (`standardise`).
-        target: [n, *spatial] uint8, label values as annotated, mistakes included; a label that was not reads
+        images: [n, channels, *spatial] float32, each channel of each image with mean 0 and standard deviation 1
+            (`standardise`).
+        target: [n, *spatial] uint8, label values as drawn, mistakes included; a label that was not drawn reads
             background (0), and IGNORED pixels say nothing.
-        annotated: [n, L] bool, was label value l annotated in this sample? Column 0 is True.
+        annotated: [n, L] bool, was label value l drawn in this sample? Column 0 is True.
         truth: [n, *spatial] uint8, the class of each pixel as far as anyone knows; IGNORED where nobody does.
         known: [n, K] bool, does `truth` show all of class c? Column 0 is True.
         domain: [n] int64, index into `Dataset.domains`.
@@ -125,13 +126,14 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of one data set. In the test split too, `target` says what was annotated, `truth` all that is known.
+    """Three splits of one data set. In the test split too, `target` says what was drawn and `truth` everything known.
 
     Attributes:
         label_space: K classes and L label values.
         domains: names; `Samples.domain` indexes them.
         train, validation, test: the splits.
-        skipped: one sentence for each case that was left out because its files are bad (`skip_bad`).
+        skipped: one sentence for each case that was left out because its files are bad (`skip_bad`), and for files that
+            are no case's.
 
     Raises:
         ValueError: a split that is empty or whose labels, classes or domains are not those of `label_space` and
@@ -201,7 +203,7 @@ class DatasetInfo:
         description: one line.
         licence, source: of the data, and where to get them.
         options: the data set's own keys of the `[data]` table; unknown keys are an error.
-        load: makes the data set from checked options, with all that its owners annotated; `data.edits` hides labels. It
+        load: makes the data set from checked options, with everything its owners drew; `data.edits` hides labels. It
             depends on nothing else, so two runs with the same `[data]` table see the same samples.
     """
 
@@ -211,6 +213,11 @@ class DatasetInfo:
     source: str
     options: type[BaseModel]
     load: Callable[[Any], Dataset]
+
+
+def user_path(path: str | Path) -> Path:
+    """A path that somebody wrote into a file or an environment variable, where no shell expands the leading "~"."""
+    return Path(path).expanduser()
 
 
 def find_folder(name: str, root: Path | None, folder: str) -> Path:
@@ -228,24 +235,27 @@ def find_folder(name: str, root: Path | None, folder: str) -> Path:
                 f"variable {VARIABLE} to the folder that holds {folder}"
             )
         root = Path(parent) / folder
+    root = user_path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{name}: root must be a folder, and there is none at {root}")
     return root
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Images with mean 0 and standard deviation 1, each on its own.
+    """Images of which each channel has mean 0 and standard deviation 1, each on its own.
 
     Args:
         images: [n, channels, *spatial] floating point.
 
     Returns:
-        The same shape and dtype: (x - mean) / max(sd, 1e-6); a constant image becomes 0.
+        The same shape and dtype: (x - mean) / sd. A constant channel becomes 0; so does one that differs from a
+        constant by no more than rounding (sd <= 1e-6 max |x|, eight times float32's resolution): it would be noise.
     """
-    axes = tuple(range(1, images.ndim))
+    axes = tuple(range(2, images.ndim))
     mean = images.mean(dim=axes, keepdim=True)
     sd = images.std(dim=axes, keepdim=True, correction=0)
-    return (images - mean) / sd.clamp_min(1e-6)
+    constant = sd <= 1e-6 * images.abs().amax(dim=axes, keepdim=True)
+    return torch.where(constant, 0, (images - mean) / sd)
 
 
 def hint(name: str, known: Sequence[str], most: int | None = None) -> str:
@@ -271,7 +281,7 @@ def make_samples(
     patients: Sequence[str],
     spacing: Tensor | None = None,
 ) -> Samples:
-    """Samples whose truth is what was annotated.
+    """Samples whose truth is what was drawn.
 
     Args:
         space: what label values mean.
@@ -298,7 +308,7 @@ def class_map(space: LabelSpace, labels: Tensor) -> Tensor:
 
 
 def known_classes(space: LabelSpace, annotated: Tensor) -> Tensor:
-    """[n, K] bool: is all of class c annotated, as a class of its own?
+    """[n, K] bool: is all of class c drawn, as a class of its own?
 
     Args:
         space: what label values mean.

@@ -4,7 +4,8 @@ Two releases are read. In the one of NIfTI files 500 patients have masks, and th
 is for training, validation and testing; where the lists are not there, the patients are split by chance. In the older
 one of MHD files the patients in `testing/` have no masks, so those in `training/` are split by chance.
 
-How a file becomes a sample: end-diastolic and end-systolic frame, shown upright (NIfTI arrays are [width, height]),
+How a file becomes a sample: end-diastolic and end-systolic frame as stored (NIfTI arrays are [width, height]), its mask
+turned to it if their headers differ,
 resized to `size` (image: bilinear, averaging over the pixels that shrink into one; mask: nearest), standardised on its
 own. Resizing keeps neither the aspect ratio nor square pixels: so do Islam et al. (2024), whose numbers these samples
 are meant to be compared with. Scores of a model refer to the resized masks.
@@ -15,22 +16,24 @@ Transactions on Medical Imaging 38 (2019).
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from labeldrop_bench.data._files import check_labels, resize_image, resize_labels
+from labeldrop_bench.data._files import check_not_empty
 from labeldrop_bench.data._options import SplitOptions
+from labeldrop_bench.data._resample import new_spacing, resize_image, resize_labels
+from labeldrop_bench.data._volumes import one_slice
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read
 from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.text import TextError, read_text
 
 LABEL_SPACE = LabelSpace.of_classes(("background", "LV", "LVM", "LA"))
 _QUALITIES = ("Poor", "Medium", "Good")
@@ -80,7 +83,7 @@ def load(options: CamusOptions) -> Dataset:
     """
     root = find_folder("camus", options.root, options.folder)
     release = _release(root, options.release)
-    require("camus", "nibabel" if release == "nifti" else "SimpleITK")
+    require("camus", "nibabel", *(["SimpleITK"] if release == "mhd" else []))
     patients = root / (_NIFTI if release == "nifti" else _MHD)
     names = sorted(path.name for path in patients.iterdir() if path.is_dir() and path.name.startswith("patient"))
     problems: list[DataProblem] = []
@@ -121,7 +124,7 @@ def _official_split(folder: Path, patients: Path, names: Sequence[str], problems
             f"camus: {folder} must hold three lists of patients, and {', '.join(missing)} is not there; without the "
             f"whole folder patients are split by chance"
         )
-    listed = [(name, part) for part, path in enumerate(lists) for name in path.read_text().split()]
+    listed = [(name, part) for part, path in enumerate(lists) for name in read_text(path).split()]
     times = Counter(name for name, _ in listed)
     for name, number in times.items():
         where = ", ".join(lists[part].name for other, part in listed if other == name)
@@ -137,7 +140,7 @@ def _official_split(folder: Path, patients: Path, names: Sequence[str], problems
 def _cases(
     folder: Path, patients: Sequence[str], release: str, options: CamusOptions, problems: list[DataProblem]
 ) -> Iterator[Case]:
-    endings = (".nii.gz",) if release == "nifti" else (".mhd", ".raw")
+    ending = ".nii.gz" if release == "nifti" else ".mhd"
     for patient in patients:
         for view in options.views:
             try:
@@ -148,7 +151,7 @@ def _cases(
                 continue
             for instant in options.instants:
                 stem = f"{patient}_{view}_{instant}"
-                files = [folder / patient / f"{stem}{part}{ending}" for part in ("", "_gt") for ending in endings]
+                files = [folder / patient / f"{stem}{part}{ending}" for part in ("", "_gt")]
                 yield Case(f"{patient}-{view}-{instant}", patient, 0, tuple(files))
 
 
@@ -157,8 +160,8 @@ def _good_enough(path: Path, wanted: Quality | None) -> bool:
     if wanted is None:
         return True
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, TextError) as error:
         raise DataProblem(path, f"cannot be read, and min_quality needs it ({error}); download it again") from error
     found = [value.strip() for key, _, value in (line.partition(":") for line in lines) if key == "ImageQuality"]
     if len(found) != 1 or found[0] not in _QUALITIES:
@@ -168,49 +171,26 @@ def _good_enough(path: Path, wanted: Quality | None) -> bool:
 
 @dataclass(frozen=True)
 class _Read:
-    """Reads image and mask; `case.inputs` has the files of the image first, then as many of the mask."""
+    """Reads image and mask."""
 
     size: tuple[int, int]
 
     def __call__(self, case: Case) -> Prepared:
-        image_path, mask_path = case.inputs[0], case.inputs[len(case.inputs) // 2]
-        image = _array(image_path)
-        labels = check_labels(mask_path, _array(mask_path), image.shape, LABEL_SPACE.num_labels - 1)
-        if not np.isfinite(image).all():
-            raise DataProblem(image_path, "holds values that are no numbers; download it again")
-        image = image if image.dtype == np.uint8 else image.astype(np.float32)
-        resized = resize_image(np.ascontiguousarray(image), self.size)
-        return Prepared(resized[None], resize_labels(np.ascontiguousarray(labels), self.size), (True,) * 4)
-
-
-def _array(path: Path) -> NDArray[Any]:
-    """[H, W] one frame, shown upright."""
-    array = _mhd(path) if path.suffix == ".mhd" else _nifti(path)
-    if array.ndim != 2:
-        raise DataProblem(path, f"must be one frame [height, width], got an array of shape {array.shape}")
-    return array
-
-
-def _nifti(path: Path) -> NDArray[Any]:
-    import nibabel
-
-    try:
-        array = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise DataProblem(path, f"cannot be read as NIfTI ({error}); download it again") from error
-    upright: NDArray[Any] = array.reshape(array.shape[:2] + tuple(n for n in array.shape[2:] if n > 1)).T
-    return upright
-
-
-def _mhd(path: Path) -> NDArray[Any]:
-    import SimpleITK as sitk  # noqa: N813 - the name that its own documentation uses
-
-    try:
-        array: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DataProblem(path, f"cannot be read as MetaImage ({reason}); download it again") from error
-    return array[0] if array.ndim == 3 and len(array) == 1 else array
+        image_path, mask_path = case.inputs
+        image = read(image_path)
+        mask = read(mask_path, image.axes, labels=True)
+        (frame,), spacing = one_slice(image_path, image)
+        check_same_grid(mask_path, mask, image_path, image)
+        (drawn,), _ = one_slice(mask_path, mask)
+        labels = look_up(mask_path, drawn, {value: value for value in range(LABEL_SPACE.num_labels)})
+        check_not_empty(mask_path, labels)
+        kept = frame if frame.dtype == np.uint8 else finite([image_path], [frame])[0]
+        return Prepared(
+            resize_image(kept, self.size)[None],
+            resize_labels(labels, self.size),
+            (True,) * LABEL_SPACE.num_labels,
+            new_spacing(spacing, labels.shape, self.size),
+        )
 
 
 INFO = DatasetInfo(

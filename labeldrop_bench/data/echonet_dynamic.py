@@ -23,18 +23,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from labeldrop_bench.data._files import masked_to_cone, resize_image, resize_labels
+from labeldrop_bench.data._files import masked_to_cone
 from labeldrop_bench.data._options import FileOptions
+from labeldrop_bench.data._pictures import grey
+from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data.decode import told
 from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.text import read_rows
 
 LABEL_SPACE = LabelSpace.of_classes(("background", "LV"))
 _LIST, _TRACINGS = "FileList.csv", "VolumeTracings.csv"
 _SPLITS = {"TRAIN": 0, "VAL": 1, "TEST": 2}
 _CORNERS = ("X1", "Y1", "X2", "Y2")
+_BACK = 0.02  # of the long axis; neighbouring chords of 20 are .05 apart
 
 Line = tuple[float, ...]  # x1, y1, x2, y2
 Tracings = dict[str, dict[int, list[Line]]]  # video -> frame -> lines, in the order of the file
@@ -84,13 +88,15 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
     """Each row of a table with its place, as in "FileList.csv, line 7"."""
     if not path.is_file():
         raise FileNotFoundError(f"echonet_dynamic: root must hold {_LIST}, {_TRACINGS} and Videos/; not there: {path}")
-    with path.open(newline="") as file:
-        table = csv.DictReader(file)
+    table = read_rows(path)
+    try:
         missing = [name for name in columns if name not in (table.fieldnames or ())]
-        if missing:
-            raise ValueError(f"echonet_dynamic: {path} must have the columns {', '.join(missing)}; download it again")
-        for row in table:
-            yield f"{path}, line {table.line_num}", row
+        rows = [(f"{path}, line {table.line_num}", row) for row in table]
+    except csv.Error as error:
+        raise ValueError(f"echonet_dynamic: {path} is no table ({error}); download it again") from error
+    if missing:
+        raise ValueError(f"echonet_dynamic: {path} must have the columns {', '.join(missing)}; download it again")
+    yield from rows
 
 
 def _listed(path: Path, problems: list[DataProblem]) -> dict[str, int]:
@@ -116,12 +122,14 @@ def _traced(path: Path, problems: list[DataProblem]) -> tuple[Tracings, set[str]
     for place, row in _rows(path, ("FileName", *_CORNERS, "Frame")):
         video = (row["FileName"] or "").removesuffix(".avi")
         try:
-            frame, line = int(row["Frame"]), tuple(float(row[name]) for name in _CORNERS)
-            if not all(map(math.isfinite, line)):
+            number, line = float(row["Frame"]), tuple(float(row[name]) for name in _CORNERS)  # "46.0" is a number too
+            frame = int(number)
+            if frame != number or frame < 0 or not all(map(math.isfinite, line)):
                 raise ValueError
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             values = [row[name] for name in (*_CORNERS, "Frame")]
-            problems.append(DataProblem(place, f"{', '.join(_CORNERS)} and Frame must be numbers, got {values}"))
+            text = f"{', '.join(_CORNERS)} must be numbers and Frame a whole number, got {values}; correct the line"
+            problems.append(DataProblem(place, text))
             bad.add(video)
         else:
             tracings.setdefault(video, {}).setdefault(frame, []).append(line)
@@ -151,13 +159,19 @@ class _Read:
 
     def __call__(self, case: Case) -> Prepared:
         (path,) = case.inputs
-        image = read_frame(path, case.details["frame"])
-        labels = tracing_mask(case.details["lines"], image.shape)
+        frame, lines = case.details["frame"], case.details["lines"]
+        image = read_frame(path, frame)
+        labels = tracing_mask(lines, image.shape)
+        place = f"the tracing of {path.name}, frame {frame}"
         if not labels.any():
             raise DataProblem(
+                self.tracings, f"{place} is empty: its {len(lines)} line(s) enclose no pixel; correct them"
+            )
+        if not in_order(lines):
+            raise DataProblem(
                 self.tracings,
-                f"the tracing of {path.name}, frame {case.details['frame']} is empty: its {len(case.details['lines'])} "
-                f"line(s) enclose no pixel; correct them",
+                f"{place} is no long axis followed by chords from one of its ends to the other ({len(lines)} lines): "
+                f"was it traced twice, or the table sorted? Leave one tracing, in the order it was drawn",
             )
         if self.crop_cone:
             image = masked_to_cone(path, image)
@@ -173,14 +187,12 @@ def read_frame(path: Path, number: int) -> NDArray[np.uint8]:
     import av
 
     decoded = 0
-    try:
-        with av.open(str(path)) as container:
-            for picture in container.decode(video=0):
-                if decoded == number:
-                    return np.array(Image.fromarray(picture.to_ndarray(format="rgb24")).convert("L"))
-                decoded += 1
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise DataProblem(path, f"cannot be read as a video ({error}); download it again") from error
+    with told(path), av.open(str(path)) as container:
+        for picture in container.decode(video=0):
+            if decoded == number:
+                shown: NDArray[np.uint8] = grey(np.moveaxis(picture.to_ndarray(format="rgb24"), -1, 0))
+                return shown
+            decoded += 1
     raise DataProblem(
         path,
         f"frame {number} was traced, but the video ends after {decoded} frames; download it again, or correct Frame in "
@@ -203,6 +215,24 @@ def tracing_mask(lines: list[Line], shape: tuple[int, ...]) -> NDArray[np.uint8]
     rows, columns = draw.polygon(y, x, shape)
     mask[rows, columns] = 1
     return mask
+
+
+def in_order(lines: list[Line]) -> bool:
+    """Whether chords follow each other along the long axis, so that their ends are a polygon.
+
+    The middles of the chords are measured along the first line, in its lengths. They have to run one way, but for
+    rounding (_BACK), and over more than half of it: a tracing that stands twice in the table runs there and back, and
+    in a sorted one the first line is no long axis.
+
+    Args:
+        lines: x1, y1, x2, y2 in pixels; the first is the long axis.
+    """
+    ends = np.array(lines, np.float64).reshape(-1, 2, 2)  # [n, end, (x, y)]
+    axis = ends[0, 1] - ends[0, 0]
+    along = (ends[1:].mean(1) - ends[0, 0]) @ axis / max(float(axis @ axis), 1e-12)
+    steps = np.diff(along)
+    one_way = (steps > -_BACK).all() or (steps < _BACK).all()
+    return bool(one_way and abs(along[-1] - along[0]) > 0.5)
 
 
 INFO = DatasetInfo(

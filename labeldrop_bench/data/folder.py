@@ -1,10 +1,11 @@
-"""Image-mask folders: `images/` and `masks/` with the same PNG file names.
+"""Image-mask folders: `images/` and `masks/` with the same file names but for their endings.
 
-How a picture becomes a sample: grey by ITU-R 601 luma (Pillow's "L"), resized (image: bilinear, averaging over the
-pixels that shrink into one; mask: nearest) without keeping the aspect ratio, standardised on its own.
-Scores of a model refer to the resized masks.
+Images are PNG, BMP, TIFF or JPEG files; masks are not JPEG, which changes label values. How a picture becomes a sample:
+grey by ITU-R 601 luma (Pillow's "L") or, with `channels = "rgb"`, red, green and blue; resized (image: bilinear,
+averaging over the pixels that shrink into one; mask: nearest) without keeping the aspect ratio, each channel
+standardised on its own. Scores of a model refer to the resized masks.
 
-A folder says nothing about who annotated what, so every label counts as annotated; `[data] annotated` says otherwise.
+A folder says nothing about who annotated what, so every label counts as annotated; `data.edits` hides labels.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import BeforeValidator, Field, model_validator
 
+from labeldrop_bench.data._files import list_files, not_taken
 from labeldrop_bench.data._options import GroupOptions
+from labeldrop_bench.data._pictures import PICTURES, grey
+from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import VARIABLE, Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read, read_size
 from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
 
 _PIXEL_SIZE = re.compile(r"\d+x\d+")
-_IMAGE_MODES = ("1", "L", "P", "RGB", "RGBA")
-_MASK_MODES = ("1", "L", "P")
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 
 Value = Annotated[int, Field(ge=1, le=255)]
 Selectors = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
@@ -44,15 +45,17 @@ class FolderOptions(GroupOptions):
         folder: where `root` is not given, root is this folder inside the one that LABELDROP_DATA names.
         labels: name -> value in the masks (1 ... 255), in the order of the classes; background is 0.
         size: (height, width) of the samples in pixels, or one number for both.
+        channels: "grey" (one channel), or "rgb" (three) where colour tells something.
         domains: name -> selectors, each an image size "WIDTHxHEIGHT" as stored or a glob pattern on the file name.
             Files that no domain selects are left out.
-        together: lists of file names without ".png" that also stay in one split, with their groups.
+        together: lists of file names without their endings that also stay in one split, with their groups.
         validation, test: fractions of each domain's images; training takes the rest.
     """
 
     folder: str | None = None
     labels: dict[str, Value] = Field(min_length=1)
     size: Size = (128, 128)
+    channels: Literal["grey", "rgb"] = "grey"
     domains: dict[str, Selectors] = Field(default={"all": ("*",)}, min_length=1)
     together: tuple[tuple[str, ...], ...] = ()
     validation: float = Field(0.15, gt=0, lt=1)
@@ -93,29 +96,25 @@ class Read:
     Attributes:
         labels: names and values in the masks, in the order of the classes.
         size: (height, width) of the result in pixels.
+        channels: "grey" or "rgb".
     """
 
     labels: tuple[tuple[str, int], ...]
     size: tuple[int, int]
+    channels: Literal["grey", "rgb"] = "grey"
 
     def __call__(self, case: Case) -> Prepared:
         """Reads one; raises DataProblem."""
         image_path, mask_path = case.inputs
-        image, mask = _open(image_path, _IMAGE_MODES), _open(mask_path, _MASK_MODES)
-        if mask.size != image.size:
-            raise DataProblem(
-                mask_path, f"mask of {_size_name(mask.size)} pixels, but its image has {_size_name(image.size)}"
-            )
-        stored = np.asarray(mask).astype(np.uint8)
-        unknown = sorted(set(np.unique(stored).tolist()) - {0, *(value for _, value in self.labels)})
-        if unknown:
-            raise DataProblem(mask_path, f"label values {unknown} are not in labels = {dict(self.labels)}")
-        lookup = np.zeros(256, np.uint8)
-        lookup[[value for _, value in self.labels]] = np.arange(1, len(self.labels) + 1)
-        to = self.size[::-1]
-        grey = image.convert("L").resize(to, Image.Resampling.BILINEAR)
-        labels = Image.fromarray(lookup[stored]).resize(to, Image.Resampling.NEAREST)
-        return Prepared(np.array(grey)[None], np.array(labels), (True,) * (len(self.labels) + 1))
+        image, mask = read(image_path), read(mask_path, labels=True)
+        check_same_grid(mask_path, mask, image_path, image)
+        value_of = {0: 0, **{value: number for number, (_, value) in enumerate(self.labels, start=1)}}
+        labels = look_up(mask_path, mask.values[0, 0], value_of)
+        picture = image.values[:, 0]
+        colour = np.broadcast_to(picture, (3, *picture.shape[1:])) if self.channels == "rgb" else grey(picture)[None]
+        kept = colour if colour.dtype == np.uint8 else finite([image_path], list(colour))
+        annotated = (True,) * (len(self.labels) + 1)
+        return Prepared(resize_image(kept, self.size), resize_labels(labels, self.size), annotated)
 
 
 def load(options: FolderOptions) -> Dataset:
@@ -123,18 +122,19 @@ def load(options: FolderOptions) -> Dataset:
 
     Raises:
         ValueError: no data folder given, or files that do not fit, all of them listed: image without mask or mask
-            without image, unreadable file, other pixel format, mask of another size, label value that `labels` lacks,
-            file in two domains or without a group, a domain without files; or else same pixels in two groups, or a
-            domain with too few groups for three splits.
+            without image, unreadable file, pixel format that is not read, mask of another size, label value that
+            `labels` lacks, file in two domains or without a group, a domain without files; or else same pixels in two
+            groups, or a domain with too few groups for three splits.
         FileNotFoundError: a folder that is not there.
     """
     root = options.find_root()
     domains = tuple(options.domains)
-    listed, problems = _list(root, options)
-    read = Read(tuple(options.labels.items()), options.size)
+    found = _list(root, options)
+    reader = Read(tuple(options.labels.items()), options.size, options.channels)
     cases, prepared, skipped = prepare(
-        listed, read, name="folder", settings=asdict(read), skip_bad=options.skip_bad, problems=problems
-    )
+        found.cases, reader, name="folder", settings=asdict(reader),
+        skip_bad=options.skip_bad, problems=found.problems, not_taken=found.not_taken,
+    )  # fmt: skip
     cases, prepared, copies = _without_copies(cases, prepared, options.skip_bad)
     domain = [case.domain for case in cases]
     fractions = (1 - options.validation - options.test, options.validation, options.test)
@@ -142,22 +142,35 @@ def load(options: FolderOptions) -> Dataset:
     report_lacking(f"folder: {root}", domain, part, domains)
     part_of = {case.patient: p for case, p in zip(cases, part, strict=True)}
     space = LabelSpace.of_classes(("background", *options.labels))
-    return assemble(space, domains, cases, prepared, part_of, (*skipped, *copies))
+    return assemble(space, domains, cases, prepared, part_of, (*skipped, *copies, *found.unselected))
 
 
-def _list(root: Path, options: FolderOptions) -> tuple[list[Case], list[DataProblem]]:
+@dataclass(frozen=True)
+class _Found:
+    """What lies in the two folders; `not_taken` and `unselected` are lines on what is no case's."""
+
+    cases: list[Case]
+    problems: list[DataProblem]
+    not_taken: tuple[str, ...]
+    unselected: tuple[str, ...]
+
+
+def _list(root: Path, options: FolderOptions) -> _Found:
     """Every picture that a domain selects, in the order of the file names, with its group as patient."""
-    files = {part: {path.name for path in (root / part).glob("*.png")} for part in ("images", "masks")}
-    problems = [DataProblem(root / "images" / n, "no mask of that name") for n in files["images"] - files["masks"]]
-    problems += [DataProblem(root / "masks" / n, "no image of that name") for n in files["masks"] - files["images"]]
+    images, masks = (list_files(root / part, PICTURES) for part in ("images", "masks"))
+    problems = [*images.problems, *masks.problems]
+    problems += [DataProblem(path, "no mask of that name") for n, path in images.files.items() if n not in masks.files]
+    problems += [DataProblem(path, "no image of that name") for n, path in masks.files.items() if n not in images.files]
     domain_of: dict[str, int] = {}
-    for name in sorted(files["images"] & files["masks"]):
+    unselected = []
+    for name in sorted(images.files.keys() & masks.files.keys()):
         try:
-            domain = _domain(root / "images" / name, options.domains)
+            domain = _domain(images.files[name], options.domains)
         except DataProblem as problem:  # noqa: PERF203 - all problems are listed at once
             problems.append(problem)
         else:
             domain_of |= {} if domain is None else {name: domain}
+            unselected += [images.files[name].name] if domain is None else []
     if not problems:  # an unreadable file may be the one that a domain lacks
         empty = set(range(len(options.domains))) - set(domain_of.values())
         selectors = list(options.domains.items())
@@ -165,33 +178,18 @@ def _list(root: Path, options: FolderOptions) -> tuple[list[Case], list[DataProb
             DataProblem(root / "images", f"no file for domain {selectors[i][0]!r} = {list(selectors[i][1])}")
             for i in sorted(empty)
         ]
-    group_of, more = _groups(root, list(domain_of), options)
+    group_of, more = _groups(images.files, list(domain_of), options)
     cases = [
-        Case(name.removesuffix(".png"), group, domain_of[name], (root / "images" / name, root / "masks" / name))
-        for name, group in group_of.items()
+        Case(name, group, domain_of[name], (images.files[name], masks.files[name])) for name, group in group_of.items()
     ]
-    return cases, [*problems, *more]
-
-
-def _open(path: Path, modes: tuple[str, ...]) -> Image.Image:
-    """The picture, wholly decoded."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except _UNREADABLE as error:
-        raise DataProblem(path, f"cannot be read as an image ({error})") from error
-    if image.mode not in modes:
-        raise DataProblem(path, f"pixel format must be one of {', '.join(modes)}, got {image.mode}")
-    return image
+    rest = tuple(not_taken(root / "images", {"no domain selects them": unselected}))
+    return _Found(cases, [*problems, *more], (*images.not_taken, *masks.not_taken), rest)
 
 
 def _domain(path: Path, domains: dict[str, tuple[str, ...]]) -> int | None:
     """The domain that selects a file; the size of a picture stands in its header."""
-    try:
-        with Image.open(path) as image:
-            size = _size_name(image.size)
-    except _UNREADABLE as error:
-        raise DataProblem(path, f"cannot be read as an image ({error})") from error
+    width, height = read_size(path)
+    size = f"{width}x{height}"
 
     def selects(selector: str) -> bool:
         return selector == size if _PIXEL_SIZE.fullmatch(selector) else fnmatchcase(path.name, selector)
@@ -202,26 +200,20 @@ def _domain(path: Path, domains: dict[str, tuple[str, ...]]) -> int | None:
     return found[0] if found else None
 
 
-def _size_name(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _groups(root: Path, names: Sequence[str], options: FolderOptions) -> tuple[dict[str, str], list[DataProblem]]:
-    """File name -> group: by `group`, then joined by `together`."""
+def _groups(
+    files: Mapping[str, Path], names: Sequence[str], options: FolderOptions
+) -> tuple[dict[str, str], list[DataProblem]]:
+    """Name without ending -> group: by `group` on the file name, then joined by `together`."""
     problems, group_of = [], {}
     for name in names:
-        match = re.search(options.group or ".*", name)
+        match = re.search(options.group or ".*", files[name].name)
         if match is None:
-            text = f"group = {options.group!r} does not match the file name"
-            problems.append(DataProblem(root / "images" / name, text))
+            problems.append(DataProblem(files[name], f"group = {options.group!r} does not match the file name"))
         else:
             group_of[name] = match.group(1) if match.re.groups else match.group(0)
-    existing = {path.name for path in (root / "images").glob("*.png")}
-    for stems in options.together:
-        named = [f"{stem}.png" for stem in stems]
-        problems += [
-            DataProblem(root / "images" / name, "named in together, but not there") for name in set(named) - existing
-        ]
+    folder = next(iter(files.values())).parent if files else Path("images")
+    for named in options.together:
+        problems += [DataProblem(folder / n, "named in together, but not there") for n in set(named) - files.keys()]
         joined = {group_of[name] for name in named if name in group_of}
         group_of = {name: min(joined) if group in joined else group for name, group in group_of.items()}
     return group_of, problems
@@ -234,7 +226,7 @@ def _without_copies(
     first: dict[str, Case] = {}
     kept, lines = [], []
     for case, item in zip(cases, prepared, strict=True):
-        original = first.setdefault(hashlib.sha256(item.image.tobytes()).hexdigest(), case)
+        original = first.setdefault(hashlib.sha256(item.image.astype(np.float32).tobytes()).hexdigest(), case)
         if original.patient == case.patient:
             kept.append((case, item))
         else:
@@ -250,7 +242,7 @@ def _without_copies(
 
 INFO = DatasetInfo(
     name="folder",
-    description="Any folder of PNG images and masks; domains by image size or file name, splits by group",
+    description="Any folder of images and masks, grey or colour; domains by image size or file name, splits by group",
     licence="that of the files",
     source="the folder in `root`, or `folder` inside LABELDROP_DATA",
     options=FolderOptions,

@@ -12,16 +12,18 @@ One key of dataset.json is not nnU-Net's, which leaves it alone: `annotated_labe
 were annotated in it. A case that it does not name has all of them.
 
 A volume is turned to [D, H, W] = (superior, anterior, right), cut to what is not zero, resampled to one spacing, and
-its middle cut out or filled up (`_volumes.to_grid`). A picture is resized without keeping its aspect ratio, as `folder`
-does it. Each channel of each case then gets mean 0 and standard deviation 1, whatever its name says. Scores refer to
+its middle cut out or filled up (`_resample.to_grid`). A picture is resized without keeping its aspect ratio, as
+`folder` does it. Slices stored as volumes are turned to the direction that most images of the data set are stored in.
+Each channel of each case then gets mean 0 and standard deviation 1, whatever its name says. Scores refer to
 these arrays: what lies outside of `size` is neither trained on nor scored.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
@@ -31,20 +33,25 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from labeldrop_bench.data._files import list_files, not_taken
 from labeldrop_bench.data._options import GroupOptions
+from labeldrop_bench.data._pictures import PICTURES
 from labeldrop_bench.data._regions import annotated_labels, label_space_of_regions
-from labeldrop_bench.data._volumes import PICTURES, ReadPictures, ReadVolumes, read_spacing
+from labeldrop_bench.data._volumes import ReadPictures, ReadVolumes
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Side, find_folder, hint
+from labeldrop_bench.data.decode import read_place
 from labeldrop_bench.data.edits import annotated_only, check_cases
 from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.text import TextError, read_text
 
 _TRAIN, _TEST = "Tr", "Ts"
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
@@ -58,7 +65,7 @@ class NnunetOptions(GroupOptions):
         folder: where `root` is not given, root is this folder inside the one that LABELDROP_DATA names.
         dataset: its folder in root, such as "Dataset501_Heart".
         classes_of: label name of dataset.json -> class or classes that it stands for; by default its own name.
-        channels: names of the channels to use; None means all.
+        channels: names of the channels to use, or their numbers where several have one name; None means all.
         size: of the samples: (height, width) in pixels, or (D, H, W) in voxels for volumes.
         spacing: of volumes along D, H, W in millimetres; None means the median of the data set.
         domains: name -> glob patterns on the case name. Cases that no domain selects are left out.
@@ -69,7 +76,7 @@ class NnunetOptions(GroupOptions):
     folder: str = "nnUNet_raw"
     dataset: str
     classes_of: dict[str, Names] = Field(default_factory=dict)
-    channels: tuple[str, ...] | None = Field(None, min_length=1)
+    channels: tuple[NonNegativeInt | str, ...] | None = Field(None, min_length=1)
     size: tuple[Side, Side] | tuple[Side, Side, Side]
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     domains: dict[str, Names] = Field(default={"all": ("*",)}, min_length=1)
@@ -109,8 +116,8 @@ class _Description(BaseModel):
     @field_validator("channel_names")
     @classmethod
     def _numbered(cls, names: dict[str, str]) -> dict[str, str]:
-        if set(names) != {str(n) for n in range(len(names))} or len(set(names.values())) != len(names):
-            raise ValueError(f"channel_names must give 0, 1, ... different names, got {names}")
+        if set(names) != {str(n) for n in range(len(names))}:
+            raise ValueError(f"channel_names must give 0, 1, ... names, got {names}")
         return {key: names[key] for key in sorted(names, key=int)}
 
     @field_validator("labels")
@@ -138,7 +145,9 @@ def _values(value: int | tuple[int, ...]) -> tuple[int, ...]:
 def _describe(folder: Path) -> _Description:
     path = folder / "dataset.json"
     try:
-        return _Description.model_validate_json(path.read_text(encoding="utf-8"))
+        return _Description.model_validate_json(read_text(path))
+    except TextError as error:
+        raise ValueError(f"nnunet: {error}") from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}" for detail in error.errors()]
         raise ValueError(f"nnunet: {path} is not in the format of nnU-Net 2: " + "; ".join(lines)) from error
@@ -158,27 +167,35 @@ def load(options: NnunetOptions) -> Dataset:
     folder = options.find()
     description = _describe(folder)
     space, value_of = _space(folder, description, options)
-    train, problems = _list(folder, _TRAIN, description, options)
-    if len(train) != description.num_training:
+    channels = _channels(folder, description, options)
+    kept = channels if len(options.size) == 3 else None
+    train, test = (_list(folder, part, description, kept) for part in (_TRAIN, _TEST))
+    problems = [*train.problems, *test.problems]
+    if len(train.cases) != description.num_training:
         problems.append(
             DataProblem(
                 folder / "dataset.json",
-                f"numTraining is {description.num_training}, but imagesTr and labelsTr have {len(train)} whole cases",
+                f"numTraining is {description.num_training}, but imagesTr and labelsTr have {len(train.cases)} whole "
+                f"cases",
             )
         )
-    test, more = _list(folder, _TEST, description, options)
-    chosen = {part: _in_domains(folder, part, of_part, options) for part, of_part in ((_TRAIN, train), (_TEST, test))}
-    problems += [*more, *(problem for _, found in chosen.values() for problem in found)]
-    test_names = {case.name for case in chosen[_TEST][0]}
-
-    read = _reader([*chosen[_TRAIN][0], *chosen[_TEST][0]], space, value_of, description, options)
+    chosen = {}
+    unselected: list[str] = []
+    for part, found in ((_TRAIN, train), (_TEST, test)):
+        chosen[part], more, rest = _in_domains(folder, part, found.cases, options)
+        problems += more
+        unselected += rest
+    test_names = {case.name for case in chosen[_TEST]}
+    listed = [*chosen[_TRAIN], *chosen[_TEST]]
+    read = _reader(listed, space, value_of, description, channels, options)
     cases, prepared, skipped = prepare(
-        [*chosen[_TRAIN][0], *chosen[_TEST][0]], read, name="nnunet", settings=asdict(read),
-        skip_bad=options.skip_bad, problems=problems,
+        listed, read, name="nnunet", settings=asdict(read), skip_bad=options.skip_bad, problems=problems,
+        not_taken=(*train.not_taken, *test.not_taken),
     )  # fmt: skip
     part_of = _split(folder, cases, test_names, options)
-    dataset = assemble(space, tuple(options.domains), cases, prepared, part_of, skipped)
-    return _annotated(folder, description, dict(value_of), dataset, [case.name for case in (*train, *test)])
+    dataset = assemble(space, tuple(options.domains), cases, prepared, part_of, (*skipped, *unselected))
+    names = [case.name for case in (*train.cases, *test.cases)]
+    return _annotated(folder, description, dict(value_of), dataset, names)
 
 
 def _space(
@@ -213,52 +230,81 @@ def _annotated(
     return annotated_only(dataset, {}, cases, key)
 
 
-def _list(
-    folder: Path, part: str, description: _Description, options: NnunetOptions
-) -> tuple[list[Case], list[DataProblem]]:
-    """Whole cases of imagesTr or imagesTs, their domain not told yet; without any label map, imagesTs has none."""
-    ending, numbers = description.file_ending, _channels(folder, description, options)
+@dataclass(frozen=True)
+class _Found:
+    """What lies in images.. and labels..; `not_taken` has lines on what is no case's."""
+
+    cases: list[Case]
+    problems: list[DataProblem]
+    not_taken: tuple[str, ...]
+
+
+def _list(folder: Path, part: str, description: _Description, kept: Sequence[int] | None) -> _Found:
+    """Whole cases of imagesTr or imagesTs, their domain not told yet; without any label map, imagesTs has none.
+
+    Args:
+        folder: of the data set.
+        part: "Tr" or "Ts".
+        description: dataset.json.
+        kept: channels to read, in order; None means all, of which a reader of pictures takes some.
+    """
+    ending, numbers = description.file_ending, range(len(description.channel_names))
+    in_images, in_labels = (list_files(folder / f"{kind}{part}", (ending,)) for kind in ("images", "labels"))
+    if part == _TEST and not in_labels.files:
+        return _Found([], [], in_labels.not_taken)
     images: dict[str, dict[int, Path]] = {}
-    for path in sorted((folder / f"images{part}").glob(f"*{ending}")):
-        if match := re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name):
+    nameless = []
+    for stem, path in in_images.files.items():
+        if match := re.fullmatch(r"(.+)_(\d{4})", stem):
             images.setdefault(match[1], {})[int(match[2])] = path
-    label_paths = sorted((folder / f"labels{part}").glob(f"*{ending}"))
-    labels = {path.name.removesuffix(ending): path for path in label_paths}
-    if part == _TEST and not labels:
-        return [], []
-    cases, problems = [], []
-    for name in sorted({*images, *labels}):
+        else:
+            nameless.append(path.name)
+    cases, problems = [], [*in_images.problems, *in_labels.problems]
+    for name in sorted({*images, *in_labels.files}):
         channels = images.get(name, {})
-        whole = ending in PICTURES and set(channels) == {0}  # one colour picture may hold all channels
-        missing = [] if whole else [n for n in range(len(description.channel_names)) if n not in channels]
+        whole = ending.lower() in PICTURES and set(channels) == {0}  # one colour picture may hold all channels
+        missing = [] if whole else [n for n in numbers if n not in channels]
         problems += [
             DataProblem(folder / f"images{part}" / f"{name}_{n:04d}{ending}", f"not there, but {name} needs it")
             for n in missing
         ]
-        if name not in labels:
+        problems += [
+            DataProblem(path, f"channel {n} is not in channel_names of dataset.json; name it there or take it away")
+            for n, path in channels.items()
+            if n not in numbers
+        ]
+        if name not in in_labels.files:
             problems.append(DataProblem(folder / f"labels{part}" / f"{name}{ending}", "not there, but its image is"))
-        if name in labels and not missing:
-            kept = channels.values() if len(options.size) == 2 else [channels[n] for n in numbers]
-            cases.append(Case(name, name, 0, (*kept, labels[name])))
-    return cases, problems
+        elif not missing:
+            files = [channels[n] for n in kept or numbers if n in channels]
+            cases.append(Case(name, name, 0, (*files, in_labels.files[name])))
+    reasons = {"no channel number such as _0000 stands before their ending": nameless}
+    rest = not_taken(folder / f"images{part}", reasons)
+    return _Found(cases, problems, (*in_images.not_taken, *in_labels.not_taken, *rest))
 
 
-def _channels(folder: Path, description: _Description, options: NnunetOptions) -> list[int]:
+def _channels(folder: Path, description: _Description, options: NnunetOptions) -> tuple[int, ...]:
     """Numbers of the channels to use."""
-    number = {name: int(key) for key, name in description.channel_names.items()}
-    for name in options.channels or ():
-        if name not in number:
+    names = list(description.channel_names.values())
+    where = f"nnunet: channels: {folder / 'dataset.json'}"
+    found = []
+    for wanted in range(len(names)) if options.channels is None else options.channels:
+        numbers = [n for n, name in enumerate(names) if wanted in (n, name)]
+        if not numbers:
+            raise ValueError(f"{where} has no channel {wanted!r}{hint(str(wanted), names)}")
+        if len(numbers) > 1:
             raise ValueError(
-                f"nnunet: channels: {folder / 'dataset.json'} has no channel {name!r}{hint(name, [*number])}"
+                f"{where} has {len(numbers)} channels named {wanted!r}; say their numbers: channels = {numbers}"
             )
-    return [number[name] for name in options.channels or number]
+        found += numbers
+    return tuple(found)
 
 
 def _in_domains(
     folder: Path, part: str, cases: Sequence[Case], options: NnunetOptions
-) -> tuple[list[Case], list[DataProblem]]:
-    """Cases that a domain selects, with domain and patient."""
-    chosen, problems = [], []
+) -> tuple[list[Case], list[DataProblem], list[str]]:
+    """Cases that a domain selects, with domain and patient; problems; and a line on those that none selects."""
+    chosen, problems, unselected = [], [], []
     for case in cases:
         path = folder / f"images{part}" / case.name
         found = [i for i, globs in enumerate(options.domains.values()) if any(fnmatchcase(case.name, g) for g in globs)]
@@ -270,8 +316,9 @@ def _in_domains(
             problems.append(DataProblem(path, f"group = {options.group!r} does not match the case name"))
         if len(found) == 1 and match is not None:
             patient = match.group(1) if match.re.groups else match.group(0)
-            chosen.append(Case(case.name, patient, found[0], case.inputs))
-    return chosen, problems
+            chosen.append(replace(case, patient=patient, domain=found[0]))
+        unselected += [] if found else [case.name]
+    return chosen, problems, list(not_taken(folder / f"images{part}", {"no domain selects them": unselected}))
 
 
 def _reader(
@@ -279,31 +326,37 @@ def _reader(
     space: LabelSpace,
     value_of: tuple[tuple[int, int], ...],
     description: _Description,
+    channels: tuple[int, ...],
     options: NnunetOptions,
 ) -> ReadVolumes | ReadPictures:
-    if description.file_ending not in PICTURES:
+    ending = description.file_ending
+    pictures = ending.lower() in PICTURES
+    if not pictures:
         require("nnunet", "nibabel", "SimpleITK", "skimage")
+    if len(options.size) == 3 and pictures:
+        raise ValueError(f"nnunet: size must be two numbers for pictures ({ending}), got {list(options.size)}")
+    spacing, axes = ((1.0, 1.0, 1.0), None) if pictures else _typical(cases)
     if len(options.size) == 2:
         number = len(description.channel_names)
-        names = [*description.channel_names.values()]
-        kept = tuple(names.index(name) for name in options.channels or names)
-        return ReadPictures(value_of, space.num_labels, kept, number, options.size)
-    if description.file_ending in PICTURES:
-        raise ValueError(
-            f"nnunet: size must be two numbers for pictures ({description.file_ending}), got {list(options.size)}"
-        )
-    return ReadVolumes(value_of, space.num_labels, options.spacing or _median_spacing(cases), options.size)
+        return ReadPictures(value_of, space.num_labels, channels, number, options.size, axes)
+    return ReadVolumes(value_of, space.num_labels, options.spacing or spacing, options.size)
 
 
-def _median_spacing(cases: Sequence[Case]) -> tuple[float, ...]:
-    """Along D, H, W; a file that cannot be read does not count here, and is named when its case is read."""
+def _typical(cases: Sequence[Case]) -> tuple[tuple[float, ...], str | None]:
+    """Median spacing along D, H, W, and the direction of the axes that most images have.
+
+    A file that cannot be read does not count here, and is named when its case is read.
+    """
     found = []
     for case in cases:
         try:
-            found.append(read_spacing(case.inputs[0]))
+            found.append(read_place(case.inputs[0]))
         except DataProblem:  # noqa: PERF203 - any of them may be bad
             continue
-    return tuple(round(float(s), 4) for s in np.median(found, axis=0)) if found else (1.0, 1.0, 1.0)
+    if not found:
+        return (1.0, 1.0, 1.0), None
+    median = np.median([spacing for spacing, _ in found], axis=0)
+    return tuple(round(float(s), 4) for s in median), Counter(axes for _, axes in found).most_common(1)[0][0]
 
 
 def _split(folder: Path, cases: Sequence[Case], test_names: set[str], options: NnunetOptions) -> dict[str, int]:

@@ -3,8 +3,9 @@
 A loader lists its cases and hands them to `prepare` with a function that reads one of them. Each case is kept in a file
 of its own in the folder that the environment variable LABELDROP_CACHE names (default: the user's cache folder), under a
 name that is a SHA-256 of all that the result depends on: data set, settings, the case, and path, size and time of
-change of its files. So a second call reads nothing again, a changed file or setting prepares only what it concerns, and
-a killed process loses only the cases it was at. The folder may be deleted at any time.
+change of its files and of those beside them that hold their voxels. So a second call reads nothing again, a changed
+file or setting prepares only what it concerns, and a killed process loses only the cases it was at. The folder may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labeldrop_bench.data.base import Dataset, Samples, make_samples, standardise
+from labeldrop_bench.data._beside import side_files
+from labeldrop_bench.data.base import Dataset, Samples, make_samples, standardise, user_path
 from labeldrop_bench.label_space import LabelSpace
 
 CACHE_VARIABLE = "LABELDROP_CACHE"
@@ -125,21 +128,24 @@ def prepare(
     settings: Mapping[str, Any],
     skip_bad: bool,
     problems: Sequence[DataProblem] = (),
+    not_taken: Sequence[str] = (),
 ) -> tuple[list[Case], list[Prepared], tuple[str, ...]]:
     """Reads what is not in the cache yet, by several processes if it is much, and takes everything else from there.
 
     Args:
         cases: what to read.
-        read: reads a case, or raises DataProblem. Its result may depend on the case and on `settings`, on nothing else.
-            Processes other than this one call it too, so it is a function of a module, a `functools.partial` of one, or
-            a frozen dataclass with `__call__`.
+        read: reads a case, or raises DataProblem; any other exception is a problem of the case too. Its result may
+            depend on the case and on `settings`, on nothing else. Processes other than this one call it too, so it is
+            a function of a module, a `functools.partial` of one, or a frozen dataclass with `__call__`.
         name: of the data set.
         settings: what the samples depend on besides the case; what `json.dumps` takes.
         skip_bad: leave out cases with problems, with a warning, instead of raising an error.
         problems: what the loader found wrong while it listed the cases.
+        not_taken: lines on files that are no case's, with the reason: a warning, no error.
 
     Returns:
-        The cases that could be read, in the order given; what they hold; and a line for each problem.
+        The cases that could be read, in the order given; what they hold; and a line for each problem and each of
+        `not_taken`.
 
     Raises:
         ValueError: bad data without `skip_bad`; all of it is listed.
@@ -163,9 +169,9 @@ def prepare(
             result[case.name] = kept
         else:
             raise OSError(f"{name}: {files[case.name]} was written just now and cannot be read; is the disk all right?")
-    _report(name, sorted(found), skip_bad)
+    _report(name, sorted(found), not_taken, skip_bad)
     good = [case for case in listed if case.name in result]
-    return good, [result[case.name] for case in good], tuple(sorted(found))
+    return good, [result[case.name] for case in good], (*sorted(found), *not_taken)
 
 
 def assemble(
@@ -176,7 +182,7 @@ def assemble(
     part_of: Mapping[str, int],
     skipped: tuple[str, ...] = (),
 ) -> Dataset:
-    """The data set, its images standardised, everything in it as its owners annotated it.
+    """The data set, its images standardised, everything in it as drawn by its owners.
 
     Args:
         space: what label values mean.
@@ -220,7 +226,7 @@ def require(name: str, *modules: str) -> None:
 
 def _folder() -> Path:
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
+        return user_path(named)
     from platformdirs import user_cache_path
 
     return user_cache_path("labeldrop_bench")
@@ -229,7 +235,7 @@ def _folder() -> Path:
 def _key(case: Case, name: str, settings: Mapping[str, Any]) -> str:
     """Changes with everything that the prepared case depends on."""
     inputs = []
-    for path in case.inputs:
+    for path in (file for given in case.inputs for file in (given, *side_files(given))):
         try:
             found = path.stat()
         except OSError as error:
@@ -275,6 +281,11 @@ def _read_one(case: Case, read: Read, file: Path) -> str | None:
         prepared = read(case)
     except DataProblem as problem:
         return str(problem)
+    except Exception as error:  # whatever files make a library do, it is their case's problem and no other's
+        files = ", ".join(map(str, case.inputs)) or case.name
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        return str(DataProblem(files, f"cannot be prepared ({type(error).__name__}: {error}; {where}); mend the files"))
     _keep(file, prepared)
     return None
 
@@ -350,10 +361,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _report(name: str, problems: Sequence[str], skip_bad: bool) -> None:
-    if not problems:
-        return
-    listed = "\n  ".join([f"{name}: {len(problems)} problem(s):", *problems])
-    if not skip_bad:
+def _report(name: str, problems: Sequence[str], not_taken: Sequence[str], skip_bad: bool) -> None:
+    if problems and not skip_bad:
+        listed = "\n  ".join([f"{name}: {len(problems)} problem(s):", *problems, *not_taken])
         raise ValueError(f"{listed}\nskip_bad = true leaves out what these concern")
-    warnings.warn(f"{name}: {len(problems)} problem(s), and what they concern was left out", stacklevel=3)
+    if problems:
+        warnings.warn(f"{name}: {len(problems)} problem(s), and what they concern was left out", stacklevel=3)
+    if not_taken:
+        warnings.warn("\n  ".join([f"{name}: files that were not taken:", *not_taken]), stacklevel=3)

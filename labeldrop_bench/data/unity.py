@@ -15,7 +15,7 @@ neither is one that is "off" (out of the picture, or not asked for), unless `off
 annotated where both of its curves are. Pictures in which no label is annotated are left out.
 
 Splits: labels-train, labels-tune and labels-ival (in older releases labels-val) are for training, validation and
-testing. Where there is no labels-tune, validation is taken by chance from the videos of labels-train; where only
+testing. Where there is no labels-tune, validation is drawn by chance from the videos of labels-train; where only
 labels-all is there, all videos are split by chance. The owners tell no patients, so frames of one video stay together.
 
 Source: Unity Imaging Collaborative; Howard et al., Automated left ventricular dimension assessment using artificial
@@ -33,9 +33,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from labeldrop_bench.data._curves import Curve, Labels, listed_pictures, parse_curve, picture_file, region
-from labeldrop_bench.data._files import masked_to_cone, read_grey, resize_image, resize_labels
+from labeldrop_bench.data._files import masked_to_cone
 from labeldrop_bench.data._options import SplitOptions, by_chance
+from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder, hint
+from labeldrop_bench.data.decode import read_grey
 from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
 
@@ -233,7 +235,7 @@ class _Read:
 
 INFO = DatasetInfo(
     name="unity",
-    description="Unity Imaging: echo pictures of many machines with expert curves; LV and LA, and LVM if annotated",
+    description="Unity Imaging: echo pictures of many machines with expert curves; LV and LA, and LVM if it was drawn",
     licence="the owners' terms, no redistribution; cite the Unity Imaging Collaborative",
     source="https://data.unityimaging.net",
     options=UnityOptions,

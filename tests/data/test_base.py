@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,3 +182,24 @@ def test_spacing_is_unknown_unless_somebody_says_it_and_stays_with_its_sample():
     assert dataclasses.replace(known, domain=known.domain + 1).spacing is known.spacing
     with pytest.raises(ValueError, match=r"spacing must have shape \(3, 2\)"):
         dataclasses.replace(known, spacing=torch.ones(3, 3, dtype=torch.float64))
+
+
+def test_find_folder_expands_the_home_directory(tmp_path, monkeypatch):
+    """A shell expands "~"; a suite file, a .env file and a Dockerfile do not."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    assert find_folder("camus", Path("~/mine"), "x") == tmp_path / "mine"
+    monkeypatch.setenv("LABELDROP_DATA", "~")
+    assert find_folder("camus", None, "mine") == tmp_path / "mine"
+
+
+def test_channels_are_standardised_each_and_constant_ones_become_zero():
+    """A constant in float32 has a standard deviation of rounding, which must not be blown up to 1."""
+    noise = torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    constants = torch.tensor([7.0, 0.1, 1000.1])[:, None, None].expand(3, 40, 40)
+    rounded = constants * (1 + 1e-7 * noise)
+    images = torch.stack([torch.cat([5 + 3 * noise[:1], 1e3 + noise[1:2], x]) for x in (constants, rounded, 0 * noise)])
+    made = standardise(images)
+    torch.testing.assert_close(made[:, :2].std((2, 3), correction=0), torch.ones(3, 2), atol=1e-4, rtol=0)
+    assert not made[:, 2:].any()
+    torch.testing.assert_close(made[:, :1], standardise(images[:, :1]))

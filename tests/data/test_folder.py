@@ -92,7 +92,11 @@ def test_grey_is_one_fixed_rule(make_folder, picture):
     """Colour is read by ITU-R 601 luma; a grey image stored as RGB, RGBA or palette reads like the grey one."""
     grey, mask = picture(0)
     colour = np.random.default_rng(1).integers(0, 256, (*grey.shape, 3), dtype=np.uint8)
-    same = {"grey.png": grey, "rgb.png": np.stack([grey] * 3, -1), "rgba.png": np.stack([grey] * 3 + [255 - grey], -1)}
+    same = {
+        "grey.png": grey,
+        "rgb.png": np.stack([grey] * 3, -1),
+        "rgba.png": np.stack([grey] * 3 + [0 * grey + 255], -1),
+    }
     root = make_folder({name: (image, mask) for name, image in {**same, "colour.png": colour}.items()})
     Image.fromarray(grey).convert("P").save(root / "images" / "palette.png")
     Image.fromarray(mask).save(root / "masks" / "palette.png")
@@ -184,18 +188,19 @@ def test_all_problems_are_listed_at_once(ten):
     Image.new("P", (9, 40)).save(ten / "masks" / "a3.png")
     Image.fromarray(np.full((40, 32), 5, np.uint8)).save(ten / "masks" / "a4.png")
     Image.new("RGB", (32, 40)).save(ten / "masks" / "a5.png")
-    Image.fromarray(np.zeros((40, 32), np.uint16)).save(ten / "images" / "a6.png")
+    Image.new("CMYK", (32, 40)).save(ten / "images" / "a6.jpg")
+    (ten / "images" / "a6.png").unlink()
     with pytest.raises(ValueError, match="8 problem") as error:
         load(ten, domains=BY_SIZE)
     for line in (
         "images/a0.png: no mask of that name",
         "masks/b0.png: no image of that name",
-        "images/a1.png: cannot be read as an image",
-        "images/a2.png: cannot be read as an image",
-        "masks/a3.png: mask of 9x40 pixels, but its image has 32x40",
-        "masks/a4.png: label values [5] are not in labels = {'nerve': 1, 'vessel': 2}",
-        "masks/a5.png: pixel format must be one of 1, L, P, got RGB",
-        "images/a6.png: pixel format must be one of 1, L, P, RGB, RGBA, got I;16",
+        "images/a1.png: cannot be read",
+        "images/a2.png: cannot be read",
+        "masks/a3.png: 9 x 40 pixels, but a3.png has 32 x 40 pixels",
+        "masks/a4.png: label values [5] are unknown; known: [0, 1, 2]",
+        "masks/a5.png: pixel format of a label map must be one of 1, L, LA, P, PA, I;16",
+        "images/a6.jpg: pixel format must be one of 1, L, LA, P, PA, RGB, RGBA, YCbCr, I;16",
     ):
         assert str(ten / line) in str(error.value)
 
@@ -206,7 +211,7 @@ def test_all_problems_are_listed_at_once(ten):
         ({"domains": {"x": "a*", "y": "32x40"}}, "a0.png: in more than one domain: x, y"),
         ({"domains": {"x": "a*", "y": ["40x32", "c*"]}}, r"no file for domain 'y' = \['40x32', 'c\*'\]"),
         ({"group": r"^a\d"}, r"b0.png: group = '\^a\\\\d' does not match the file name"),
-        ({"together": [["a0", "c0"]]}, "c0.png: named in together, but not there"),
+        ({"together": [["a0", "c0"]]}, "c0: named in together, but not there"),
         ({"domains": {"x": "a[01].png"}}, "split 'validation' has no image of domain 'x'.*2 images in all"),
         ({"group": r"[ab]"}, "split 'validation' has no image of domain 'all'"),
     ],
@@ -255,6 +260,55 @@ def test_bad_pictures_can_be_left_out(ten):
 def test_bad_options_name_the_key(options, message):
     with pytest.raises(pydantic.ValidationError, match=message):
         FolderOptions(**{"labels": LABELS, **options})
+
+
+def test_colour_is_kept_where_it_is_asked_for(make_folder, picture):
+    """JPEG images with PNG masks too, as photographs come; a grey picture among them has three equal channels."""
+    colours = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    root = make_folder({f"{i}.png": (colours[i], picture(i, 32, 32)[1]) for i in range(6)})
+    (root / "images" / "0.png").unlink()
+    Image.fromarray(colours[0]).save(root / "images" / "0.jpg", quality=95)
+    Image.fromarray(colours[1, ..., 0]).save(root / "images" / "1.png")
+    dataset = load(root, channels="rgb")
+    images = dict(zip(names(dataset), everything(dataset, "images"), strict=True))
+    assert images["0"].shape == (3, 32, 32)
+    for name, expected in (("2", colours[2]), ("1", colours[1, ..., [0, 0, 0]].transpose(1, 2, 0))):
+        channels = torch.from_numpy(expected.copy()).double().permute(2, 0, 1)
+        sd = channels.std((1, 2), correction=0, keepdim=True)
+        wanted = (channels - channels.mean((1, 2), keepdim=True)) / sd
+        torch.testing.assert_close(images[name].double(), wanted, atol=1e-5, rtol=0)
+    assert load(root).train.images.shape[1] == 1
+    assert load(root).train.spacing.isnan().all()
+
+
+def names(dataset):
+    return [case for split in dataset.splits().values() for case in split.cases]
+
+
+def test_no_file_is_passed_over_in_silence(ten, picture):
+    """Endings in capitals count, hidden files do not; whatever else is not taken is told with the reason."""
+    for part in ("images", "masks"):
+        (ten / part / "a0.png").rename(ten / part / "a0.PNG")
+        (ten / part / "._a1.png").write_bytes(b"\0\5\x16\7")
+        (ten / part / ".DS_Store").touch()
+    (ten / "images" / "notes.txt").touch()
+    (ten / "images" / "a2.gif").touch()
+    (ten / "masks" / "old").mkdir()
+    with pytest.warns(UserWarning, match="files that were not taken") as warned:
+        dataset = load(ten, domains={"x": "a*"})
+    lines = (
+        f"{ten / 'images'}: 2 not taken, since the ending is not .png or .bmp or .tif or .tiff or .jpg or .jpeg: "
+        f"a2.gif, notes.txt",
+        f"{ten / 'masks'}: 1 not taken, since they are folders: old",
+        f"{ten / 'images'}: 10 not taken, since no domain selects them: {', '.join(f'b{i}.png' for i in range(10))}",
+    )
+    assert dataset.skipped == lines
+    assert all(line in str(warned[0].message) for line in lines[:2])
+    assert "domain" not in str(warned[0].message)  # that was asked for
+    assert sorted(names(dataset)) == [f"a{i}" for i in range(10)]
+    Image.fromarray(picture(0)[0]).save(ten / "images" / "a0.bmp")
+    with pytest.raises(ValueError, match=r"1 problem.*\n.*a0.bmp: has the same name as a0.PNG(.*\n)+.*notes.txt"):
+        load(ten, domains={"x": "a*"})
 
 
 ULTRASOUND = Path(os.environ.get(VARIABLE, "")) / "usgra_seg"

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -147,10 +148,16 @@ def test_several_processes_give_the_same_as_one(cases, run, monkeypatch, cache, 
     assert str(os.getpid()) not in {file.read_text() for file in (tmp_path / "log").iterdir()}
 
 
-def test_a_mistake_in_the_reader_is_not_a_problem_of_the_data(cases, run):
+def test_whatever_a_reader_raises_is_one_problem_of_its_case(cases, run):
+    """Libraries raise errors of every kind on broken files; the others of the data set are read all the same."""
     cases[1].inputs[0].write_text("broken")
-    with pytest.raises(RuntimeError, match="a mistake in the reader"):
-        run(cases, skip_bad=True)
+    line = rf"{cases[1].inputs[0]}: cannot be prepared \(RuntimeError: a mistake in the reader; number_reader.py, line "
+    with pytest.raises(ValueError, match=rf"1 problem\(s\):\n  {line}"):
+        run(cases)
+    with pytest.warns(UserWarning, match="1 problem"):
+        values, _, skipped = run(cases, skip_bad=True)
+    assert values == {name: value for name, value in ALL.items() if name != "c1"}
+    assert re.match(line, skipped[0])
 
 
 def test_how_many_processes(monkeypatch):

@@ -203,7 +203,7 @@ def test_every_kind_of_bad_data_is_listed(root):
     message = str(error.value)
     for text in (
         f"{file[2, 0]}: cannot be found",
-        f"{file[2, 1]}: cannot be read as a picture",
+        f"{file[2, 1]}: cannot be read",
         rf"labels-train.json, {key(4)}, curve-lv-endo: is empty: a curve needs three different nodes, got 0",
         rf"{key(4, 1)}, curve-lv-endo: x and y must be as many finite numbers, got 3 and 2",
         rf"{key(5)}, curve-lv-endo: x and y must be numbers with spaces between them",

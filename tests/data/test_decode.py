@@ -1,0 +1,370 @@
+"""Whatever form a file has: the same sample, or a line that names it."""
+
+import itertools
+import re
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from stored_forms import GEOMETRY, IMAGES, LABELS, VOLUMES, turned
+
+from labeldrop_bench.data import prepare as preparing
+from labeldrop_bench.data._pictures import IMAGE_MODES, LABEL_MODES
+from labeldrop_bench.data._volumes import ReadPictures, ReadVolumes
+from labeldrop_bench.data.decode import look_up, read, read_grey
+from labeldrop_bench.data.folder import Read
+from labeldrop_bench.data.prepare import Case, DataProblem, prepare
+
+AXES = ["".join(codes) for order in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*order)]
+VALUES = tuple((value, value) for value in range(4))
+
+
+def scene(seed, shape):
+    """An image of whole numbers from 1 on, and labels 0 ... 3 that no flip or turn leaves in place."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(1, 256, shape).astype(np.uint8), generator.integers(0, 4, shape).astype(np.uint8)
+
+
+def case(*inputs):
+    return Case("c", "c", 0, inputs)
+
+
+def folders():
+    made = Path(tempfile.mkdtemp())
+    for part in ("images", "labels"):
+        (made / part).mkdir()
+    return made / "images", made / "labels"
+
+
+@given(st.integers(0, 99), st.sampled_from(sorted(IMAGES)), st.sampled_from(sorted(LABELS)))
+def test_one_picture_in_every_form_is_one_sample(seed, image_form, label_form):
+    image, labels = scene(seed, (20, 17))
+    images, masks = folders()
+    inputs = case(IMAGES[image_form](images, image), LABELS[label_form](masks, labels))
+    for reader in (
+        ReadPictures(VALUES, 4, (0,), 1, image.shape),
+        Read((("a", 1), ("b", 2), ("c", 3)), image.shape),
+    ):
+        got = reader(inputs)
+        np.testing.assert_array_equal(got.image[0], image)
+        np.testing.assert_array_equal(got.labels, labels)
+        assert got.spacing is None
+
+
+@given(st.integers(0, 99), *[st.sampled_from(sorted(VOLUMES))] * 2, *[st.sampled_from(AXES)] * 2)
+def test_one_volume_in_every_form_and_direction_is_one_sample(seed, image_form, label_form, image_axes, label_axes):
+    image, labels = scene(seed, (6, 5, 4))
+    folder = Path(tempfile.mkdtemp())
+    inputs = case(
+        VOLUMES[image_form](folder, "image", image, image_axes),
+        VOLUMES[label_form](folder, "labels", labels, label_axes),
+    )
+    got = ReadVolumes(VALUES, 4, GEOMETRY, image.shape)(inputs)
+    # float32 of a scale factor of 0.1: seven digits
+    np.testing.assert_allclose(got.image[0], image, rtol=1e-6)
+    np.testing.assert_array_equal(got.labels, labels)
+    assert got.spacing == pytest.approx(GEOMETRY, rel=1e-6)
+
+
+@given(st.integers(0, 99), *[st.sampled_from(sorted(VOLUMES))] * 2, *[st.sampled_from(AXES)] * 2, st.integers(0, 2))
+def test_one_slice_in_every_form_and_direction_is_one_sample(
+    seed, image_form, label_form, image_axes, label_axes, flat
+):
+    """Axial, coronal or sagittal: along the axes asked for, whatever those of the two files are."""
+    image, labels = scene(seed, tuple(n for i, n in enumerate((20, 17, 19)) if i != flat))
+    folder = Path(tempfile.mkdtemp())
+    inputs = case(
+        VOLUMES[image_form](folder, "image", np.expand_dims(image, flat), image_axes),
+        VOLUMES[label_form](folder, "labels", np.expand_dims(labels, flat), label_axes),
+    )
+    got = ReadPictures(VALUES, 4, (0,), 1, image.shape, "RAS")(inputs)
+    np.testing.assert_allclose(got.image[0], image, rtol=1e-6)
+    np.testing.assert_array_equal(got.labels, labels)
+    assert got.spacing == pytest.approx([s for i, s in enumerate(GEOMETRY) if i != flat], rel=1e-6)
+    # By default the image comes as it is stored, and the labels with it.
+    plane = [code for code in image_axes if code not in ("SI", "AP", "RL")[flat]]
+    stored = [19 if code in "RL" else 17 if code in "AP" else 20 for code in reversed(plane)]
+    alone = ReadPictures(VALUES, 4, (0,), 1, tuple(stored))(inputs)
+    pairs = np.stack([alone.image[0].round(), alone.labels], -1).reshape(-1, 2)
+    expected = np.stack([image, labels], -1).reshape(-1, 2)
+    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_colours_of_a_palette_stay(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (20, 17, 3)).astype(np.uint8) // 64 * 64
+    Image.fromarray(colours).save(tmp_path / "rgb.png")
+    Image.fromarray(colours).quantize(256).save(tmp_path / "palette.png")
+    Image.fromarray(np.zeros((20, 17), np.uint8)).save(tmp_path / "mask.png")
+    assert Image.open(tmp_path / "palette.png").mode == "P"
+    for name in ("rgb.png", "palette.png"):
+        got = Read((("a", 1),), (20, 17), "rgb")(case(tmp_path / name, tmp_path / "mask.png"))
+        np.testing.assert_array_equal(got.image, np.moveaxis(colours, -1, 0))
+        assert Read((("a", 1),), (20, 17))(case(tmp_path / name, tmp_path / "mask.png")).image.shape == (1, 20, 17)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("mode", ["1", "CMYK", "HSV", "I", "I;16", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "YCbCr"])
+def test_every_pixel_format_is_in_the_table_or_refused_by_name(tmp_path, mode, labels):
+    path = tmp_path / "a.tif"
+    image = Image.new(mode, (9, 7))
+    if mode in ("LA", "PA", "RGBA"):
+        image.putalpha(255)
+    try:
+        image.save(path)
+    except OSError:
+        pytest.skip(f"Pillow does not write {mode}")
+    mode = Image.open(path).mode  # as it comes back
+    if mode in (LABEL_MODES if labels else IMAGE_MODES):
+        assert read(path, labels=labels).values.shape[1:] == (1, 7, 9)
+    else:
+        with pytest.raises(DataProblem, match=rf"a.tif: pixel format .* got {mode};"):
+            read(path, labels=labels)
+
+
+GREY = np.arange(63, dtype=np.uint8).reshape(7, 9)
+
+
+def write(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def half_opaque(mode):
+    image = Image.fromarray(GREY).convert(mode)
+    image.putalpha(Image.fromarray(np.where(GREY < 30, 255, 0).astype(np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "ending", "options", "labels", "text"),
+    [
+        (half_opaque("L"), ".png", {}, False, "has an alpha channel that is not opaque in 52.4 % of the pixels"),
+        (half_opaque("L"), ".png", {}, True, "has an alpha channel"),
+        (half_opaque("RGB"), ".png", {}, False, "has an alpha channel"),
+        (
+            Image.fromarray(GREY),
+            ".png",
+            {"transparency": 5},
+            False,
+            "has an alpha channel that is not opaque in 1.59 %",
+        ),
+        (Image.fromarray(GREY), ".jpg", {}, True, "a label map must be stored without loss, got JPEG"),
+        (Image.fromarray(GREY), ".tif", {"compression": "jpeg"}, True, "without loss, got TIFF with jpeg compression"),
+        (Image.fromarray(GREY), ".png", {"format": "JPEG"}, True, "without loss, got JPEG"),
+        (Image.fromarray(GREY), ".png", {"format": "GIF"}, False, "cannot be read"),
+        (Image.fromarray(GREY), ".tif", {"save_all": True, "append_images": [Image.fromarray(GREY)]}, False, "got 2"),
+    ],
+)
+def test_pictures_that_are_refused(tmp_path, image, ending, options, labels, text):
+    with pytest.raises(DataProblem, match=re.escape(text)):
+        read(write(tmp_path / f"a{ending}", image, **options), labels=labels)
+
+
+def test_a_picture_is_turned_as_its_file_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer shows it turned by 90 degrees clockwise
+    sideways = Image.fromarray(np.rot90(GREY).copy())
+    np.testing.assert_array_equal(read(write(tmp_path / "turned.png", sideways, exif=exif)).values[0, 0], GREY)
+    with pytest.raises(DataProblem, match="must be stored upright, got a TIFF with orientation 6"):
+        read(write(tmp_path / "turned.tif", sideways, exif=exif))
+    upright = write(tmp_path / "upright.png", Image.fromarray(GREY // 32))
+    reader = ReadPictures(((0, 0), (1, 1)), 2, (0,), 1, (16, 16))
+    with pytest.raises(DataProblem, match=r"upright.png: EXIF orientation 1, but turned.png has 6"):
+        reader(case(tmp_path / "turned.png", upright))
+    same = write(tmp_path / "same.png", Image.fromarray(np.rot90(GREY // 32).copy()), exif=exif)
+    reader(case(tmp_path / "turned.png", same))
+    with pytest.raises(DataProblem, match="must be an upright picture of 8 bits"):
+        read_grey(tmp_path / "turned.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 1.0, 2.0], [0, 1, 2]),
+        ([1.0000000149, 1.9999999], [1, 2]),
+        (np.array([0, 13107, 32768]) * (2 / 65535), "whole numbers"),  # half of the steps of 16 bits: no label
+        (np.array([0, 32767, 65535]) * (2 / 65535), [0, 1, 2]),  # float labels that were stored as 16-bit integers
+        ([0.0, 0.99], "whole numbers, got [0.99]"),
+        ([np.nan, 1.0], "whole numbers, got [nan]"),
+        ([np.inf], "whole numbers"),
+        ([1e300], "whole numbers"),
+        ([-1.0], "label values [-1] are unknown; known: [0, 1, 2]"),
+        (np.array([0, 7], np.int64), "label values [7] are unknown"),
+        (np.array([True, False]), [1, 0]),
+    ],
+)
+def test_label_values_are_whole_numbers(values, expected):
+    stored = np.asarray(values)
+    if isinstance(expected, list):
+        np.testing.assert_array_equal(look_up(Path("x"), stored, {0: 0, 1: 1, 2: 2}), expected)
+    else:
+        with pytest.raises(DataProblem, match=re.escape(expected)):
+            look_up(Path("x"), stored, {0: 0, 1: 1, 2: 2})
+
+
+def test_other_endings_and_voxels_are_refused_by_name(tmp_path):
+    import nibabel
+
+    (tmp_path / "a.vtk").touch()
+    with pytest.raises(DataProblem, match=r"a.vtk: the ending must be one of .nii, .*\.png"):
+        read(tmp_path / "a.vtk")
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.complex64), np.eye(4)), tmp_path / "c.nii")
+    with pytest.raises(DataProblem, match=r"c.nii: voxels must be numbers, got complex64"):
+        read(tmp_path / "c.nii")
+
+
+# Files that are not what they say
+
+
+def result_beside_a_good_one(folder, bad, size=(6, 5, 4)):
+    """What comes of a case beside a good one under `skip_bad`: (Prepared or None, lines)."""
+    image, labels = scene(1, size)
+    good = [VOLUMES["nii"](folder, name, values) for name, values in (("good", image), ("good_labels", labels))]
+    cases = [Case("bad", "bad", 0, bad), Case("good", "good", 0, tuple(good))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept, prepared, skipped = prepare(
+            cases, ReadVolumes(VALUES, 4, GEOMETRY, size), name="fuzz", settings={}, skip_bad=True
+        )
+    made = dict(zip([c.name for c in kept], prepared, strict=True))
+    np.testing.assert_array_equal(made["good"].labels, labels)
+    assert (made.get("bad") is None) == (len(skipped) == 1)
+    assert all(str(path.parent) in line for line in skipped for path in bad[:1])
+    return made.get("bad"), skipped
+
+
+@given(
+    st.sampled_from(sorted(VOLUMES)),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_damaged_bytes_load_or_are_listed(form, changes, of_labels):
+    image, labels = scene(0, (6, 5, 4))
+    folder = Path(tempfile.mkdtemp())
+    paths = VOLUMES[form](folder, "image", image), VOLUMES[form](folder, "labels", labels)
+    content = bytearray(paths[of_labels].read_bytes())
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    paths[of_labels].write_bytes(content)
+    made, _ = result_beside_a_good_one(folder, paths)
+    if made is not None:
+        assert np.isfinite(made.image).all()
+        assert made.image.shape == (1, 6, 5, 4)
+        assert made.labels.max() < 4
+
+
+@given(st.sampled_from(sorted(VOLUMES)), st.floats(0, 0.999), st.booleans())
+def test_what_is_cut_off_is_listed(form, share, of_labels):
+    """A file of which the end is missing never gives other values: SimpleITK fills them up in some formats."""
+    image, labels = scene(0, (6, 5, 4))
+    folder = Path(tempfile.mkdtemp())
+    paths = VOLUMES[form](folder, "image", image), VOLUMES[form](folder, "labels", labels)
+    stem = ("image", "labels")[of_labels]
+    largest = max(folder.glob(f"{stem}.*"), key=lambda path: (path.suffix in (".raw", ".zraw", ".img"), path.name))
+    largest.write_bytes(largest.read_bytes()[: int(share * largest.stat().st_size)])
+    made, _ = result_beside_a_good_one(folder, paths)
+    if made is not None:  # what was cut off belonged to no voxel
+        np.testing.assert_array_equal(made.labels, labels)
+        np.testing.assert_allclose(made.image[0], image, rtol=1e-6)
+
+
+finite = st.floats(-1e3, 1e3, width=32)
+odd = st.sampled_from([0.0, np.nan, np.inf, 1e-30, 1e30, -1.0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), finite | odd), min_size=1, max_size=6), st.booleans())
+def test_any_affine_loads_what_it_says_or_is_listed(changes, both):
+    """A header that gives the image another place than the labels, a shear, or no place at all, is never used."""
+    import nibabel
+
+    image, labels = scene(0, (6, 5, 4))
+    folder = Path(tempfile.mkdtemp())
+    paths = []
+    for name, values, changed in (("image", image, True), ("labels", labels, both)):
+        plain = turned(values, "RAS")
+        affine = plain.affine.copy()
+        for row, column, value in changes if changed else []:
+            affine[row, column] = value
+        made = nibabel.Nifti1Image(np.asarray(plain.dataobj), None)
+        made.header["sform_code"], made.header["qform_code"] = 1, 0
+        for row, key in enumerate(("srow_x", "srow_y", "srow_z")):
+            made.header[key] = affine[row]
+        paths.append(folder / f"{name}.nii")
+        nibabel.save(nibabel.Nifti1Image(made.dataobj, None, made.header), paths[-1])
+    made, _ = result_beside_a_good_one(folder, tuple(paths))
+    if made is not None and not both:
+        np.testing.assert_array_equal(made.labels, labels)
+    if made is not None:
+        steps = affine_of(paths[0])
+        angles = (steps / np.linalg.norm(steps, axis=0)).T @ (steps / np.linalg.norm(steps, axis=0)) - np.eye(3)
+        assert np.abs(angles).max() < 0.01
+
+
+def affine_of(path):
+    import nibabel
+
+    return nibabel.load(path).affine[:3, :3]
+
+
+@given(st.sampled_from([".png", ".tif", ".bmp", ".jpg"]), st.binary(max_size=64), st.integers(0, 500))
+def test_damaged_pictures_load_or_are_listed(ending, noise, place):
+    folder = Path(tempfile.mkdtemp())
+    image, labels = scene(0, (20, 17))
+    Image.fromarray(image).save(folder / f"a{ending}")
+    Image.fromarray(labels).save(folder / "mask.png")
+    content = (folder / f"a{ending}").read_bytes()
+    (folder / f"a{ending}").write_bytes(content[:place] + noise + content[place + len(noise) :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept, prepared, skipped = prepare(
+            [case(folder / f"a{ending}", folder / "mask.png")],
+            ReadPictures(VALUES, 4, (0,), 1, (20, 17)),
+            name="fuzz",
+            settings={},
+            skip_bad=True,
+        )
+    assert len(kept) + len(skipped) == 1
+    assert all(np.isfinite(item.image).all() for item in prepared)
+
+
+# Files beside files
+
+
+@pytest.mark.parametrize(
+    ("form", "ending"),
+    [("mhd and raw", ".raw"), ("mhd and zraw", ".zraw"), ("nhdr and raw", ".raw"), ("hdr and img", ".img"),
+     ("img and hdr", ".hdr")],
+)  # fmt: skip
+def test_what_lies_beside_a_file_belongs_to_it(tmp_path, form, ending):
+    path = VOLUMES[form](tmp_path, "a", scene(0, (6, 5, 4))[0])
+    (beside,) = [p for p in tmp_path.iterdir() if p.name == f"a{ending}"]
+    key = preparing._key(case(path), "n", {})
+    assert preparing._key(case(path), "n", {}) == key
+    beside.write_bytes(beside.read_bytes() + b" ")
+    assert preparing._key(case(path), "n", {}) != key
+    beside.unlink()
+    with pytest.raises(DataProblem, match=f"a{ending}: cannot be found"):
+        preparing._key(case(path), "n", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("ElementDataFile = a b.raw\n", ["a b.raw"]),
+        ("ElementDataFile = LOCAL\n...", []),
+        ("ElementDataFile = LIST\n1.raw\n2.raw\n", ["1.raw", "2.raw"]),
+        ("ElementDataFile = s%02d.raw 1 5 2\n", ["s01.raw", "s03.raw", "s05.raw"]),
+        ("NDims = 3\n", []),
+    ],
+)
+def test_names_in_a_header(tmp_path, text, names):
+    from labeldrop_bench.data._beside import side_files
+
+    (tmp_path / "a.mhd").write_text(text)
+    assert [path.name for path in side_files(tmp_path / "a.mhd")] == names
+    assert side_files(tmp_path / "none.mhd") == side_files(tmp_path / "a.png") == ()
