@@ -87,9 +87,10 @@ def transformed() -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it holds numbers: no subclass that traces a graph, nothing that stands for many (is_grads_batched)."""
-    is_batched = torch._C._dispatch_keys(tensor).has("Batched")
-    return type(tensor) is Tensor and not transformed() and not is_batched
+    """Whether it holds numbers: nothing that records a graph, or stands for many tensors (torch.func, batched grad)."""
+    if torch.compiler.is_compiling() or type(tensor) is not Tensor or transformed():
+        return False
+    return not torch._C._dispatch_keys(tensor).has("Batched")
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -44,10 +44,13 @@ class PixelLoss:
         name: of the operator and of its kernels.
         channels_per_class: logits have this many channels for each class of the tables.
         why: what these channels are, for the message about a wrong number of them.
+        noisy: whether the kernel draws noise, and so needs a key.
     """
 
-    def __init__(self, name: str, channels_per_class: int = 1, why: str = "one logit for each class") -> None:
-        self.name, self.channels_per_class, self.why = name, channels_per_class, why
+    def __init__(
+        self, name: str, channels_per_class: int = 1, why: str = "one logit for each class", *, noisy: bool = False
+    ) -> None:
+        self.name, self.channels_per_class, self.why, self.noisy = name, channels_per_class, why, noisy
         # Outputs: the reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, or nothing.
         self.forward = register(
             name,
@@ -103,6 +106,8 @@ class PixelLoss:
         for argument, weight in weights.items():
             if weight is not None:
                 _checks.check_weight(self.name, argument, weight, shapes[argument])
+        if self.noisy:
+            key = self._key(key, logits)
         accumulation = accumulation_dtype(logits)
         loss: Tensor = self.forward(
             logits,
@@ -117,6 +122,16 @@ class PixelLoss:
             wants_gradient(logits) and reduction != "none",
         )[0]
         return loss
+
+    def _key(self, key: Tensor | None, logits: Tensor) -> Tensor:
+        """[1] int64: what is given, or from torch's generator."""
+        if key is None:
+            return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=logits.device)
+        if key.dtype != torch.int64:
+            raise TypeError(f"{self.name}: key must be int64, got {key.dtype}")
+        if list(key.shape) != [1]:
+            raise ValueError(f"{self.name}: key must have shape [1], got {list(key.shape)}")
+        return key
 
     def _forward(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - the schema has their types
         *tensors, parameters, ignore_index, reduction, with_gradient = arguments

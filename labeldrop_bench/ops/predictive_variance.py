@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import _checks
 from ._pixel_loss import PixelLoss
 
 _NAME = "predictive_variance"
-_OPERATOR = PixelLoss(_NAME, 2, "first the classes' logits, then as many log-variances")
+_OPERATOR = PixelLoss(_NAME, 2, "first the classes' logits, then as many log-variances", noisy=True)
 # Sums of more samples in float32 would lose more digits than the samples add.
 _MOST_SAMPLES = 4096
 
@@ -74,11 +73,6 @@ def predictive_variance(
         RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
     _check_options(samples, gamma, average)
-    _checks.check_tensors(_NAME, {"logits": logits}, {"key": key})
-    _checks.refuse_transforms(_NAME, {"logits": logits})
-    if key is None:
-        key = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=logits.device)
-    _check_key(key)
     return _OPERATOR(
         logits,
         target,
@@ -105,10 +99,3 @@ def _check_options(samples: int, gamma: float, average: str) -> None:
             f"{_NAME}: gamma must be 0 with average='probability', which has no focal form, got {gamma}; "
             "use average='loss'"
         )
-
-
-def _check_key(key: Tensor) -> None:
-    if key.dtype != torch.int64:
-        raise TypeError(f"{_NAME}: key must be int64, got {key.dtype}")
-    if list(key.shape) != [1]:
-        raise ValueError(f"{_NAME}: key must have shape [1], got {list(key.shape)}")

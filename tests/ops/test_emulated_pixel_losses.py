@@ -271,3 +271,21 @@ def test_rescaling_leaves_a_gradient_for_an_upstream_of_one(device, name, dtype,
         case.registered.rescale(written, torch.tensor(2.0, dtype=accumulation), divisor, *arguments)
         expected = case.registered.backward(torch.tensor(2.0, dtype=accumulation), divisor, *arguments)
     assert torch.equal(written, expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_retained_graph_gives_the_same_gradient_again(device, name, factor):
+    """The first gradient is written to in place, though hooks of saved tensors have it."""
+    case = make(name, 5, (2, 40), **({"key": KEY} if name == "predictive_variance" else {}))
+    with device():
+        logits = case.logits.detach().requires_grad_()
+        value = factor * case(ops, logits)
+        gradients = []
+        for _ in range(3):
+            (gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+            gradients.append(gradient.clone())
+            gradient.zero_()  # it is the caller's
+    expected = run(reference, replace(case, logits=case.logits.double()), upstream=torch.tensor(factor))[1]
+    for gradient in gradients:
+        torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)  # float32, exp, sums
