@@ -69,7 +69,7 @@ def test_its_suite_makes_a_leaderboard(installed: Path, tmp_path: Path) -> None:
     assert "generalised + dropout 0.5" in shown
     rows = list(csv.DictReader((tmp_path / "out" / "leaderboard.csv").open()))
     assert {row["loss"] for row in rows} == {"ce", "marginal_ce", "generalised_ce"}
-    assert all(row["undrawn mean"] for row in rows)
+    assert all(row["unannotated mean"] for row in rows)
 
 
 def test_its_loss_is_what_it_says(installed: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def found(fabric: Fabric, samples: Samples, logits: Tensor, threshold: float = 1
 
 
 def agreeing(samples: Samples) -> Tensor:
-    """Logits that say what is drawn, and are sure of it."""
+    """Logits that say what is labelled, and are sure of it."""
     classes = torch.stack([samples.target == c for c in (1, 2)], dim=1).float() * 20 - 10
     return torch.cat([classes, torch.full_like(classes, CERTAIN)], dim=1)
 
@@ -69,12 +69,12 @@ def test_errors_are_what_the_network_disagrees_with_and_did_not_expect(fabric: F
     samples.target[:, :3, :3] = 0
     logits = agreeing(samples)
     assert not found(fabric, samples, logits).any()
-    logits[0, 0, 0, 0] = 10  # says "bright" where background is drawn, surely
+    logits[0, 0, 0, 0] = 10  # says "bright" where background is labelled, surely
     logits[0, 0, 0, 1], logits[0, 2, 0, 1] = 10, UNSURE  # the same, but it expects to be wrong
     logits[0, 1, 0, 2] = 10  # the other class
     logits[0, 1, 1, 1], logits[0, 2, 1, 1] = 10, UNSURE  # unsure of "bright", which is right; sure of "dark", wrong
     bright = (samples.target[0] == 1).nonzero()[0].tolist()
-    logits[0, 0, bright[0], bright[1]] = -10  # a drawn label it does not see
+    logits[0, 0, bright[0], bright[1]] = -10  # a label it does not see
     errors = found(fabric, samples, logits)
     assert {tuple(p) for p in errors.nonzero().tolist()} == {(0, 0, 0), (0, 0, 2), (0, 1, 1), (0, *bright)}
     # q of these is about 1e-9
@@ -83,20 +83,20 @@ def test_errors_are_what_the_network_disagrees_with_and_did_not_expect(fabric: F
 
 @pytest.mark.parametrize("rule", ["smile", "adaptive", "standard"])
 def test_terms_that_do_not_count_are_no_errors(rule: str, fabric: Fabric) -> None:
-    samples = discs(n=1).train  # image 1, of domain B, has no "dark" drawn
+    samples = discs(n=1).train  # image 1, of domain B, has no "dark" annotated
     samples.target[:, :2, :4] = 0
     samples.target[:, 0, 0] = IGNORED
     logits = agreeing(samples)
     logits[:, :2, 0, 0] = 10  # ignored
     logits[:, 1, 0, 1] = 10  # "dark" on background: wrong in A, open in B
     bright = (samples.target[1] == 1).nonzero()[0].tolist()
-    logits[1, 1, bright[0], bright[1]] = 10  # "dark" on a drawn "bright" in B
+    logits[1, 1, bright[0], bright[1]] = 10  # "dark" on a labelled "bright" in B
     errors = {tuple(p) for p in found(fabric, samples, logits, rule=rule).nonzero().tolist()}
     expected = {(0, 0, 1)}
     if rule != "adaptive":
-        expected.add((1, *bright))  # by smile, another drawn label says no
+        expected.add((1, *bright))  # by smile, another label says no
     if rule == "standard":
-        expected |= {(1, 0, 1)}  # what is not drawn is background
+        expected |= {(1, 0, 1)}  # what is unannotated is background
     assert errors == expected
 
 
@@ -122,7 +122,7 @@ def test_images_are_looked_at_in_portions(fabric: Fabric, monkeypatch: pytest.Mo
     assert at_once.sum() == at_once[5].sum() == 1
 
 
-def test_what_is_found_stays_masked_until_the_next_search_which_starts_from_what_was_drawn(fabric: Fabric) -> None:
+def test_what_is_found_stays_masked_until_the_next_search_which_starts_from_the_labels(fabric: Fabric) -> None:
     samples = discs(n=1).train
     samples.target[:, :2, :4] = 0
     right = agreeing(samples)
@@ -136,7 +136,7 @@ def test_what_is_found_stays_masked_until_the_next_search_which_starts_from_what
         if epoch == 4:  # the network has changed its mind, but is asked again before epoch 5
             given.network = torch.nn.Sequential(Given(), Shift(right - images, row=1))
         if epoch == 7:
-            given.network = Shift(right - images)  # now it agrees with all else that is drawn; asked before epoch 8
+            given.network = Shift(right - images)  # now it agrees with all other labels; asked before epoch 8
         hook.before_epoch(epoch, given)
         masked.append((given.samples.target == IGNORED).nonzero().tolist())
         assert torch.equal(given.samples.target[given.samples.target != IGNORED], samples.target[

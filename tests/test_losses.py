@@ -55,7 +55,7 @@ def test_targets_may_have_a_channel(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_annotation_means_all_were_drawn(name):
+def test_no_annotation_means_all_labels(name):
     loss = create(name)
     logits, target, annotated = example(loss)
     assert loss(logits, target) == loss(logits, target, torch.ones_like(annotated))

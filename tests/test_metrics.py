@@ -73,9 +73,9 @@ def test_conventions():
     assert result[4].isnan()  # both empty
 
 
-def test_undrawn_classes_do_not_count():
+def test_unannotated_classes_do_not_count():
     truth = torch.tensor([[0, 1, 1, 2]])
-    target = torch.tensor([[0, 1, 1, 0]])  # class 2 is not drawn
+    target = torch.tensor([[0, 1, 1, 0]])  # class 2 is unannotated
     annotated = torch.tensor([[True, True, False]])
     assert foreground_dice(truth, target, annotated) == 1
     assert foreground_dice(truth, target, torch.ones_like(annotated)) == 0.5

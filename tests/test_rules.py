@@ -12,7 +12,7 @@ def expected_rows(space, annotated, rule):
     """{label value: (candidates, active)} of one sample, as sets of classes."""
     everything = set(range(space.num_classes))
     covered = {0}.union(
-        *(label.classes for label, drawn in zip(space.labels, annotated, strict=True) if drawn and label.exhaustive)
+        *(label.classes for label, there in zip(space.labels, annotated, strict=True) if there and label.exhaustive)
     )
     missing = everything - covered
     rows = {}
@@ -63,7 +63,7 @@ def sigmoid_rows(space, annotated, rule):
     """{label value: (yes, no)} of one sample, as sets of classes, by the table of the losses' definition."""
     everything = set(range(space.num_classes))
     covered = {0}.union(
-        *(label.classes for label, drawn in zip(space.labels, annotated, strict=True) if drawn and label.exhaustive)
+        *(label.classes for label, there in zip(space.labels, annotated, strict=True) if there and label.exhaustive)
     )
     rows = {}
     for value, label in enumerate(space.labels):
@@ -103,7 +103,9 @@ HEART = LabelSpace(
         Label("LV or LA", frozenset({1, 3}), exhaustive=False),
     ),
 )
-LV_AND_SUPER = torch.tensor([[True, True, False, False, True]])  # LV drawn; LVM and LA missing; a coarse label as well
+LV_AND_SUPER = torch.tensor(
+    [[True, True, False, False, True]]
+)  # LV annotated; LVM and LA missing; a coarse label as well
 
 
 def table_of(rule):
@@ -119,7 +121,7 @@ def test_dice_tables_by_hand():
     everything = {0, 1, 2, 3}
 
     table = table_of("standard")
-    # LVM and LA were not drawn, so their pixels read as background; a pixel that is LV or LA is neither for sure
+    # LVM and LA are unannotated, so their pixels read as background; a pixel that is LV or LA is neither for sure
     assert table["positive"] == [{0}, {1}, {0}, {0}, set()]
     assert table["counted"] == [everything] * 4 + [{0, 2}]
     assert table["active"] == [everything] * 5

@@ -34,10 +34,10 @@ def one_row(probability: Tensor, target: list[int], annotated: list[bool], space
     """A data set whose images, of one row, are the logits of a probability [K - 1, width]."""
     images = probability.logit()[None, :, None].float()
     labels = torch.tensor(target, dtype=torch.uint8)[None, None]
-    drawn = torch.tensor([annotated])
+    table = torch.tensor([annotated])
 
     def split(name: str) -> Any:
-        return make_samples(space, images, labels, drawn, torch.tensor([0]), [name], [name])
+        return make_samples(space, images, labels, table, torch.tensor([0]), [name], [name])
 
     return Dataset(space, ("A",), split("train"), split("validation"), split("test"))
 
@@ -63,16 +63,16 @@ def test_the_most_certain_share_of_a_missing_class_becomes_a_label_of_its_own(fa
     assert [(set(label.classes), label.exhaustive) for label in dataset.label_space.labels[3:]] == [
         ({1}, False), ({2}, False)
     ]  # fmt: skip
-    # of "a" the pixels 0, 1, 2, 4 and 5 are predicted; "b" is drawn here, so nothing of it is made
+    # of "a" the pixels 0, 1, 2, 4 and 5 are predicted; "b" is annotated here, so nothing of it is made
     assert make(dataset, 0.2, fabric) == ([0, 3, 0, 0, 0, 0], [True, False, True, True, False])
     assert make(dataset, 0.4, fabric)[0] == [0, 3, 0, 0, 3, 0]
     assert make(dataset, 0.41, fabric)[0] == [0, 3, 3, 0, 3, 0]  # rounded up to whole pixels
     assert make(dataset, 1.0, fabric)[0] == [3, 3, 3, 0, 3, 3]
 
 
-def test_what_is_drawn_or_ignored_is_never_taken_and_all_that_is_drawn_stays(fabric: Fabric) -> None:
-    drawn = with_self_made_labels(one_row(torch.stack([P_A, P_B]), [0, 2, IGNORED, 2, 0, 0], [True, False, True]))
-    assert make(drawn, 1.0, fabric)[0] == [3, 2, IGNORED, 2, 3, 3]
+def test_what_is_labelled_or_ignored_is_never_taken_and_all_labels_stay(fabric: Fabric) -> None:
+    dataset = with_self_made_labels(one_row(torch.stack([P_A, P_B]), [0, 2, IGNORED, 2, 0, 0], [True, False, True]))
+    assert make(dataset, 1.0, fabric)[0] == [3, 2, IGNORED, 2, 3, 3]
     everything = with_self_made_labels(one_row(torch.stack([P_A, P_B]), [0] * 6, [True, True, True]))
     assert make(everything, 1.0, fabric) == ([0] * 6, [True, True, True, False, False])
 
@@ -95,7 +95,7 @@ def test_positives_of_earlier_rounds_stay(fabric: Fabric) -> None:
 
 
 def test_a_super_label_covers_its_classes(fabric: Fabric) -> None:
-    """Where it is drawn, background is none of its classes, so none of them is made."""
+    """Where it is annotated, background is none of its classes, so none of them is made."""
     labels = (*SPACE.labels, Label("a or b", frozenset({1, 2})))
     space = LabelSpace(SPACE.classes, labels)
     annotated = [True, False, False, True]
@@ -152,9 +152,9 @@ def test_with_the_smile_rule_only_what_is_self_made_counts_for_a_missing_class(b
     loss(logits, target, torch.tensor([[True, False, True, True, False]])).backward()
     assert logits.grad is not None
     a, b = logits.grad[0, :, 0].sign().int().tolist()
-    # towards yes where it is self-made, towards no where another class is drawn, nothing anywhere else
+    # towards yes where it is self-made, towards no where another class is labelled, nothing anywhere else
     assert a == [0, -1, 0, 1, 0, -1]
-    # the drawn class is as ever: yes where it is drawn, no elsewhere
+    # the annotated class is as ever: yes where it is labelled, no elsewhere
     assert b == [1, 1, 1, -1, 0, 1]
 
 

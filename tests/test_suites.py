@@ -28,6 +28,33 @@ def test_a_suite_of_ones_own_loads_by_path(tmp_path: Path) -> None:
     assert suite.config.data.hidden == (HiddenConfig(labels=("LA",), domains=("B",)),)
 
 
+def test_the_path_of_annotated_file_begins_at_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/somebody")
+    conditions = """
+    [[conditions]]
+    name = "other"
+    data.annotated_file = "../other.csv"
+    [[conditions]]
+    name = "own"
+    data.annotated_file = "~/own.csv"
+    [[conditions]]
+    name = "elsewhere"
+    data.annotated_file = "/elsewhere.csv"
+    """
+    path = write_suite(tmp_path, TOML.replace("[model]", 'annotated_file = "labels.csv"\n[model]') + conditions)
+    found = {run.condition: run.data.annotated_file for run in suites.load(path).config.runs()}
+    assert found == {
+        "other": tmp_path / "../other.csv",
+        "own": Path("/home/of/somebody/own.csv"),
+        "elsewhere": Path("/elsewhere.csv"),
+    }
+    plain = suites.load(path, ["conditions=[]"]).config
+    assert plain.data.annotated_file == tmp_path / "labels.csv"
+    # on the command line a path is what it is in the shell
+    given = suites.load(path, ["conditions=[]", "data.annotated_file=here.csv"]).config
+    assert given.data.annotated_file == Path("here.csv")
+
+
 def test_overrides_change_keys_of_every_kind() -> None:
     config = suites.load(
         "smoke",

@@ -43,8 +43,8 @@ def test_a_suite_leaves_everything_that_is_promised(suite: str, tmp_path: Path) 
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert tuple(rows[0]) == records.COLUMNS
     assert len(rows) == 2 * 2 * 3 * 5  # runs x domains x classes x metrics
-    undrawn = {(row["strategy"], row["domain"], row["class"]) for row in rows if row["annotated"] == "False"}
-    assert undrawn == {("adaptive", "B", "LA")}
+    unannotated = {(row["strategy"], row["domain"], row["class"]) for row in rows if row["annotated"] == "False"}
+    assert unannotated == {("adaptive", "B", "LA")}
     config = records.read_suite(tmp_path)
     assert config.data.options["gap"] == 1.0  # the data set's own default, filled in
     stored = RunConfig.model_validate_json((tmp_path / "runs" / "full-seed0" / "config.json").read_text())

@@ -36,7 +36,7 @@ def test_known_data():
     torch.testing.assert_close(counts, torch.tensor([12611, 918, 68, 227]), atol=4, rtol=0)
 
 
-def test_all_organs_are_drawn_and_known():
+def test_all_organs_are_annotated_and_known():
     dataset = phantom()
     assert dataset.label_space.classes == ("background", "liver", "pancreas", "stomach")
     assert dataset.domains == ("CT",)

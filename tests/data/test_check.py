@@ -1,9 +1,13 @@
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from nnunet_tree import write_nnunet
+from PIL import Image
 from typer.testing import CliRunner
 
+from labeldrop_bench import data
 from labeldrop_bench.cli import app
 from labeldrop_bench.data.check import check
 from labeldrop_bench.records import DataConfig
@@ -74,6 +78,51 @@ def test_counts_of_every_data_set_of_a_suite(suite):
         for domain, seen in zip("ABABAB", sees, strict=True)
         for split, n in counts.items()
     ]
+
+
+def lines(**keys):
+    (checked,) = check([table("phantom", {**SMALL, **keys})])
+    assert checked.good, checked.lines
+    return [line.strip() for line in checked.lines]
+
+
+def test_what_no_test_image_shows_is_named(monkeypatch):
+    """A class that is known and that no test image of a domain shows is left out of the scores there."""
+    honest = data.get("phantom")
+
+    def load(options):
+        dataset = honest.load(options)
+        truth = dataset.test.truth.clone()
+        truth[(dataset.test.domain == 1)[:, None, None] & (truth == 3)] = 0
+        truth[0][truth[0] == 1] = 0  # one image of A without an LV: the other one has it
+        return replace(dataset, test=replace(dataset.test, truth=truth))
+
+    monkeypatch.setattr(data, "get", lambda _: replace(honest, load=load))
+    said = "shows LA, which is left out of the scores there"
+    for hidden in ({}, {"B": ["LVM"]}):
+        assert [line for line in lines(hidden=hidden) if "no test image" in line] == [f"no test image of B {said}"]
+    # B's LA is the only unannotated class, and nothing tells how well it is found
+    assert [line[:40] for line in lines(hidden={"B": ["LA"]})][-1] == "nothing that is unannotated in training "
+
+
+def test_where_nothing_unannotated_can_be_scored_it_is_said(tmp_path, monkeypatch, pictures):
+    monkeypatch.setenv("LABELDROP_CACHE", str(tmp_path / "cache"))
+    keys = {"root": pictures.parent, "dataset": pictures.name, "size": [16, 16], "validation": 0.3, "test": 0.3}
+    nothing = "nothing that is unannotated in training can be scored"
+    for name in ("c0", "c1", "c2", "c3", "c4"):
+        path = pictures / "labelsTr" / f"{name}.png"
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
+    (whole,) = check([table("nnunet", keys)])
+    assert not any(nothing in line for line in whole.lines)
+    (lacking,) = check([table("nnunet", {**keys, "annotated": {"all": ["a"]}})])
+    assert any(nothing in line for line in lacking.lines)
+    assert not any("no test image" in line for line in lacking.lines)  # it is not known there in the first place
+    rows = [re.split(r"  +", line.strip()) for line in lacking.lines]
+    rows = [row for row in rows if row[0] == "all"]
+    assert [row[1] for row in rows] == ["train", "validation", "test"]
+    assert all(row[3:] == [f"a {row[2]}, b 0"] * 2 for row in rows)
+    assert not any(nothing in line for line in lines(hidden={"B": ["LA"]}))
 
 
 def test_all_problems_and_exit_code(suite, pictures):

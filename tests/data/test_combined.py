@@ -12,13 +12,13 @@ PHANTOM = {"name": "phantom", "size": 16, "train": 3, "validation": 1, "test": 2
 
 
 class Toy(pydantic.BaseModel):
-    """A made-up data set: classes, labels over them, which are drawn."""
+    """A made-up data set: classes, labels over them, which are annotated."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
     classes: list[str]
     labels: dict[str, list[str]] = {}
     sketched: list[str] = []
-    drawn: list[str] | None = None
+    annotated: list[str] | None = None
     domains: list[str] = ["only"]
     size: int = 16
     skipped: list[str] = []
@@ -39,7 +39,7 @@ def toy(options):
         values[values == space.num_labels] = IGNORED
         annotated = torch.ones(n, space.num_labels, dtype=torch.bool)
         for value, label in enumerate(space.labels[1:], start=1):
-            if options.drawn is not None and label.name not in options.drawn:
+            if options.annotated is not None and label.name not in options.annotated:
                 annotated[:, value] = False
                 values[values == value] = 0
         target = values.view(1, options.size, options.size).repeat(n, 1, 1)
@@ -70,7 +70,7 @@ def labels(dataset):
     return {x.name: {space.classes[c] for c in x.classes} for x in space.labels[1:]}
 
 
-def drawn(dataset, domain):
+def annotated_in(dataset, domain):
     """Labels that are annotated in a domain, the same in all of its samples."""
     split = dataset.train
     rows = split.annotated[split.domain == dataset.domains.index(domain)]
@@ -82,8 +82,8 @@ def test_a_class_that_a_source_lacks_is_not_annotated_there():
     dataset = combined(source("one", "LV", "LVM", "LA"), source("two", "LA", "RV", skipped=["x.png: torn"]))
     assert dataset.label_space == LabelSpace.of_classes(("background", "LV", "LVM", "LA", "RV"))
     assert dataset.domains == ("one", "two")
-    assert drawn(dataset, "one") == {"LV", "LVM", "LA"}
-    assert drawn(dataset, "two") == {"LA", "RV"}
+    assert annotated_in(dataset, "one") == {"LV", "LVM", "LA"}
+    assert annotated_in(dataset, "two") == {"LA", "RV"}
     assert torch.equal(dataset.train.annotated, dataset.train.known)
     alone = toy(Toy(classes=["LA", "RV"])).train.target[0]
     expected = alone.clone()
@@ -95,9 +95,9 @@ def test_a_class_that_a_source_lacks_is_not_annotated_there():
     assert dataset.skipped == ("two: x.png: torn",)
 
 
-def test_what_a_source_does_not_draw_stays_undrawn():
-    dataset = combined(source("one", "LV", "LA", drawn=["LV"]), source("two", "LA"))
-    assert drawn(dataset, "one") == {"LV"}
+def test_what_a_source_did_not_annotate_stays_unannotated():
+    dataset = combined(source("one", "LV", "LA", annotated=["LV"]), source("two", "LA"))
+    assert annotated_in(dataset, "one") == {"LV"}
     assert dataset.train.known.tolist() == [[True, True, False], [True, False, True]]
 
 
@@ -120,8 +120,8 @@ def test_map_to_another_class_and_to_several():
     assert labels(dataset) == {
         "LV": {"LV"}, "LVM": {"LVM"}, "LA": {"LA"}, "aorta": {"aorta"}, "heart": {"LV", "LVM", "LA"},
     }  # fmt: skip
-    assert drawn(dataset, "one") == {"LV", "LVM", "LA"}
-    assert drawn(dataset, "two") == {"heart", "aorta"}
+    assert annotated_in(dataset, "one") == {"LV", "LVM", "LA"}
+    assert annotated_in(dataset, "two") == {"heart", "aorta"}
     before, split = toy(Toy(classes=["heart", "vessel"])).train.target[0], dataset.train
     assert torch.equal(split.target[1] == 5, before == 1)
     assert torch.equal(split.truth[1] == IGNORED, (before == 1) | (before == IGNORED))
@@ -137,7 +137,7 @@ def test_super_labels_and_sketches_of_a_source_stay_what_they_are():
         "LV": {"LV"}, "LVM": {"LVM"}, "LA": {"LA"}, "LA sketch": {"LA"}, "rest": {"LVM", "LA"},
     }  # fmt: skip
     assert [x.exhaustive for x in dataset.label_space.labels] == [True, True, True, True, False, True]
-    assert drawn(dataset, "one") == {"LV", "rest", "LA sketch"}
+    assert annotated_in(dataset, "one") == {"LV", "rest", "LA sketch"}
     assert dataset.train.known[0].tolist() == [True, True, False, False]
 
 
@@ -154,13 +154,13 @@ def test_a_label_that_map_leaves_out_is_an_error_or_background():
         combined(source("one", "LV", "RV", map={"LVv": "LV"}))
 
 
-def test_two_labels_that_become_one_are_drawn_where_both_are():
+def test_two_labels_that_become_one_are_annotated_where_both_are():
     wall = {"free": "wall", "septum": "wall"}
     both = combined(source("one", "free", "septum", map=wall))
     before = toy(Toy(classes=["free", "septum"])).train.target
     assert torch.equal(both.train.target == 1, (before == 1) | (before == 2))
     assert both.train.annotated.all()
-    half = combined(source("one", "free", "septum", map=wall, drawn=["free"]))
+    half = combined(source("one", "free", "septum", map=wall, annotated=["free"]))
     assert half.train.annotated.tolist() == half.train.known.tolist() == [[True, False]]
     assert not (half.train.target == 1).any()
 
@@ -235,8 +235,8 @@ def test_real_loaders_together(tmp_path, picture):
     heart |= {"validation": 0.2, "test": 0.2, "map": {"whole heart": ["LV", "LVM", "LA"]}}
     dataset = combined(PHANTOM, heart)
     assert dataset.domains == ("phantom/A", "phantom/B", "H")
-    assert drawn(dataset, "H") == {"whole heart"}
-    assert drawn(dataset, "phantom/B") == {"LV", "LVM", "LA"}
+    assert annotated_in(dataset, "H") == {"whole heart"}
+    assert annotated_in(dataset, "phantom/B") == {"LV", "LVM", "LA"}
     # The same by the data set's own option.
     own = combined(PHANTOM, {**heart, "map": None, "classes_of": heart["map"]})
     assert own.label_space == dataset.label_space

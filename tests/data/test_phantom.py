@@ -160,7 +160,7 @@ def test_pictures_are_black_outside_the_sector_and_standardised():
     torch.testing.assert_close(images.std((1, 2, 3), correction=0), torch.ones(12), atol=1e-5, rtol=0)
 
 
-def test_everything_is_drawn_and_known_and_every_image_is_a_patient():
+def test_everything_is_annotated_and_known_and_every_image_is_a_patient():
     dataset = phantom()
     for name, split in dataset.splits().items():
         assert split.domain.tolist() == [0] * SMALL[name] + [1] * SMALL[name]
