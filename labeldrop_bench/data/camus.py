@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from labeldrop_bench.data._files import check_not_empty
+from labeldrop_bench.data._files import check_not_empty, not_taken
 from labeldrop_bench.data._options import SplitOptions
 from labeldrop_bench.data._resample import new_spacing, resize_image, resize_labels
 from labeldrop_bench.data._volumes import one_slice
@@ -86,6 +86,7 @@ def load(options: CamusOptions) -> Dataset:
     require("camus", "nibabel", *(["SimpleITK"] if release == "mhd" else []))
     patients = root / (_NIFTI if release == "nifti" else _MHD)
     names = sorted(path.name for path in patients.iterdir() if path.is_dir() and path.name.startswith("patient"))
+    others = [path.name for path in sorted(patients.iterdir()) if path.is_dir() and path.name not in names]
     problems: list[DataProblem] = []
     if release == "nifti" and (root / _SPLIT).is_dir():
         part_of = _official_split(root / _SPLIT, patients, names, problems)
@@ -99,6 +100,7 @@ def load(options: CamusOptions) -> Dataset:
         settings={"size": options.size},
         skip_bad=options.skip_bad,
         problems=problems,
+        not_taken=[*not_taken(patients, {"their names do not begin with patient": others})],
     )
     return assemble(LABEL_SPACE, ("CAMUS",), kept, prepared, part_of, skipped)
 

@@ -7,7 +7,7 @@ to whole pixels and filled. Image and mask are resized to `size` (bilinear, aver
 nearest). The videos are masked by their owners, so `crop_cone` is off by default.
 
 The first frame traced in the list is end-systole (small), the last one end-diastole (large). Videos with fewer than two
-traced frames are left out, and counted in a warning; tracings of videos that FileList.csv does not list are not used.
+traced frames are left out, and listed in a warning; tracings of videos that FileList.csv does not list are not used.
 
 Source: Ouyang et al., Video-based AI for beat-to-beat assessment of cardiac function, Nature 580 (2020).
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from labeldrop_bench.data._files import masked_to_cone
+from labeldrop_bench.data._files import masked_to_cone, not_taken
 from labeldrop_bench.data._options import FileOptions
 from labeldrop_bench.data._pictures import grey
 from labeldrop_bench.data._resample import resize_image, resize_labels
@@ -72,7 +71,9 @@ def load(options: EchonetDynamicOptions) -> Dataset:
     problems: list[DataProblem] = []
     part_of = _listed(root / _LIST, problems)
     tracings, bad = _traced(root / _TRACINGS, problems)
-    cases = list(_cases(root, sorted(set(part_of) - bad), tracings))
+    videos = sorted(set(part_of) - bad)
+    untraced = [video for video in videos if len(tracings.get(video, ())) < 2]
+    cases = list(_cases(root, sorted(set(videos) - set(untraced)), tracings))
     kept, prepared, skipped = prepare(
         cases,
         _Read(root / _TRACINGS, options.size, options.crop_cone),
@@ -80,6 +81,7 @@ def load(options: EchonetDynamicOptions) -> Dataset:
         settings={"size": options.size, "crop_cone": options.crop_cone},
         skip_bad=options.skip_bad,
         problems=problems,
+        not_taken=[*not_taken(root / "Videos", {"fewer than two of their frames are traced": untraced})],
     )
     return assemble(LABEL_SPACE, ("EchoNet-Dynamic",), kept, prepared, part_of, skipped)
 
@@ -137,12 +139,7 @@ def _traced(path: Path, problems: list[DataProblem]) -> tuple[Tracings, set[str]
 
 
 def _cases(root: Path, videos: Sequence[str], tracings: Tracings) -> Iterator[Case]:
-    untraced = [video for video in videos if len(tracings.get(video, ())) < 2]
-    if untraced:
-        warnings.warn(
-            f"echonet_dynamic: {len(untraced)} video(s) with fewer than two traced frames were left out", stacklevel=3
-        )
-    for video in sorted(set(videos) - set(untraced)):
+    for video in videos:
         frames = list(tracings[video])
         for instant, frame in (("ED", frames[-1]), ("ES", frames[0])):
             details = {"frame": frame, "lines": tracings[video][frame]}

@@ -17,6 +17,7 @@ from dataclasses import asdict
 
 from pydantic import NonNegativeInt, PositiveFloat
 
+from labeldrop_bench.data._files import not_taken
 from labeldrop_bench.data._options import FileOptions
 from labeldrop_bench.data._volumes import ReadVolumes
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Side, find_folder
@@ -74,11 +75,14 @@ def load(options: FetalAtlasOptions) -> Dataset:
         Case(match[1], match[1], 0 if match[2] else 1, (path / "srr.nii.gz", path / "parcellation.nii.gz"))
         for path, match in found
     ]
+    names = {path.name for path, _ in found}
+    others = [path.name for path in sorted(root.iterdir()) if path.is_dir() and path.name not in names]
     labels = LABEL_SPACE.num_labels
     read = ReadVolumes(tuple((value, value) for value in range(labels)), labels, options.spacing, options.size)
     cases, prepared, skipped = prepare(
-        listed, read, name="fetal_atlas", settings=asdict(read), skip_bad=options.skip_bad
-    )
+        listed, read, name="fetal_atlas", settings=asdict(read), skip_bad=options.skip_bad,
+        not_taken=[*not_taken(root, {"their names are not fetal_SB_atlas_GA<weeks>_<operated|notoperated>": others})],
+    )  # fmt: skip
     domain = [case.domain for case in cases]
     parts = grouped_split([case.patient for case in cases], domain, (1 / 3, 1 / 3, 1 / 3), options.seed).tolist()
     report_lacking(f"fetal_atlas: {root}", domain, parts, DOMAINS)

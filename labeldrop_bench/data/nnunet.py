@@ -335,14 +335,14 @@ def _reader(
         require("nnunet", "nibabel", "SimpleITK", "skimage")
     if len(options.size) == 3 and pictures:
         raise ValueError(f"nnunet: size must be two numbers for pictures ({ending}), got {list(options.size)}")
-    spacing, axes = ((1.0, 1.0, 1.0), None) if pictures else _typical(cases)
+    spacing, axes = (options.spacing, None) if pictures or options.spacing else _typical(cases)
     if len(options.size) == 2:
         number = len(description.channel_names)
         return ReadPictures(value_of, space.num_labels, channels, number, options.size, axes)
-    return ReadVolumes(value_of, space.num_labels, options.spacing or spacing, options.size)
+    return ReadVolumes(value_of, space.num_labels, spacing or (1.0, 1.0, 1.0), options.size)
 
 
-def _typical(cases: Sequence[Case]) -> tuple[tuple[float, ...], str | None]:
+def _typical(cases: Sequence[Case]) -> tuple[tuple[float, ...] | None, str | None]:
     """Median spacing along D, H, W, and the direction of the axes that most images have.
 
     A file that cannot be read does not count here, and is named when its case is read.
@@ -354,9 +354,9 @@ def _typical(cases: Sequence[Case]) -> tuple[tuple[float, ...], str | None]:
         except DataProblem:  # noqa: PERF203 - any of them may be bad
             continue
     if not found:
-        return (1.0, 1.0, 1.0), None
+        return None, None
     median = np.median([spacing for spacing, _ in found], axis=0)
-    return tuple(round(float(s), 4) for s in median), Counter(axes for _, axes in found).most_common(1)[0][0]
+    return tuple(float(f"{s:.5g}") for s in median), Counter(axes for _, axes in found).most_common(1)[0][0]
 
 
 def _split(folder: Path, cases: Sequence[Case], test_names: set[str], options: NnunetOptions) -> dict[str, int]:

@@ -240,6 +240,8 @@ def _key(case: Case, name: str, settings: Mapping[str, Any]) -> str:
             found = path.stat()
         except OSError as error:
             raise DataProblem(path, f"cannot be found ({error.strerror}); put the file back") from error
+        except ValueError as error:  # a broken header names a file that cannot be
+            raise DataProblem(case.inputs[0], f"names a file that cannot be ({error}): {path!r}") from error
         inputs.append((str(path.resolve()), found.st_size, found.st_mtime_ns))
     what = {"format": _FORMAT, "name": name, "settings": settings, "case": {**asdict(case), "inputs": inputs}}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

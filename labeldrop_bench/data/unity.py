@@ -48,6 +48,7 @@ _FILES = {
 }
 _ALL = "labels-all.json"
 _WALL = "LVM"
+_FAR = 10  # sides of the picture: curves do leave it, but not like this
 
 
 class UnityOptions(SplitOptions):
@@ -218,6 +219,7 @@ class _Read:
         (path,) = case.inputs
         image = read_grey(path)
         curves: Mapping[str, Curve] = case.details["curves"]
+        _check_places(f"{case.details['file']}, {case.name}.png", curves, max(image.shape))
         regions = {label: region(curve["nodes"], image.shape) for label, curve in curves.items()}
         for label, inside in regions.items():
             if curves[label]["nodes"] and not inside.any():
@@ -231,6 +233,14 @@ class _Read:
             image = masked_to_cone(path, image)
         annotated = (True, *(curves[label]["annotated"] for label in self.labels))
         return Prepared(resize_image(image, self.size)[None], resize_labels(values, self.size), annotated)
+
+
+def _check_places(place: str, curves: Mapping[str, Curve], side: int) -> None:
+    """Raises DataProblem for nodes that lie so far out that they are no pixels: a spline through them has no end."""
+    for label, curve in curves.items():
+        far = [number for x, y in curve["nodes"] for number in (*x, *y) if abs(number) > _FAR * side]
+        if far:
+            raise DataProblem(place, f"the curve of {label} must lie in the picture, got a node at {far[0]}")
 
 
 INFO = DatasetInfo(

@@ -218,3 +218,30 @@ def test_a_disk_that_is_full_leaves_no_half_a_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"cannot be kept .*make room"):
         module._keep(tmp_path / "kept" / "one.npz", item)
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_the_home_directory_is_expanded(cases, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(module.CACHE_VARIABLE, "~/kept")
+    run(cases)
+    assert len(list((tmp_path / "kept").rglob("*.npz"))) == 6
+
+
+def test_spacing_is_kept_and_handed_on(cases, tmp_path):
+    item = Prepared(np.zeros((1, 16, 16), np.uint8), np.zeros((16, 16), np.uint8), (True, True), (0.5, 0.25))
+    module._keep(tmp_path / "one.npz", item)
+    assert module._kept(tmp_path / "one.npz").spacing == (0.5, 0.25)
+    unknown = replace(item, spacing=None)
+    parts = {"p0": 0, "p1": 1, "p2": 2}
+    spacing = assemble(SPACE, ("all",), cases, [item, unknown, *[item] * 4], parts).train.spacing
+    assert spacing[0].tolist() == [0.5, 0.25]
+    assert spacing[1].isnan().all()
+    with pytest.raises(ValueError, match=r"positive number for each of 2 axes, got \(1.0, 0.0\)"):
+        replace(item, spacing=(1.0, 0.0))
+
+
+def test_a_header_that_names_no_file_is_its_cases_problem(tmp_path):
+    (tmp_path / "a.mhd").write_bytes(b"ElementDataFile = a\0b.raw\n")
+    broken = [Case("a", "a", 0, (tmp_path / "a.mhd",))]
+    with pytest.raises(ValueError, match=r"a.mhd: names a file that cannot be \(embedded null byte\)"):
+        prepare(broken, ReadNumber(tmp_path / "log"), name="n", settings={}, skip_bad=False)

@@ -191,6 +191,7 @@ def test_every_kind_of_bad_data_is_listed(root):
         labels[3][1]["curve-lv-endo"] = {"type": "point", "x": "1", "y": "1"}
         labels[4][0]["curve-lv-endo"] = unity_curve([90, 95, 99], [5, 2, 5])
         labels[4][1]["curve-lv-endo"] = "curve"
+        labels[5][1]["curve-la-endo"] = unity_curve([9, 1e12, 30], [9, 20, 30])
         entries["readme.png"] = {"labels": {}}
         entries[key(7)] = {}
         entries[key(8).removeprefix("01-")] = entries[key(8)]
@@ -198,7 +199,7 @@ def test_every_kind_of_bad_data_is_listed(root):
     train = root / "labels-train.json"
     edit(train, change)
     edit(root / "labels-ival.json", lambda entries: entries.update({key(9): json.loads(train.read_text())[key(9)]}))
-    with pytest.raises(ValueError, match=r"unity: 12 problem\(s\)") as error:
+    with pytest.raises(ValueError, match=r"unity: 13 problem\(s\)") as error:
         load(root)
     message = str(error.value)
     for text in (
@@ -210,16 +211,17 @@ def test_every_kind_of_bad_data_is_listed(root):
         rf"{key(5, 1)}, curve-lv-endo: type must be curve, off or blurred, got point",
         rf"labels-train.json, {key(6)}: the curve of LV encloses no pixel",
         rf"{key(6, 1)}, curve-lv-endo: must be an object with type, x and y",
+        rf"labels-train.json, {key(7, 1)}: the curve of LA must lie in the picture, got a node at 1000000000000.0",
         r"labels-train.json, readme.png: is no picture's name",
         rf"{key(7)}: must be an object with the key .labels.",
         rf"{key(8).removeprefix('01-')}: is listed twice",
         rf"video 01-{unity_video(9)} is in labels-train.json and labels-ival.json",
     ):
         assert re.search(text, message), (text, message)
-    with pytest.warns(UserWarning, match=r"unity: 12 problem\(s\)"):
+    with pytest.warns(UserWarning, match=r"unity: 13 problem\(s\)"):
         dataset = load(root, skip_bad=True)
-    assert len(dataset.skipped) == 12
-    assert set(dataset.train.cases) == {key(*which)[:-4] for which in ((3, 0), (3, 1), (7, 1), (8, 0), (8, 1))}
+    assert len(dataset.skipped) == 13
+    assert set(dataset.train.cases) == {key(*which)[:-4] for which in ((3, 0), (3, 1), (8, 0), (8, 1))}
 
 
 def test_files_and_names_that_are_not_there(root):
