@@ -73,7 +73,7 @@ def _sentence(board: Board, seen: Shortcut) -> str:
     cell, strategy = seen.gap.cell, seen.entry.strategy
     other = not any(c.domain == cell.domain and c.annotated for c in (*board.cells, *board.not_scored))
     why = "the shortcut"
-    if strategy.full_labels:
+    if strategy.full_labels and cell not in board.unknown:  # where nobody knows the truth it had no labels either
         why = "although it was trained on all labels"
     elif other:
         why = f"nothing of {cell.domain} was annotated"

@@ -186,7 +186,8 @@ def _ranked(board: Board) -> str:
     else:
         what = "the overall mean; every class is annotated in every domain"
     means = "Columns over several classes weigh each domain and class equally."
-    full = " full is trained on all labels: the upper bound, not ranked." if board.has_full else ""
+    labels = "all labels that there are" if any(not c.annotated for c in board.unknown) else "all labels"
+    full = f" full is trained on {labels}: the upper bound, not ranked." if board.has_full else ""
     return f"Ranked by {what}. {means}{full}"
 
 

@@ -85,6 +85,7 @@ def test_the_first_line_says_so_and_the_table_stands_below(
     assert "Ranked by the overall mean of what can be scored" in text
     assert "1 of 4 pairs of class and domain, since nobody knows the truth: LA on B." in text
     assert "every class is annotated" not in text
+    assert "full is trained on all labels that there are" in text
 
 
 def test_the_sections_of_several_suites_say_so_too(nobody_knows: Leaderboard) -> None:
@@ -169,7 +170,8 @@ def test_only_few_against_most_is_flagged_and_nothing_that_full_misses_is_called
         return number * [100] + (20 - number) * [9]
 
     data = {"name": "phantom", "hidden": {"B": ["LA"]}, "train_domains": ["A", "B"]}
-    (board,) = make(tmp_path / "all", data, domains=dict.fromkeys("ABC", ("LV", "LA")), sizes=sizes).boards
+    domains = dict.fromkeys("ABC", ("LV", "LA"))
+    (board,) = make(tmp_path / "all", data, domains=domains, sizes=sizes).boards
     shown = presence_table.table(board)
     assert shown is not None
     assert shown.shortcuts == (
@@ -177,10 +179,14 @@ def test_only_few_against_most_is_flagged_and_nothing_that_full_misses_is_called
         f"marginal finds LA in 45 % of the images of B, {AGAINST}: the shortcut.",
         f"marginal finds LA in 45 % of the images of C, {AGAINST}: nothing of C was annotated.",
     )
+    (board,) = make(tmp_path / "unknown", data, domains=domains, sizes=sizes, unknown=[("B", "LA")]).boards
+    shown = presence_table.table(board)
+    assert shown is not None
+    assert shown.shortcuts[0] == f"full finds LA in 20 % of the images of B, {AGAINST}: the shortcut."
     # where it is rare even where it was annotated there is nothing to compare with
     found.update({(name, "A"): 9 for name in ("full", "standard", "marginal")})
     found["marginal", "B"] = 0
-    (board,) = make(tmp_path / "rare", data, domains=dict.fromkeys("ABC", ("LV", "LA")), sizes=sizes).boards
+    (board,) = make(tmp_path / "rare", data, domains=domains, sizes=sizes).boards
     shown = presence_table.table(board)
     assert shown is not None
     assert shown.shortcuts == ()
