@@ -151,8 +151,8 @@ def foreground_dice(prediction: Tensor, target: Tensor, annotated: Tensor) -> Te
 
     Args:
         prediction: [n, *spatial] integer class map, values 0 ... K-1.
-        target: the same shape, the labels as drawn.
-        annotated: [n, K] bool, was class k drawn in this sample?
+        target: the same shape, the labels as annotated.
+        annotated: [n, K] bool, was class k annotated in this sample?
 
     Returns:
         Scalar float64; NaN if no annotated foreground class occurs in the prediction or the target of any sample.

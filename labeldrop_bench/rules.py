@@ -1,4 +1,4 @@
-"""Rules: from the labels that were drawn to what each pixel says about each class.
+"""Rules: from the labels that were annotated to what each pixel says about each class.
 
 A rule maps `annotated` to two boolean tables of shape `[N, L, K]`. For a pixel with label value l in sample n,
 `candidates[n, l, k]` says that the pixel may be class k, `active[n, l, k]` that the pixel says anything about class
@@ -40,12 +40,12 @@ def covered_classes(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Te
 
     A class is covered where some label that is annotated and exhaustive holds it.
     """
-    drawn = (annotated & exhaustive).unsqueeze(-1) & member
-    return drawn.any(dim=1) | _background(member)
+    covered = (annotated & exhaustive).unsqueeze(-1) & member
+    return covered.any(dim=1) | _background(member)
 
 
 def standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
-    """What was not drawn is background: the ordinary loss (Islam et al. 2024, "standard loss")."""
+    """What is unannotated is background: the ordinary loss (Islam et al. 2024, "standard loss")."""
     candidates = _rows(annotated, member, _background(member).expand(annotated.shape[0], -1))
     return candidates, torch.ones_like(candidates)
 
@@ -91,8 +91,8 @@ def binary(candidates: Tensor, active: Tensor) -> Table:
     return (candidates & ~undecided)[..., 1:], (active & ~undecided)[..., 1:]
 
 
-# A background pixel may be any missing class by the marginal rule, so the sigmoid family ignores these there; a drawn
-# pixel is none of the others. That is SMILE (Petit et al. 2018).
+# A background pixel may be any missing class by the marginal rule, so the sigmoid family ignores these there; a
+# labelled pixel is none of the others. That is SMILE (Petit et al. 2018).
 SIGMOID_RULES: dict[str, Rule] = {"standard": standard, "adaptive": adaptive, "smile": marginal}
 
 
@@ -121,7 +121,7 @@ DiceRule = Callable[[Tensor, Tensor, Tensor], DiceTable]
 
 
 def dice_standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
-    """All classes; what was not drawn is background."""
+    """All classes; what is unannotated is background."""
     candidates, active = standard(annotated, member, exhaustive)
     included = active.any(dim=1)
     return _dice_table(candidates, active, torch.zeros_like(included), included)

@@ -7,7 +7,7 @@ proportion (one large, one middling, one small that is hard to find), among othe
 
 Patients are made one by one from the seed and their number: the same patient is the same in every split, and for any
 number of patients. With two numbers in `size` a sample is one slice of a patient, with three a volume. All organs are
-drawn; `[data.removed]` hides some (with `independently`, as the paper does).
+annotated; `[data] hidden` hides some (with `independently`, as the paper does).
 
 The paper averages over five splits of 80 % for training and 20 % for test. `split` goes through them: the pool of train
 + validation + test patients stays, and another part of it is the test split. With `test` a fifth of the pool (the
@@ -54,7 +54,7 @@ class AbdomenPhantomOptions(BaseModel):
 
 
 def load(options: AbdomenPhantomOptions) -> Dataset:
-    """Makes the phantom; all organs are drawn."""
+    """Makes the phantom; all organs are annotated."""
     sizes = (options.test, options.validation, options.train)
     pool = np.roll(np.arange(sum(sizes)), -options.split * options.test)
     test, validation, train = np.split(pool, np.cumsum(sizes)[:-1])

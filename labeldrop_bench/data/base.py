@@ -1,4 +1,4 @@
-"""What every data set gives: samples in memory, with what was drawn and everything that is known."""
+"""What every data set gives: samples in memory, with what is annotated and everything that is known."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Samples:
     Attributes:
         images: [n, channels, *spatial] float32, each channel of each image with mean 0 and standard deviation 1
             (`standardise`).
-        target: [n, *spatial] uint8, label values as drawn, mistakes included; a label that was not drawn reads
+        target: [n, *spatial] uint8, label values as annotated, mistakes included; a label that was not reads
             background (0), and IGNORED pixels say nothing.
-        annotated: [n, L] bool, was label value l drawn in this sample? Column 0 is True.
+        annotated: [n, L] bool, was label value l annotated in this sample? Column 0 is True.
         truth: [n, *spatial] uint8, the class of each pixel as far as anyone knows; IGNORED where nobody does.
         known: [n, K] bool, does `truth` show all of class c? Column 0 is True.
         domain: [n] int64, index into `Dataset.domains`.
@@ -126,7 +126,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of one data set. In the test split too, `target` says what was drawn and `truth` everything known.
+    """Three splits of one data set. In the test split too, `target` says what was annotated, `truth` all that is known.
 
     Attributes:
         label_space: K classes and L label values.
@@ -203,7 +203,7 @@ class DatasetInfo:
         description: one line.
         licence, source: of the data, and where to get them.
         options: the data set's own keys of the `[data]` table; unknown keys are an error.
-        load: makes the data set from checked options, with everything its owners drew; `data.edits` hides labels. It
+        load: makes the data set from checked options, with all that its owners annotated; `data.edits` hides labels. It
             depends on nothing else, so two runs with the same `[data]` table see the same samples.
     """
 
@@ -281,7 +281,7 @@ def make_samples(
     patients: Sequence[str],
     spacing: Tensor | None = None,
 ) -> Samples:
-    """Samples whose truth is what was drawn.
+    """Samples whose truth is what was annotated.
 
     Args:
         space: what label values mean.
@@ -308,7 +308,7 @@ def class_map(space: LabelSpace, labels: Tensor) -> Tensor:
 
 
 def known_classes(space: LabelSpace, annotated: Tensor) -> Tensor:
-    """[n, K] bool: is all of class c drawn, as a class of its own?
+    """[n, K] bool: is all of class c annotated, as a class of its own?
 
     Args:
         space: what label values mean.

@@ -50,7 +50,7 @@ class BrainPhantomOptions(BaseModel):
 
 
 def load(options: BrainPhantomOptions) -> Dataset:
-    """Makes the phantom; all structures are drawn.
+    """Makes the phantom; all structures are annotated.
 
     Raises:
         ValueError: `noise.structures` names a label that does not exist, or one twice.

@@ -193,7 +193,7 @@ def _space(parts: Sequence[_Part], order: Sequence[str] | None) -> LabelSpace:
     ordered = sorted(labels, key=lambda key: (len(key[0]) > 1, not key[1], sorted(key[0])))
     made: list[Label] = [Label("background", frozenset({0}))]
     for members, exhaustive in ordered:
-        joined = " or ".join(classes[c] for c in sorted(members)) + ("" if exhaustive else " (not all drawn)")
+        joined = " or ".join(classes[c] for c in sorted(members)) + ("" if exhaustive else " (not all annotated)")
         plain = len(members) == 1 and exhaustive
         own = joined if plain or labels[members, exhaustive] in (*classes, *(x.name for x in made)) else ""
         made.append(Label(own or labels[members, exhaustive], members, exhaustive))
@@ -226,7 +226,7 @@ def _translated(part: _Part, samples: Samples, space: LabelSpace, domains: Seque
     ]
     annotated = _columns(samples.annotated, values, space.num_labels)
     target = _looked_up(samples.target, values)
-    for value in {v for v in values if v and values.count(v) > 1}:  # one of two with this meaning may not be drawn
+    for value in {v for v in values if v and values.count(v) > 1}:  # one of two with this meaning may not be annotated
         target[~annotated[:, value]] *= target[~annotated[:, value]] != value
     prefix = part.source.domain
     return Samples(

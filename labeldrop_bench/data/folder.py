@@ -5,7 +5,7 @@ grey by ITU-R 601 luma (Pillow's "L") or, with `channels = "rgb"`, red, green an
 averaging over the pixels that shrink into one; mask: nearest) without keeping the aspect ratio, each channel
 standardised on its own. Scores of a model refer to the resized masks.
 
-A folder says nothing about who annotated what, so every label counts as annotated; `data.edits` hides labels.
+A folder says nothing about who annotated what, so every label counts as annotated; `[data] annotated` says otherwise.
 """
 
 from __future__ import annotations

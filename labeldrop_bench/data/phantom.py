@@ -60,7 +60,7 @@ class PhantomOptions(BaseModel):
 
 
 def load(options: PhantomOptions) -> Dataset:
-    """Makes the phantom; all labels are drawn."""
+    """Makes the phantom; all labels are annotated."""
     train, validation, test = (_split(options, split) for split in range(len(_SPLITS)))
     return Dataset(LABEL_SPACE, tuple(options.domains), train, validation, test)
 

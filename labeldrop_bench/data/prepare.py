@@ -182,7 +182,7 @@ def assemble(
     part_of: Mapping[str, int],
     skipped: tuple[str, ...] = (),
 ) -> Dataset:
-    """The data set, its images standardised, everything in it as drawn by its owners.
+    """The data set, its images standardised, everything in it as its owners annotated it.
 
     Args:
         space: what label values mean.

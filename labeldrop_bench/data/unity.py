@@ -15,7 +15,7 @@ neither is one that is "off" (out of the picture, or not asked for), unless `off
 annotated where both of its curves are. Pictures in which no label is annotated are left out.
 
 Splits: labels-train, labels-tune and labels-ival (in older releases labels-val) are for training, validation and
-testing. Where there is no labels-tune, validation is drawn by chance from the videos of labels-train; where only
+testing. Where there is no labels-tune, validation is taken by chance from the videos of labels-train; where only
 labels-all is there, all videos are split by chance. The owners tell no patients, so frames of one video stay together.
 
 Source: Unity Imaging Collaborative; Howard et al., Automated left ventricular dimension assessment using artificial
@@ -245,7 +245,7 @@ def _check_places(place: str, curves: Mapping[str, Curve], side: int) -> None:
 
 INFO = DatasetInfo(
     name="unity",
-    description="Unity Imaging: echo pictures of many machines with expert curves; LV and LA, and LVM if it was drawn",
+    description="Unity Imaging: echo pictures of many machines with expert curves; LV and LA, and LVM if annotated",
     licence="the owners' terms, no redistribution; cite the Unity Imaging Collaborative",
     source="https://data.unityimaging.net",
     options=UnityOptions,

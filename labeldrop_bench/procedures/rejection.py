@@ -2,7 +2,7 @@
 
 A sporadic error is a pixel whose label the network disagrees with although it thinks a wrong label there very unlikely:
 p > 0.5 is not the label, and the flip probability q is below a threshold, in every view that is evaluated. Such
-pixels are left out of training until the next search, which starts from the labels as drawn.
+pixels are left out of training until the next search, which starts from the labels as annotated.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class Rejection:
 
     def __init__(self, first: int, every: int, threshold: float) -> None:
         self.first, self.every, self.threshold = first, every, threshold
-        self.drawn: Samples | None = None  # as they were before anything was masked
+        self.samples: Samples | None = None  # as they were before anything was masked
         self.mask: Tensor | None = None
         self.found: list[dict[str, float]] = []  # of each search: epoch, pixels, share of the training pixels
 
     def before_epoch(self, epoch: int, learner: Learner) -> None:
         """Search if it is time to; otherwise what was found last stays masked."""
-        self.drawn = self.drawn or learner.samples
+        self.samples = self.samples or learner.samples
         if epoch >= self.first and (epoch - self.first) % self.every == 0:
             # One process looks for all: running statistics of batch norm differ between processes, and so would masks
             fabric = learner.fabric
-            mask = sporadic_errors(learner, self.drawn, self.threshold) if fabric.is_global_zero else None
+            mask = sporadic_errors(learner, self.samples, self.threshold) if fabric.is_global_zero else None
             mask = cast(Tensor, fabric.broadcast(mask))
             self.mask, pixels = mask, int(mask.sum())
             self.found.append({"epoch": epoch, "pixels": pixels, "share": pixels / mask.numel()})
         if self.mask is not None:
-            learner.samples = replace(self.drawn, target=self.drawn.target.masked_fill(self.mask, IGNORED))
+            learner.samples = replace(self.samples, target=self.samples.target.masked_fill(self.mask, IGNORED))
 
     def state_dict(self) -> dict[str, Any]:
         """The pixels that are masked, and what each search has found."""

@@ -1,8 +1,8 @@
 """SMILEr: train, label what is certain of the missing classes, train anew with these labels, and again.
 
-Petit, Thome et al. 2018 (algorithm 1). Round t of T: wherever class k is not covered by a drawn label, the pixels that
-the last model takes for k are ranked, and the top gamma_t = t / T gamma become positives of k; all other undrawn pixels
-stay ignored. Then a new network is trained. Positives of earlier rounds stay.
+Petit, Thome et al. 2018 (algorithm 1). Round t of T: wherever class k is not covered by an annotated label, the pixels
+that the last model takes for k are ranked, and the top gamma_t = t / T gamma become positives of k; all others stay
+ignored. Then a new network is trained. Positives of earlier rounds stay.
 
 The self-made labels are labels of their own, non-exhaustive ones: a pixel of "LA (self-made)" is LA, and a background
 pixel beside it may be LA as well. So no loss changes; the rule `smile` does what the scheme asks.
@@ -102,7 +102,7 @@ def with_self_made_labels(dataset: Dataset) -> Dataset:
 
 
 def labelled(dataset: Dataset, predictor: Predictor, share: float, options: Options) -> Samples:
-    """The training samples with the most certain positives of the classes that are not drawn as self-made labels.
+    """The training samples with the most certain positives of the unannotated classes as self-made labels.
 
     Args:
         dataset: with self-made labels in its label space.
@@ -152,7 +152,7 @@ def positives(probability: Tensor, certainty: Tensor, free: Tensor, missing: lis
             the likelier one.
         certainty: the same shape; the most certain come first.
         free: [*spatial] bool, pixels that no label has taken yet.
-        missing: classes that are not drawn in the image.
+        missing: classes that are unannotated in the image.
         share: of each class's predicted positives; rounded up to whole pixels.
     """
     made = torch.zeros(free.shape, dtype=torch.long)

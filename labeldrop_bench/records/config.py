@@ -122,7 +122,7 @@ class PatchConfig(Record):
 
     Attributes:
         kind: "whole" images; "box": random boxes in training, sliding windows in prediction; "slab": some slices of a
-            volume across one of its three axes, drawn at random in training, of which the network labels the middle
+            volume across one of its three axes, taken at random in training, of which the network labels the middle
             one; prediction goes through all slices of `planes` axes and averages the logits (McKinley et al. 2019).
         size: of a box, one number per axis; of a slab, height and width. Smaller images are padded.
         depth: slices of a slab, an odd number.

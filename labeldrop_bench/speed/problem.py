@@ -16,7 +16,7 @@ LAYOUTS = ("contiguous", "channels_last")
 COMPOUNDS = ("ce+dice", "marginal_ce+marginal_dice")
 # Options that are measured besides a loss's defaults.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {"predictive_variance": ({"samples": 20},)}
-# Losses for which an ordinary implementation computes the same number, if every label was drawn.
+# Losses for which an ordinary implementation computes the same number, if every label is annotated.
 ORDINARY = ("ce", "bce", "dice", "ce+dice")
 # Their plain form keeps every sample of every pixel: many seconds and gigabytes at 96^3 on two cores.
 SAMPLED = ("predictive_variance",)
@@ -67,8 +67,8 @@ class Problem:
         if channels_last:
             logits = logits.movedim(-1, 1)
         target = torch.randint(0, self.num_classes, self.shape, generator=generator, device=device, dtype=torch.uint8)
-        drawn = self.num_classes if self.loss in ORDINARY else (self.num_classes + 1) // 2
-        annotated = (torch.arange(self.num_classes, device=device) < drawn).repeat(batch, 1)
+        first = self.num_classes if self.loss in ORDINARY else (self.num_classes + 1) // 2
+        annotated = (torch.arange(self.num_classes, device=device) < first).repeat(batch, 1)
         return logits.requires_grad_(), target, annotated
 
     @property

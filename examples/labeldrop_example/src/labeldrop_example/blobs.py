@@ -32,7 +32,7 @@ class BlobOptions(BaseModel):
 
 
 def load(options: BlobOptions) -> Dataset:
-    """Everything is drawn; a suite hides labels with `drawn` and `removed`."""
+    """Everything is annotated; a suite hides labels with `hidden`."""
     generator = torch.Generator().manual_seed(options.seed)
     counts = {"train": options.train, "validation": options.validation, "test": options.test}
     splits = {split: _samples(split, count, options.size, generator) for split, count in counts.items()}
@@ -45,8 +45,8 @@ def _samples(split: str, count: int, size: int, generator: torch.Generator) -> S
     images = LEVELS[labels.long()] + shift + noise * torch.randn(labels.shape, generator=generator)
     domain = torch.arange(len(DOMAINS)).repeat_interleave(count)
     cases = [f"{name}-{split}-{i:03}" for name in DOMAINS for i in range(count)]
-    drawn = torch.ones(len(cases), SPACE.num_labels, dtype=torch.bool)
-    return make_samples(SPACE, standardise(images[:, None]), labels, drawn, domain, cases, cases)
+    annotated = torch.ones(len(cases), SPACE.num_labels, dtype=torch.bool)
+    return make_samples(SPACE, standardise(images[:, None]), labels, annotated, domain, cases, cases)
 
 
 def _labels(size: int, generator: torch.Generator) -> Tensor:

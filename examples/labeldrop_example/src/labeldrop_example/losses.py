@@ -59,7 +59,7 @@ class GeneralisedCrossEntropy(nn.Module):
         Args:
             logits: [N, K, *spatial].
             target: [N, *spatial] label values, or ignore_index.
-            annotated: [N, L] bool, was the label drawn in the sample? None: all were.
+            annotated: [N, L] bool, was the label annotated in the sample? None: all were.
         """
         if annotated is None:
             annotated = torch.ones(len(logits), len(self.member), dtype=torch.bool, device=logits.device)
