@@ -58,7 +58,7 @@ def draw_abdomen():
     samples = partial.train
     figure, axes = plt.subplots(3, COLUMNS, figsize=(9.6, 3.7))
     bare(axes)
-    rows = {"image": None, "truth": samples.truth, "annotated in\ntraining": samples.target}
+    rows = {"image": None, "truth": samples.truth, "seen in\ntraining": samples.target}
     for row, (name, maps) in zip(axes, rows.items(), strict=True):
         row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
         for i, axis in enumerate(row):

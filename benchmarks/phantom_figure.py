@@ -18,7 +18,7 @@ from labeldrop_bench.records import HiddenConfig
 
 COLUMNS_PER_DOMAIN = 4
 COLOURS = {"LV": "#4cc9f0", "LVM": "#7ae582", "LA": "#ff9f1c"}
-ROWS = ("image", "truth", "annotated in\ntraining")
+ROWS = ("image", "truth", "seen in\ntraining")
 
 
 def overlay(axis, labels):

@@ -71,9 +71,33 @@ def test_runs_are_named_and_ordered() -> None:
     assert [(h.domains, h.labels) for h in runs[2].data.hidden] == [(("B",), ("LA",))]
 
 
+def test_what_the_data_table_leaves_to_training() -> None:
+    table = {
+        "name": "phantom",
+        "annotated": {"C": ["LV"]},
+        "hidden": [
+            {"labels": ["LA"], "domains": ["B"]},
+            {"labels": ["LVM"], "share": 0.5},
+            {"labels": ["LVM"], "domains": ["B"], "share": 1},
+        ],
+        "train_domains": ["A", "B", "C"],
+    }
+    config = records.DataConfig.model_validate(table)
+    left = {d: [c for c in ("LV", "LVM", "LA") if config.trains_on(d, c)] for d in "ABCD"}
+    assert left == {"A": ["LV", "LVM", "LA"], "B": ["LV"], "C": ["LV"], "D": []}
+    assert records.DataConfig.model_validate_json(config.model_dump_json()) == config
+    assert records.DataConfig(name="phantom", hidden={"B": []}).trains_on("B", "LA")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"data": {"name": "phantom", "hidden": [{"labels": ["LA"], "independently": True}]}},
+            "seed choose the samples",
+        ),
+        ({"data": {"name": "phantom", "hidden": [{"labels": ["LA"], "share": 1.5}]}}, "less than or equal to 1"),
+        ({"data": {"name": "phantom", "hidden": [{"labels": ["LA"], "domains": []}]}}, "at least 1"),
         ({"seeds": [1, 1]}, "seeds must all differ"),
         ({"seeds": []}, "at least 1"),
         ({"strategies": [{"name": "a", "loss": "ce"}, {"name": "a", "loss": "bce"}]}, "strategies must all differ"),
