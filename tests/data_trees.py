@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+from nnunet_tree import write_array
 from PIL import Image
 
 
@@ -195,6 +196,44 @@ def write_unity(folder, patients=10, size=64, leading=True, listed=False, parts=
 def unity_curve(x, y):
     """A curve as the label files have it."""
     return {"type": "curve", "x": " ".join(f"{v:.2f}" for v in x), "y": " ".join(f"{v:.2f}" for v in y)}
+
+
+FETAL_ATLAS = (
+    "GA21_notoperated", "GA23_notoperated", "GA25_notoperated", "GA25_operated", "GA28_operated", "GA31_operated",
+)  # fmt: skip
+
+
+def write_fetal_atlas(folder):
+    """Six volumes as the authors store them: 0.8 mm, zero around the brain, labels 0 ... 8."""
+    for i, name in enumerate(FETAL_ATLAS):
+        image, labels = np.zeros((2, 40, 44, 40), np.float32)
+        image[4:36, 6:38, 4:36] = 100 + i + np.arange(32)
+        for value in range(1, 9):
+            labels[4 * value - 2 : 4 * value + 2, 10:20, 10:30] = value
+        place = folder / f"fetal_SB_atlas_{name}"
+        write_array(place / "srr.nii.gz", image, (0.8,) * 3)
+        write_array(place / "parcellation.nii.gz", labels.astype(np.uint16), (0.8,) * 3)
+    (folder / "LICENSE.txt").write_text("CC0", encoding="utf-8")
+
+
+def write_ultrasound(folder, together):
+    """Regional anaesthesia: pictures of three sizes, palette masks with nerve 1 and vessel 2.
+
+    `together`: lists of names that the suite keeps in one split, all of the largest size here.
+    """
+    sizes = {name: (761, 632) for names in together for name in names}
+    sizes |= {f"9{i:03}": ((512, 512), (534, 512))[i % 2] for i in range(14)}
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number, (name, (width, height)) in enumerate(sizes.items()):
+        labels = np.zeros((height, width), np.uint8)
+        labels[100:250, 50 + number : 200 + number] = 1
+        labels[300:450, 250:400] = 2
+        grey = np.array([30 + number, 200, 110], np.uint8)[labels]
+        Image.fromarray(grey).save(folder / "images" / f"{name}.png")
+        mask = Image.fromarray(labels, "P")
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        mask.save(folder / "masks" / f"{name}.png")
 
 
 def dice(a, b):

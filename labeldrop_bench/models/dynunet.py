@@ -32,6 +32,8 @@ def dynunet(
         ValueError: other dimensions; in the module's calls, sizes that do not fit.
     """
     check_dims("dynunet", spatial_dims, (2, 3))
+    if len(channels) < 3:
+        raise ValueError(f"models: dynunet needs the widths of at least three levels in channels, got {list(channels)}")
     down = (2,) * (len(channels) - 1)
     network = DynUNet(
         spatial_dims,

@@ -1,30 +1,19 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pydantic
 import pytest
 import torch
-from nnunet_tree import write_array
+from data_trees import FETAL_ATLAS, write_fetal_atlas
 
 from labeldrop_bench.data.base import VARIABLE
 from labeldrop_bench.data.fetal_atlas import FetalAtlasOptions, load
 
-NAMES = ("GA21_notoperated", "GA23_notoperated", "GA25_notoperated", "GA25_operated", "GA28_operated", "GA31_operated")
-
 
 @pytest.fixture
 def atlas(tmp_path):
-    """Six volumes as the authors store them: 0.8 mm, zero around the brain, labels 0 ... 8."""
-    for i, name in enumerate(NAMES):
-        image, labels = np.zeros((2, 40, 44, 40), np.float32)
-        image[4:36, 6:38, 4:36] = 100 + i + np.arange(32)
-        for value in range(1, 9):
-            labels[4 * value - 2 : 4 * value + 2, 10:20, 10:30] = value
-        folder = tmp_path / f"fetal_SB_atlas_{name}"
-        write_array(folder / "srr.nii.gz", image, (0.8,) * 3)
-        write_array(folder / "parcellation.nii.gz", labels.astype(np.uint16), (0.8,) * 3)
-    (tmp_path / "LICENSE.txt").write_text("CC0")
+    """Six volumes as the authors store them."""
+    write_fetal_atlas(tmp_path)
     return tmp_path
 
 
@@ -38,7 +27,7 @@ def test_one_volume_of_each_group_in_each_split(atlas):
         assert [case.split("_")[1] for case in split.cases] == ["notoperated", "operated"]
         assert all(torch.unique(truth).tolist() == [*range(9)] for truth in split.truth)
         assert split.known.all()
-    assert sorted(case for split in dataset.splits().values() for case in split.cases) == sorted(NAMES)
+    assert sorted(case for split in dataset.splits().values() for case in split.cases) == sorted(FETAL_ATLAS)
     other = load(FetalAtlasOptions(root=atlas, size=(16, 16, 16), seed=1))
     assert [s.cases for s in other.splits().values()] != [s.cases for s in dataset.splits().values()]
 

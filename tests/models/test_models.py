@@ -136,6 +136,8 @@ def test_an_unknown_network_names_the_closest_one() -> None:
 def test_one_level_is_no_unet() -> None:
     with pytest.raises(ValueError, match=r"at least two levels in channels, got \[4\]"):
         models.create("unet", spatial_dims=2, in_channels=1, out_channels=2, channels=(4,))
+    with pytest.raises(ValueError, match=r"dynunet needs the widths of at least three levels .* got \[4, 8\]"):
+        models.create("dynunet", spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8))
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
