@@ -21,11 +21,10 @@ from labeldrop_bench.errors import FailedRunsError, SuiteError
 from labeldrop_bench.records import RunConfig, RunFailure, RunResult
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep import folder, limits, tensorboard, workers
-from labeldrop_bench.sweep.checks import Precision, Prepared, choose_device, prepare
+from labeldrop_bench.sweep.checks import Precision, Prepared, check_batches, choose_device, prepare
 from labeldrop_bench.sweep.jobs import Job, News, Started, make_fabric, stoppable, threads
 from labeldrop_bench.sweep.limits import Workers
 from labeldrop_bench.sweep.trial import choose_precision, try_step
-from labeldrop_bench.train import steps_per_epoch
 
 __all__ = ["Listener", "Prepared", "prepare", "run"]
 
@@ -210,11 +209,6 @@ def _on_cluster(
 
 def _check_shares(suite: Suite, prepared: Prepared, processes: int) -> None:
     """Each process must get a sample of every batch."""
-    for run in prepared.config.runs() if processes > 1 else ():
-        dataset = prepared.dataset(run)
-        smallest_batch = len(dataset.train) * run.patches.per_image // steps_per_epoch(dataset, run)
-        if smallest_batch < processes:
-            raise SuiteError(
-                f"{suite.source}: training.batch_size: {run.training.batch_size} gives batches of {smallest_batch}, "
-                f"and each of the {processes} processes needs a sample: make it larger, or start fewer processes"
-            )
+    for run in {run.condition: run for run in prepared.config.runs()}.values() if processes > 1 else ():
+        prefix = f"conditions.{run.condition}." if run.condition else ""
+        check_batches(suite, run, prepared.dataset(run), processes=processes, prefix=prefix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -172,7 +173,7 @@ def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> N
         loss = train.make_loss(run.strategy, dataset.label_space)
         network = train.make_network(run.model, run.patches, dataset, loss).eval()
     shape = tuple(seen.shape[2:])
-    cannot = f"{prefix}model: {run.model.name} with channels {run.model.channels} cannot take {shape} images"
+    cannot = f"{prefix}model: {run.model.name} with channels {list(run.model.channels)} cannot take {shape} images"
     with _blame(suite, cannot), torch.inference_mode():
         given = tuple(network(seen).shape)
     if given != (wanted := (1, loss.out_channels, *target.shape[1:])):
@@ -180,6 +181,50 @@ def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> N
             f"{suite.source}: {prefix}model: {run.model.name} makes logits of shape {given} from {shape} images, and "
             f"patches of kind {run.patches.kind!r} need {wanted}"
         )
+    check_batches(suite, run, dataset, prefix=prefix)
+
+
+def check_batches(suite: Suite, run: RunConfig, dataset: Dataset, *, processes: int = 1, prefix: str = "") -> None:
+    """See that the network can be trained on a process's share of the smallest batch that will come.
+
+    Batch norm cannot normalise a single value of a channel: what is left of one sample where the coarsest features are
+    one pixel. With two samples it can, whatever their size, so no more than two are tried.
+
+    Args:
+        suite: for the message.
+        run: of the condition.
+        dataset: of the run.
+        processes: that share every batch.
+        prefix: dotted key of the condition's tables.
+
+    Raises:
+        SuiteError: a process gets no sample, or the network cannot be trained on its share.
+    """
+    shown, size = len(dataset.train) * run.patches.per_image, min(point.batch_size for point in run.training.points())
+
+    def share(size: int) -> int:
+        return shown // math.ceil(shown / size) // processes
+
+    where = f"{suite.source}: {prefix}training.batch_size: {size} gives batches of {shown // math.ceil(shown / size)}"
+    if share(size) < 1:
+        raise SuiteError(
+            f"{where}, and each of the {processes} processes needs a sample: make it larger, or start fewer processes"
+        )
+    with torch.random.fork_rng(), torch.no_grad():
+        network = train.make_network(
+            run.model, run.patches, dataset, train.make_loss(run.strategy, dataset.label_space)
+        )
+        one, _ = make_patches(run.patches).draw(dataset.train.images[:1], dataset.train.target[:1])
+        try:
+            network.train()(one.expand(min(share(size), 2), *one.shape[1:]))
+        except (ValueError, RuntimeError) as error:
+            larger = next((s for s in range(size, shown + 1) if share(s) > 1), None)
+            remedy = f"set it to {larger}, or take" if larger and share(size) == 1 else "take"
+            raise SuiteError(
+                f"{where}, and {run.model.name} with channels {list(run.model.channels)} cannot be trained on "
+                f"{share(size)} of {tuple(one.shape[2:])} at a time: {remedy} larger images or patches, or fewer "
+                f"levels in model.channels ({error})"
+            ) from error
 
 
 def _check_strategy(suite: Suite, run: RunConfig, dataset: Dataset) -> None:
