@@ -151,7 +151,8 @@ def test_full_without_all_labels_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         ('hidden.B = ["LAA"]', r"data: hidden.labels: there is no label 'LAA'; did you mean 'LA'"),
         ('hidden = [{ labels = ["LA"], shar = 0.5 }]', r"data.hidden.0.shar: .*did you mean 'share'"),
         ('hidden = [{ labels = ["LA"], seed = 1 }]', r"data.hidden.0: independently and seed choose"),
-        ('drawn.B = ["LV"]', r"data.drawn: there is no such key"),
+        ('hiden.B = ["LA"]', r"data.hiden: there is no such key; did you mean 'hidden'"),
+        ('annotatted.B = ["LV"]', r"data.annotatted: there is no such key; did you mean 'annotated'"),
         (
             'annotated.B = ["LV"]',
             r"(?s)annotated: these label maps hold pixels of labels that are said to be unannotated there:\n"

@@ -78,7 +78,13 @@ def closest(word: str, known: Iterable[str]) -> str:
     return (f"; did you mean {match[0]!r}?" if match else ".") + f" Known: {', '.join(known)}"
 
 
-def explain(error: ValidationError, model: type[BaseModel], table: Mapping[str, Any], prefix: str = "") -> str:
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    table: Mapping[str, Any],
+    prefix: str = "",
+    beside: Iterable[str] = (),
+) -> str:
     """What a table got wrong, a line for each mistake, by dotted key.
 
     Args:
@@ -86,8 +92,9 @@ def explain(error: ValidationError, model: type[BaseModel], table: Mapping[str, 
         model: what it was validated by.
         table: names the entries of arrays.
         prefix: dotted key of the table in its file, with a dot at its end.
+        beside: keys of the same table that another record has.
     """
-    return "\n  ".join(_explain(dict(detail), model, table, prefix) for detail in error.errors())
+    return "\n  ".join(_explain(dict(detail), model, table, prefix, beside) for detail in error.errors())
 
 
 def _read(suite: str) -> tuple[str, str, Path | None]:
@@ -164,7 +171,9 @@ def _value(key: str, text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
         return text
 
 
-def _explain(detail: dict[str, Any], model: type[BaseModel], table: Mapping[str, Any], prefix: str) -> str:
+def _explain(
+    detail: dict[str, Any], model: type[BaseModel], table: Mapping[str, Any], prefix: str, beside: Iterable[str]
+) -> str:
     *parents, last = loc = list(detail["loc"]) or [""]
     key = (prefix + ".".join(_dotted(loc, table))).rstrip(".")
     context = detail.get("ctx", {})
@@ -172,7 +181,7 @@ def _explain(detail: dict[str, Any], model: type[BaseModel], table: Mapping[str,
         # a condition's tables are the suite's own, with some keys changed
         owner = _model_at(model, parents[2:] if parents[:1] == ["conditions"] else parents)
         fields = owner.model_fields if owner else ()
-        return f"{key}: there is no such key{closest(str(last), fields)}"
+        return f"{key}: there is no such key{closest(str(last), [*fields, *(() if parents else beside)])}"
     if detail["type"] == "missing":
         return f"{key}: this key is required"
     if detail["type"] == "literal_error":

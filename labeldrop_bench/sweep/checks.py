@@ -91,7 +91,9 @@ def checked_options(suite: Suite, info: DatasetInfo, options: dict[str, Any], pr
     try:
         return info.options.model_validate(options)
     except ValidationError as error:
-        raise SuiteError(f"{suite.source}: {explain(error, info.options, options, prefix)}") from error
+        raise SuiteError(
+            f"{suite.source}: {explain(error, info.options, options, prefix, DataConfig.model_fields)}"
+        ) from error
 
 
 def _filled(config: DataConfig, info: DatasetInfo) -> DataConfig:

@@ -187,9 +187,9 @@ def test_nan_and_absent_rows_are_undefined_too(make_directory):
     )
 
 
-@pytest.mark.parametrize("drawn", [{}, {"A": ["LV", "LA"]}])
-def test_nothing_unannotated_ranks_by_overall(make_directory, drawn):
-    (board,) = load(make_directory(data={"name": "phantom", "drawn": drawn})).boards
+@pytest.mark.parametrize("hidden", [{}, {"A": []}])
+def test_nothing_unannotated_ranks_by_overall(make_directory, hidden):
+    (board,) = load(make_directory(data={"name": "phantom", "hidden": hidden})).boards
     assert [c.name for c in board.summary] == ["annotated", "overall"]
     assert board.ranked_by.name == "overall"
     assert {e.strategy.name: e.rank for e in board.strategies} == {"adaptive": 1, "marginal + dropout": 2, "full": None}
