@@ -13,7 +13,7 @@ import torch
 from listeners import Heard
 from nnunet_tree import write_nnunet
 
-from labeldrop_bench import leaderboard, suites, sweep
+from labeldrop_bench import leaderboard, records, suites, sweep
 from labeldrop_bench.errors import SuiteError
 
 SUITE = """
@@ -83,6 +83,11 @@ def _scores(out: Path) -> dict[tuple[str, str, str], str]:
     return {(r["strategy"], r["domain"], r["class"]): r["value"] for r in rows if r["metric"] == "dice"}
 
 
+def _sightings(out: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
+    rows = [row for row in _rows(out / "results.csv") if row["metric"] in records.SIGHTINGS]
+    return {(r["strategy"], r["domain"], r["class"], r["metric"]): (r["value"], r["n"], r["annotated"]) for r in rows}
+
+
 @pytest.fixture(scope="module")
 def hidden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The suite's directory where B's LA is there, and hidden."""
@@ -128,7 +133,12 @@ def test_a_label_that_is_really_missing_trains_alike_and_is_not_scored(
     gone = {("standard", "B", "LA"), ("adaptive + dropout", "B", "LA")}
     assert scored_here.keys() == scored_there.keys() - gone
     assert all(scored_there[place] == value for place, value in scored_here.items())
-    leaderboard.render(leaderboard.load(out), "terminal")
+    # what is found where needs no truth, and is recorded alike
+    assert _sightings(hidden) == _sightings(out)
+    assert ("standard", "B", "LA", "presence") in _sightings(out)
+    ranked = [leaderboard.load(o).boards[0].ranked_by.name for o in (hidden, out)]
+    assert ranked == ["unannotated", "overall"]
+    assert "Nothing that was unannotated can be scored" in leaderboard.render(leaderboard.load(out), "md")
 
 
 def test_full_without_all_labels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from math import isclose
 
 from labeldrop_bench.records.config import RunConfig
 from labeldrop_bench.records.results import METRICS, SIGHTINGS, CaseRow, ResultRow, RunResult
-from labeldrop_bench.records.sightings import Sighting, sightings
+from labeldrop_bench.records.sightings import Place, Sighting, sightings
 
 ROUNDING = 1e-5  # relative: the numbers of cases.csv have six significant digits
 
@@ -46,6 +46,9 @@ def _wrong_rows(run: RunConfig, result: RunResult, cases: Sequence[CaseRow]) -> 
     }  # fmt: skip
     annotated = {(case.domain, case.class_): False for case in cases}
     found = sightings(cases, annotated | {(row.domain, row.class_): row.annotated for row in result.rows})
+    by_place: dict[Place, list[CaseRow]] = {}
+    for case in cases:
+        by_place.setdefault((case.domain, case.class_), []).append(case)
     for row in result.rows:
         what = f"{row.domain} {row.class_} {row.metric}"
         yield from (
@@ -54,17 +57,12 @@ def _wrong_rows(run: RunConfig, result: RunResult, cases: Sequence[CaseRow]) -> 
             if getattr(row, key) != value
         )
         if row.metric in METRICS:
-            values = _values(row, cases)
+            here = [getattr(case, row.metric) for case in by_place.get((row.domain, row.class_), ())]
+            values = [value for value in here if value is not None]
             yield from _not_their_mean(what, row, (statistics.fmean(values) if values else None, len(values)))
             yield from _out_of_range(what, row, values)
         elif row.metric in SIGHTINGS and (row.domain, row.class_) in found:
             yield from _not_their_mean(what, row, found[row.domain, row.class_][row.metric])
-
-
-def _values(row: ResultRow, cases: Sequence[CaseRow]) -> list[float]:
-    """The metric in the row's cases in which it is defined."""
-    here = [getattr(case, row.metric) for case in cases if (case.domain, case.class_) == (row.domain, row.class_)]
-    return [value for value in here if value is not None]
 
 
 def _not_their_mean(what: str, row: ResultRow, of_cases: Sighting) -> Iterator[str]:
