@@ -301,7 +301,7 @@ class SuiteConfig(Record):
         standard: name of the strategy that takes what is unannotated for background: where the gap to `full` begins,
             and what the others are tested against. Without a strategy of this name no gap is given, and they are tested
             against the first that is not `full`.
-        figures: what is drawn besides the leaderboard (`labeldrop_bench.leaderboard.figures`).
+        figures: pictures besides the leaderboard (`labeldrop_bench.leaderboard.figures`).
     """
 
     name: str
