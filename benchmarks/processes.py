@@ -24,7 +24,7 @@ class Done:
 
 def execute(command, variables, seconds):
     """Run a command in the repository; its output goes to a file, so that a process that is stopped leaves it."""
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = _start(command, variables, stdout=output, stderr=subprocess.STDOUT)
         timed_out = False
         try:
@@ -45,7 +45,7 @@ class Worker:
         self.said_error, self.errors, self.code = False, "", None
 
     def __enter__(self):
-        self._stderr = tempfile.TemporaryFile("w+", errors="replace")
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = _start(self.command, self.variables, stdout=subprocess.PIPE, stderr=self._stderr, text=True)
         self._timer = threading.Timer(max(self.seconds, 0), _stop, [self._process])
         self._timer.start()

@@ -69,7 +69,7 @@ def _demangled(names: list[str]) -> list[str]:
 
 
 def main(path: Path) -> int:
-    found = kernels(path.read_text())
+    found = kernels(path.read_text(encoding="utf-8"))
     if not found:
         print(f"{path}: no kernel in this log; was it built anew, with -Xptxas -v?")
         return 1

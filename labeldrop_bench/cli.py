@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -306,6 +308,10 @@ def _told_how_to_resume(directory: Path) -> Iterator[None]:
 
 def main() -> None:
     """What the console script `labeldrop-bench` calls."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What it cannot encode is escaped, as Python does on standard error: no finished run ends in an error
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -59,7 +59,7 @@ def _commit(root: Path) -> str | None:
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed command
+        answer = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)  # noqa: S603 - fixed
     except OSError:  # no git here
         return None
     return answer.stdout.strip() or None

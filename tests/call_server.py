@@ -89,8 +89,6 @@ def _child(call: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serve until standard input ends."""
-    import labeldrop_bench.leaderboard
-    import labeldrop_bench.progress
     import labeldrop_bench.sweep  # noqa: F401
 
     for line in sys.stdin:

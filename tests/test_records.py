@@ -62,6 +62,14 @@ def test_records_survive_json(tmp_path: Path) -> None:
     assert records.read_result(tmp_path, run) == _result()
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("später", "spater"), ("LA, 10 %", "LA-10-"), ("左+右", "u5de6-u53f3"), ("β 0.5", "u3b2-0.5"), ("é", "e")],
+)
+def test_names_of_any_script_are_paths_everywhere(name: str, part: str) -> None:
+    assert records.path_part(name) == part
+
+
 def test_runs_are_named_and_ordered() -> None:
     runs = SuiteConfig.model_validate(SUITE).runs()
     assert [run.run for run in runs] == [

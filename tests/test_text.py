@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from listeners import run_suite
+from tiny import TOML
 
-from labeldrop_bench import records
+from labeldrop_bench import cli, records
 from labeldrop_bench.text import TextError, read_rows, read_text
 
 GERMAN = "Höhle 左心室\r\n"
@@ -41,3 +49,72 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     with_mark = b"\xef\xbb\xbf" + (tmp_path / "rows.csv").read_bytes()
     (tmp_path / "rows.csv").write_bytes(with_mark)
     assert list(read_rows(tmp_path / "rows.csv")) == written
+
+
+def _reads_or_writes(path: Path) -> list[str]:
+    """Calls of a file that read or write text on their own: `records.write_text` is the package's."""
+    calls = [node for node in ast.walk(ast.parse(read_text(path))) if isinstance(node, ast.Call)]
+    methods = [call.func for call in calls if isinstance(call.func, ast.Attribute)]
+    opened = [ast.unparse(call) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "open"]
+    texts = [ast.unparse(m) for m in methods if m.attr in ("read_text", "write_text")]
+    return opened + [text for text in texts if text != "records.write_text"]
+
+
+def test_nothing_but_the_two_helpers_opens_text() -> None:
+    files = Path(records.__file__).parents[1].rglob("*.py")
+    found = {path.name: calls for path in files if (calls := _reads_or_writes(path))}
+    assert found == {}, "read with labeldrop_bench.text, write with records.write_text"
+
+
+OTHER_SCRIPT = TOML.replace('"Tiny"', '"Für 左心室 †"').replace('name = "adaptive"', 'name = "später"')
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished suite whose names no other encoding has all of."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "it.toml").write_bytes(OTHER_SCRIPT.encode("utf-8-sig"))
+    run_suite(str(folder / "it.toml"), folder / "out", "training.epochs=1")
+    return folder / "out"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252", "gbk", "cp932", "cp1251"])
+@pytest.mark.parametrize("form", ["terminal", "md", "csv"])
+def test_any_standard_output_shows_a_leaderboard(
+    encoding: str, form: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "argv", ["labeldrop-bench", "leaderboard", str(finished), "--format", form])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    shown.flush()
+    # where there is ASCII alone, click takes it for a locale that nobody has set, and writes UTF-8
+    text = shown.buffer.getvalue().decode(encoding.replace("ascii", "utf-8"))  # type: ignore[attr-defined]
+    assert "später" in text or "sp\\xe4ter" in text or form == "terminal"
+    assert "左心室" in text or "\\u5de6\\u5fc3\\u5ba4" in text or form == "csv"
+
+
+@pytest.mark.slow
+def test_a_suite_runs_where_the_locale_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "it.toml").write_text(OTHER_SCRIPT, encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNDEFAULTENCODING": "1"}
+    command = [sys.executable, "-m", "labeldrop_bench.cli"]
+
+    def call(*words: str) -> str:
+        done = subprocess.run(
+            [*command, *words], cwd=tmp_path, env={**os.environ, **ascii_only}, capture_output=True, encoding="utf-8"
+        )
+        assert done.returncode == 0, done.stderr
+        ours = re.findall(r".*labeldrop_bench/.*EncodingWarning.*", done.stderr)
+        assert ours == []
+        return done.stdout
+
+    run = ("run", "it.toml", "--out", "out", "--device", "cpu", "--set", "training.epochs=1")
+    first = call(*run)
+    assert "Für 左心室" in first
+    assert call(*run) == first  # resumes
+    call("data", "check", "it.toml")
+    assert "später" in read_text(tmp_path / "out" / "leaderboard.md")
+    assert {row["strategy"] for row in read_rows(tmp_path / "out" / "leaderboard.csv")} == {"full", "später"}

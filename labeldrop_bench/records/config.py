@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import combining, normalize
 
 from pydantic import (
     BaseModel,
@@ -333,7 +334,8 @@ class SuiteConfig(Record):
         names = [run.run for run in self.runs()]
         if len(set(names)) != len(names):
             raise ValueError(
-                f"strategies and conditions must differ in more than punctuation, for their runs are named {names}"
+                f"strategies and conditions must differ in more than punctuation and accents, for their runs are "
+                f"named {names}"
             )
         return self
 
@@ -385,6 +387,12 @@ class SuiteConfig(Record):
             raise ValidationError.from_exception_data(error.title, details) from error
 
 
+def path_part(name: str) -> str:
+    """A name as a part of paths, in ASCII, which every file system can store: letters lose their accents."""
+    letters = (c if c.isascii() else f"u{ord(c):x}" for c in normalize("NFKD", name) if not combining(c))
+    return re.sub(r"[^\w.-]+", "-", "".join(letters))
+
+
 def laid_over(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A table with some keys changed; tables inside it are changed likewise, anything else is replaced."""
     changed = dict(table)
@@ -414,5 +422,5 @@ class RunConfig(Record):
     @property
     def run(self) -> str:
         """Name of the run and of its directory."""
-        parts = [re.sub(r"[^\w.-]+", "-", part) for part in (self.condition, self.strategy.name) if part]
+        parts = [path_part(name) for name in (self.condition, self.strategy.name) if name]
         return f"{'_'.join(parts)}-seed{self.seed}"

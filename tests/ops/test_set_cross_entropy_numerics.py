@@ -202,5 +202,5 @@ def test_more_than_two_to_the_31_elements():
 
 
 def _free_gib():
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20

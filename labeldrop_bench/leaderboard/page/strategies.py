@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from labeldrop_bench.leaderboard.reading import read_examples, read_failure, rea
 from labeldrop_bench.leaderboard.statistics import Statistics, analyse
 from labeldrop_bench.leaderboard.statistics.rankings import ALPHA
 from labeldrop_bench.leaderboard.table import Board, Entry, Leaderboard
-from labeldrop_bench.records import RunConfig, RunFailure, RunResult, StrategyConfig, SuiteConfig
+from labeldrop_bench.records import RunConfig, RunFailure, RunResult, StrategyConfig, SuiteConfig, path_part
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Section:
 
 def slug(name: str) -> str:
     """A strategy's name as a part of addresses and of paths; a suite's strategies differ in it, as in their runs."""
-    short = re.sub(r"[^\w.-]+", "-", name)
+    short = path_part(name)
     return short if short.strip(".") else f"{short}-"  # "." and ".." lead elsewhere
 
 
