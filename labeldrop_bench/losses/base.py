@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import ClassVar
 
@@ -93,6 +94,16 @@ class PartialLabelLoss(Explained):
     def extra_repr(self) -> str:
         """Shown inside `repr`."""
         return f"classes={self.label_space.classes}, reduction={self.reduction!r}, backend={self.backend!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PartialLabelLoss:
+        """Moves buffers. A cast, such as `half()` of a module that has this loss as a part, leaves weights exact."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            moved = self._buffers[name]
+            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
 
     @property
     def _name(self) -> str:

@@ -50,7 +50,6 @@ class SumOfLosses(Explained):
             )
         self.terms = nn.ModuleList(terms)
         self.weights = factors
-        self._pair = _sharing(terms)
 
     @property
     def out_channels(self) -> int:
@@ -85,15 +84,16 @@ class SumOfLosses(Explained):
         """The sum: a scalar. Arguments as for the terms."""
         # what was not given is not handed on: a term of another package need not know of it
         given = {} if pixel_weight is None else {"pixel_weight": pixel_weight}
+        pair = _sharing(self._terms)  # at each call: options of the terms may have been changed
         values = [
             weight * term(logits, target, annotated, **given)
             for place, (term, weight) in enumerate(zip(self._terms, self.weights, strict=True))
-            if place not in self._pair
+            if place not in pair
         ]
-        if self._pair:
-            cross_entropy, dice = (self._terms[place] for place in self._pair)
+        if pair:
+            cross_entropy, dice = (self._terms[place] for place in pair)
             dice_value, value = dice.with_cross_entropy(logits, target, annotated, partner=cross_entropy, **given)
-            values += [self.weights[self._pair[0]] * value, self.weights[self._pair[1]] * dice_value]
+            values += [self.weights[pair[0]] * value, self.weights[pair[1]] * dice_value]
         return torch.stack(values).sum()
 
     @property

@@ -1,106 +1,15 @@
-"""Every loss as a citizen of PyTorch: compilation for all sizes, checkpointing, transforms, tracing, what is no tensor.
-
-The lists are those of the registry: a new loss is tested without being named here.
-"""
+"""Every loss as a citizen of PyTorch: saved tensors, transforms, tracing, the first step; and what is no tensor."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch._dynamo.utils import counters
+from every_loss import NAMES, create, every_loss, example, value_and_gradient
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import labeldrop_bench as lb
-
-NAMES = (*lb.losses.names(), "marginal_ce+marginal_dice")
-every_loss = pytest.mark.parametrize("name", NAMES)
-
-
-def create(name, **options):
-    return lb.losses.create(name, num_classes=4, **options)
-
-
-def example(loss, samples=2, size=4):
-    """logits, target, annotated."""
-    generator = torch.Generator().manual_seed(samples)
-    logits = torch.randn(samples, loss.out_channels, size, size, generator=generator)
-    target = torch.randint(0, 4, (samples, size, size), generator=generator)
-    annotated = torch.ones(samples, 4, dtype=torch.bool)
-    annotated[0, 3] = False
-    return logits, target, annotated
-
-
-def gradient(function, logits, factor=1.0):
-    """Value and gradient, with the same noise each time."""
-    torch.manual_seed(0)
-    logits = logits.detach().clone().requires_grad_()
-    value = function(logits)
-    (factor * value).backward()
-    return value.detach(), logits.grad
-
-
-# ---- one graph for all sizes ----
-
-
-def graphs(function, sizes, channels, **options):
-    """How many graphs a compiled function of logits, target and annotated has after batches of these sizes."""
-    torch.compiler.reset()
-    counters.clear()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", **options)
-    for samples in sizes:
-        logits = torch.randn(samples, channels, 4, 4, requires_grad=True)
-        annotated = torch.ones(samples, 4, dtype=torch.bool)
-        compiled(logits, torch.randint(0, 4, (samples, 4, 4)), annotated).backward()
-    return counters["stats"]["unique_graphs"]
-
-
-def with_dropout(loss):
-    """Loss of dropped annotations, and a term that keeps the rewritten target in the graph."""
-    drop = lb.LabelDropout(0.3)
-    return lambda z, t, a: loss(z, t, drop(a)) + 0 * lb.drop_labels(t, a).sum()
-
-
-@every_loss
-@pytest.mark.parametrize("options", [{"dynamic": True}, {}], ids=["dynamic", "automatic"])
-def test_ten_batch_sizes_need_the_graphs_of_cross_entropy(name, options):
-    loss = create(name)
-    sizes = range(2, 12)
-    usual = graphs(lambda z, t, a: F.cross_entropy(z, t), sizes, 4, **options)
-    assert graphs(with_dropout(loss), sizes, loss.out_channels, **options) <= usual <= 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["marginal_ce", "smile", "marginal_ce+marginal_dice"])
-def test_a_compiled_network_trains_with_a_smaller_last_batch(name):
-    torch.compiler.reset()
-    counters.clear()
-    loss = create(name)
-    torch.manual_seed(0)
-    network = nn.Conv2d(1, loss.out_channels, 3, padding=1)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
-
-    @torch.compile(fullgraph=True)
-    def forward(image, target, annotated):
-        return loss(network(image), target, annotated)
-
-    target = torch.randint(0, 4, (7, 8, 8))
-    image = target.unsqueeze(1).float() - 1.5
-    annotated = torch.ones(7, 4, dtype=torch.bool)
-    values = []
-    for _ in range(4):
-        for part in (slice(0, 3), slice(3, 6), slice(6, 7)):
-            optimizer.zero_grad()
-            value = forward(image[part], target[part], annotated[part])
-            value.backward()
-            optimizer.step()
-            values.append(value.item())
-    assert values[-1] < values[2]  # the same last batch, learned
-    assert counters["stats"]["unique_graphs"] <= 3  # torch makes one for a size, one for any, one for a batch of one
-
 
 # ---- saved tensors ----
 
@@ -126,9 +35,9 @@ def test_checkpointing_and_hooks_of_saved_tensors(name, factor):
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (tensor.clone(),), unpack):
             return plain(z)
 
-    expected = gradient(plain, logits, factor)
+    expected = value_and_gradient(plain, logits, factor)
     for function in (hooked, lambda z: checkpoint(plain, z, use_reentrant=False)):
-        torch.testing.assert_close(gradient(function, logits, factor), expected, rtol=0, atol=0)
+        torch.testing.assert_close(value_and_gradient(function, logits, factor), expected, rtol=0, atol=0)
 
 
 @every_loss
@@ -232,7 +141,7 @@ def test_the_reference_has_every_transform(name):
     def function(z):
         return loss(z, target, annotated)
 
-    expected = gradient(function, logits)[1]
+    expected = value_and_gradient(function, logits)[1]
     torch.testing.assert_close(torch.func.grad(function)(logits), expected)
     torch.testing.assert_close(torch.func.jacfwd(function)(logits), expected)
 
