@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from labeldrop_bench import data
 from labeldrop_bench.data.base import Dataset, Samples, known_classes
 from labeldrop_bench.data.edits import edited
 from labeldrop_bench.records import DataConfig
+
+_LISTED = 8  # labels; of more, those with the commonest number stand together
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,13 @@ def _shown(samples: Samples, num_classes: int) -> Tensor:
 
 
 def _counted(names: Sequence[str], chosen: Tensor) -> str:
-    """In how many of the samples each foreground name is chosen."""
-    return ", ".join(f"{name} {n}" for name, n in zip(names[1:], chosen.sum(0).tolist()[1:], strict=True))
+    """In how many of the samples each foreground name is chosen; of many names, those that differ from the rest."""
+    numbers = dict(zip(names[1:], chosen.sum(0).tolist()[1:], strict=True))
+    common, often = Counter(numbers.values()).most_common(1)[0]
+    if len(numbers) <= _LISTED or often == 1:
+        return ", ".join(f"{name} {n}" for name, n in numbers.items())
+    rest = [f"{name} {n}" for name, n in numbers.items() if n != common]
+    return ", ".join([f"{often} of {len(numbers)} labels {common}", *rest])
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -125,6 +125,15 @@ def test_where_nothing_unannotated_can_be_scored_it_is_said(tmp_path, monkeypatc
     assert not any(nothing in line for line in lines(hidden={"B": ["LA"]}))
 
 
+def test_of_many_labels_those_that_differ_are_named():
+    (checked,) = check(
+        [table("brain_phantom", {**SMALL, "size": [16, 16, 16], "hidden": [{"labels": ["pallidum L"], "share": 0.7}]})]
+    )
+    assert checked.good, checked.lines
+    train = next(line for line in checked.lines if re.match(r" +\S+ +train", line))
+    assert re.split(r"  +", train.strip())[3:] == ["27 of 28 labels 3, pallidum L 1", "28 of 28 labels 3"]
+
+
 def test_all_problems_and_exit_code(suite, pictures):
     for name in ("c0", "c1"):
         (pictures / "labelsTr" / f"{name}.png").unlink()
