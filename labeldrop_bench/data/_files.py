@@ -55,6 +55,11 @@ def list_files(folder: Path, endings: Sequence[str]) -> Listed:
     return Listed(files, tuple(problems), tuple(not_taken(folder, reasons)))
 
 
+def list_folders(place: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones."""
+    return [path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
 def not_taken(folder: Path, reasons: Mapping[str, Sequence[str]]) -> Iterable[str]:
     """A line for each reason that applies to any name."""
     for reason, names in reasons.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from labeldrop_bench.data.prepare import DataProblem
 
@@ -46,13 +46,15 @@ def load_picture(path: Path, *, labels: bool) -> tuple[NDArray[Any], int]:
 
     Raises:
         DataProblem: a format or pixel format that the tables do not have, several pictures in one file, an alpha
-            channel that says something, or a TIFF that is to be turned. Pillow raises its own errors on broken files.
+            channel that says something, a TIFF that is to be turned, or colours of 16 bits. Pillow raises its own
+            errors on broken files.
     """
     with Image.open(path, formats=_FORMATS) as image:
         if (number := getattr(image, "n_frames", 1)) > 1:
             raise DataProblem(path, f"a picture must be one slice, got {number}; save it as a volume")
         if labels:
             _check_lossless(path, image)
+        _check_depth(path, image)
         orientation = int(image.getexif().get(_ORIENTATION, _UPRIGHT))
         goal = (LABEL_MODES if labels else IMAGE_MODES).get(image.mode)
         if goal is None:
@@ -93,6 +95,18 @@ def _check_lossless(path: Path, image: Image.Image) -> None:
     if known is not None and compression not in known:
         what = image.format if image.format != "TIFF" else f"TIFF with {compression} compression"
         raise DataProblem(path, f"a label map must be stored without loss, got {what}; export it again as PNG")
+
+
+def _check_depth(path: Path, image: ImageFile.ImageFile) -> None:
+    """Pillow reads 8 of the 16 bits of a colour: of a 12-bit camera's values 16 levels would be left.
+
+    The tiles say it, until the picture is loaded, which its EXIF tags may do.
+    """
+    raw = {str(tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0]) for tile in image.tile}
+    if image.mode not in _WIDE and any(";16" in mode for mode in raw):
+        raise DataProblem(
+            path, f"has 16 bits in each of several channels ({image.mode}); save it with 8, or each channel as a file"
+        )
 
 
 def _check_opaque(path: Path, alpha: NDArray[Any]) -> None:

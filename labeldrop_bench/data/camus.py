@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from labeldrop_bench.data._files import check_not_empty, not_taken
+from labeldrop_bench.data._files import check_not_empty, list_folders, not_taken
 from labeldrop_bench.data._options import SplitOptions
 from labeldrop_bench.data._resample import new_spacing, resize_image, resize_labels
 from labeldrop_bench.data._volumes import one_slice
@@ -85,8 +85,8 @@ def load(options: CamusOptions) -> Dataset:
     release = _release(root, options.release)
     require("camus", "nibabel", *(["SimpleITK"] if release == "mhd" else []))
     patients = root / (_NIFTI if release == "nifti" else _MHD)
-    names = sorted(path.name for path in patients.iterdir() if path.is_dir() and path.name.startswith("patient"))
-    others = [path.name for path in sorted(patients.iterdir()) if path.is_dir() and path.name not in names]
+    names = [path.name for path in list_folders(patients) if path.name.startswith("patient")]
+    others = [path.name for path in list_folders(patients) if path.name not in names]
     problems: list[DataProblem] = []
     if release == "nifti" and (root / _SPLIT).is_dir():
         part_of = _official_split(root / _SPLIT, patients, names, problems)

@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 from pydantic import NonNegativeInt, PositiveFloat
 
-from labeldrop_bench.data._files import not_taken
+from labeldrop_bench.data._files import list_folders, not_taken
 from labeldrop_bench.data._options import FileOptions
 from labeldrop_bench.data._volumes import ReadVolumes
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Side, find_folder
@@ -75,8 +75,7 @@ def load(options: FetalAtlasOptions) -> Dataset:
         Case(match[1], match[1], 0 if match[2] else 1, (path / "srr.nii.gz", path / "parcellation.nii.gz"))
         for path, match in found
     ]
-    names = {path.name for path, _ in found}
-    others = [path.name for path in sorted(root.iterdir()) if path.is_dir() and path.name not in names]
+    others = [path.name for path in list_folders(root) if not _FOLDER.fullmatch(path.name)]
     labels = LABEL_SPACE.num_labels
     read = ReadVolumes(tuple((value, value) for value in range(labels)), labels, options.spacing, options.size)
     cases, prepared, skipped = prepare(

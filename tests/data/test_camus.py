@@ -242,3 +242,11 @@ def flipped(image):
     affine = image.affine @ np.diag([-1.0, 1, 1, 1])
     affine[:3, 3] = (image.affine @ [image.shape[0] - 1, 0, 0, 1])[:3]
     return nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1], affine)
+
+
+def test_folders_that_are_no_patients_are_listed(root):
+    write_camus(root, lists=False)
+    for name in ("Patient0011", ".git", "._patient0001"):
+        (root / "database_nifti" / name).mkdir()
+    with pytest.warns(UserWarning, match="1 not taken, since their names do not begin with patient: Patient0011"):
+        assert load(root).skipped[0].endswith(": Patient0011")

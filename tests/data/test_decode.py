@@ -2,8 +2,10 @@
 
 import itertools
 import re
+import struct
 import tempfile
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,26 @@ def test_one_slice_in_every_form_and_direction_is_one_sample(
     assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, expected.tolist()))
 
 
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".nii.gz"])
+def test_files_of_two_axes_have_a_place_too(tmp_path, ending):
+    import SimpleITK as sitk  # noqa: N813
+
+    image, labels = scene(0, (20, 17))
+    for name, values, across in (("image", image, 1), ("labels", labels[:, ::-1], -1), ("moved", labels, 1)):
+        made = sitk.GetImageFromArray(np.ascontiguousarray(values))
+        made.SetSpacing((0.5, 0.25))
+        made.SetDirection((across, 0, 0, 1))
+        made.SetOrigin({"image": (3, 4), "labels": (3 + 16 * 0.5, 4), "moved": (3.1, 4)}[name])
+        sitk.WriteImage(made, str(tmp_path / f"{name}{ending}"))
+    paths = [tmp_path / f"{name}{ending}" for name in ("image", "labels", "moved")]
+    got = ReadPictures(VALUES, 4, (0,), 1, image.shape)(case(*paths[:2]))
+    np.testing.assert_array_equal(got.image[0], image)
+    np.testing.assert_array_equal(got.labels, labels)
+    assert got.spacing == pytest.approx((0.25, 0.5))
+    with pytest.raises(DataProblem, match=rf"moved{ending}: lies up to 0.1 mm from image"):
+        ReadPictures(VALUES, 4, (0,), 1, image.shape)(case(paths[0], paths[2]))
+
+
 def test_colours_of_a_palette_stay(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (20, 17, 3)).astype(np.uint8) // 64 * 64
     Image.fromarray(colours).save(tmp_path / "rgb.png")
@@ -163,6 +185,35 @@ def half_opaque(mode):
 def test_pictures_that_are_refused(tmp_path, image, ending, options, labels, text):
     with pytest.raises(DataProblem, match=re.escape(text)):
         read(write(tmp_path / f"a{ending}", image, **options), labels=labels)
+
+
+def png(bits, kind, values):
+    """A PNG file as Pillow does not write it: `kind` 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA; values [H, W, n]."""
+
+    def chunk(name, content):
+        whole = name + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_no_bit_is_lost(tmp_path, bits, kind, channels):
+    values = np.random.default_rng(0).integers(0, 2**bits, (7, 9, channels))
+    if channels in (2, 4):
+        values[..., -1] = 2**bits - 1
+    path = tmp_path / "a.png"
+    path.write_bytes(png(bits, kind, values))
+    if bits == 16 and channels > 1:
+        with pytest.raises(DataProblem, match=r"a.png: has 16 bits in each of several channels"):
+            read(path)
+    else:
+        colours = values[..., :3] if channels > 2 else values[..., :1]
+        np.testing.assert_array_equal(read(path).values[:, 0], np.moveaxis(colours, -1, 0))
 
 
 def test_a_picture_is_turned_as_its_file_says(tmp_path):

@@ -66,3 +66,10 @@ def test_real_atlas():
     image, truth = default.test.images[1, 0], default.test.truth[1]
     level = [image[truth == c].mean() for c in range(9)]
     assert level[4] > level[1] > level[5] > level[0]
+
+
+def test_folders_with_other_names_are_listed(atlas):
+    (atlas / "fetal_SB_atlas_GA22-operated").mkdir()
+    (atlas / ".cache").mkdir()
+    with pytest.warns(UserWarning, match="1 not taken.*: fetal_SB_atlas_GA22-operated"):
+        assert len(load(FetalAtlasOptions(root=atlas, size=(16, 16, 16))).skipped) == 1
