@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import labeldrop_bench as lb
 
@@ -144,3 +145,39 @@ def test_one_buffer_of_the_logits_size_is_all_the_memory(name):
     extra = torch.cuda.max_memory_allocated() - before
     # the gradient; scratch for partial sums and tables is below 1 MiB
     assert extra <= logits.numel() * logits.element_size() + 2**20
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": [1, 3]}])
+def test_a_captured_graph_sees_another_probability(options):
+    drop = lb.LabelDropout(0.0, **options)
+    annotated = torch.ones(4000, 4, dtype=torch.bool, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        drop(annotated)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        dropped = drop(annotated)
+    for p in (0.0, 0.3, 1.0):
+        drop.p = p
+        graph.replay()
+        # ten standard deviations of 4000 coins are less than 0.08
+        assert abs((~dropped[:, 1]).double().mean().item() - p) < 0.08
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_checkpointing_and_retained_graphs(name, factor):
+    """The gradient of the forward pass is rescaled in place, and saved."""
+    if name == "predictive_variance":
+        pytest.skip("draws new noise")
+    loss = create(name)
+    logits, target, annotated = example(loss)
+    value = factor * loss(logits, target, annotated)
+    (expected,) = torch.autograd.grad(value, logits, retain_graph=True)
+    expected = expected.clone()
+    again = torch.autograd.grad(value, logits)[0]
+    torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-8)
+    checkpointed = factor * checkpoint(lambda z: loss(z, target, annotated), logits, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(checkpointed, logits)[0], expected, rtol=1e-5, atol=1e-8)
