@@ -98,14 +98,14 @@ PYBIND11_MODULE(_cpu, m) {
   bind_dice_sums_arguments(m);
   m.def(
       "dice_sums",
-      [](const DiceSumsArguments& arguments, uintptr_t intersection, uintptr_t prediction, uintptr_t histogram,
+      [](const DiceSumsArguments& arguments, uintptr_t intersection, uintptr_t prediction, uintptr_t label_weight,
          uintptr_t cross_entropy, int threads) {
         py::gil_scoped_release release;
         return dice_sums({arguments, pointer<double>(intersection), pointer<double>(prediction),
-                          pointer<int64_t>(histogram), pointer<double>(cross_entropy)},
+                          pointer<double>(label_weight), pointer<double>(cross_entropy)},
                          threads);
       },
-      py::arg("arguments"), py::kw_only(), py::arg("intersection"), py::arg("prediction"), py::arg("histogram"),
+      py::arg("arguments"), py::kw_only(), py::arg("intersection"), py::arg("prediction"), py::arg("label_weight"),
       py::arg("cross_entropy"), py::arg("threads"), "Returns the first invalid pixel or -1.");
   m.def(
       "dice_sums_backward",

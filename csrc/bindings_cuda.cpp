@@ -107,13 +107,13 @@ void bind_dice_sums(py::module_& m) {
         py::arg("pixels"), "Doubles of scratch that dice_sums needs.");
   m.def(
       "dice_sums",
-      [](const DiceSumsArguments& arguments, uintptr_t intersection, uintptr_t prediction, uintptr_t histogram,
+      [](const DiceSumsArguments& arguments, uintptr_t intersection, uintptr_t prediction, uintptr_t label_weight,
          uintptr_t cross_entropy, uintptr_t partials, uintptr_t stream) {
         cuda::dice_sums({arguments, pointer<double>(intersection), pointer<double>(prediction),
-                         pointer<int64_t>(histogram), pointer<double>(cross_entropy)},
+                         pointer<double>(label_weight), pointer<double>(cross_entropy)},
                         pointer<double>(partials), pointer<void>(stream));
       },
-      py::arg("arguments"), py::kw_only(), py::arg("intersection"), py::arg("prediction"), py::arg("histogram"),
+      py::arg("arguments"), py::kw_only(), py::arg("intersection"), py::arg("prediction"), py::arg("label_weight"),
       py::arg("cross_entropy"), py::arg("partials"), py::arg("stream"));
   m.def(
       "dice_sums_backward",

@@ -18,9 +18,10 @@ struct DiceSumsArguments {
   bool channels_last;
   const void* target;  // [N, S]
   Integer target_type;
-  const uint32_t* tables;  // [N, L, T, W] bits, T = 4 if with_cross_entropy, else 3; positive only where counted, and
-                           // candidates only where active
-  const uint32_t* merged;  // [N, W] bits, never class 0; merged classes are never counted
+  const uint32_t* tables;    // [N, L, T, W] bits, T = 4 if with_cross_entropy, else 3; positive only where counted, and
+                             // candidates only where active
+  const uint32_t* merged;    // [N, W] bits, never class 0; merged classes are never counted
+  const void* pixel_weight;  // [N, S] Real or null: 1; a pixel of weight 0 counts for nothing
   int64_t samples, channels, pixels, labels;  // N, K, S, L
   int64_t ignore_index;
   bool sigmoid;             // else softmax
@@ -30,8 +31,8 @@ struct DiceSumsArguments {
 
 struct DiceSumsForwardArguments : DiceSumsArguments {
   double *intersection, *prediction;  // [N, K]
-  int64_t* histogram;                 // [N, L]: pixels that have a label
-  double* cross_entropy;              // [N]: sum over the sample's pixels that count
+  double* label_weight;               // [N, L]: sum of the weights of the pixels that have a label
+  double* cross_entropy;              // [N]: weighted sum over the sample's pixels
 };
 
 struct DiceSumsBackwardArguments : DiceSumsArguments {

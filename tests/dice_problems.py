@@ -22,6 +22,7 @@ class Problem:
     tables: dict[str, Tensor]  # positive, counted, active, candidates [N, L, K]; merged [N, K]
     mode: str
     squared: bool
+    pixel_weight: Tensor | None = None  # [N, *spatial]
 
     def sums(self, backend, logits):
         tables = dict(self.tables)
@@ -31,6 +32,7 @@ class Problem:
             logits,
             self.case.target,
             **tables,
+            pixel_weight=self.pixel_weight,
             squared=self.squared,
             activation="sigmoid" if self.mode == "sigmoid" else "softmax",
             ignore_index=self.case.ignore_index,
@@ -66,11 +68,20 @@ def random_tables(case, seed):
     }
 
 
+def random_weights(target, seed):
+    """[N, *spatial] float32 up to 3, a third of them 0, some very small."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = 3 * torch.rand(target.shape, generator=generator)
+    kind = torch.rand(target.shape, generator=generator)
+    return torch.where(kind < 0.3, 0, torch.where(kind > 0.9, weight * 1e-6, weight))
+
+
 @st.composite
 def problems(draw, dtype, **options):
     case = draw(cases(dtype, **options))
     seed = draw(st.integers(0, 2**31))
-    return Problem(case, random_tables(case, seed), draw(st.sampled_from(MODES)), draw(st.booleans()))
+    weight = random_weights(case.target, seed) if draw(st.booleans()) else None
+    return Problem(case, random_tables(case, seed), draw(st.sampled_from(MODES)), draw(st.booleans()), weight)
 
 
 def random_upstream(problem, seed=0):
@@ -85,8 +96,8 @@ def assert_fused_is_exact(problem, seed=0):
     The exponent z - max is off by eps * |z| and the exponential by 2 ulp, so a probability is off by a few
     eps * (1 + |z|) relatively; the sum of a block of up to 32 vectors adds as many roundings, and is in float64 from
     there on. Probabilities below float32's normal numbers are 0. In the gradient p (g - mean) the same holds relative
-    to the largest g; the cross-entropy is a difference of numbers as large as the logits. Half types round once more
-    when the gradient is stored.
+    to the largest g, times the pixel's weight; the cross-entropy is a difference of numbers as large as the logits.
+    Half types round once more when the gradient is stored.
     """
     dtype = problem.case.logits.dtype
     upstream = random_upstream(problem, seed)
@@ -94,13 +105,14 @@ def assert_fused_is_exact(problem, seed=0):
     exact = problem.run(reference, torch.float64, upstream)
     eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
     unit = 32 * eps * (1 + float(problem.case.logits.double().abs().max()))
+    heaviest = 1 if problem.pixel_weight is None else max(1, float(problem.pixel_weight.max()))
     for result, expected in zip(fused[:3], exact[:3], strict=True):
         assert bool(((result - expected).abs() <= unit * expected + 1e-30).all())
     assert float((fused[3] - exact[3]).abs()) <= unit
     # g is an intersection's and a prediction's upstream gradient, the latter times 2 q <= 2 K for sigmoids of merged
     # classes; the cross-entropy's upstream gradient is divided by the number of pixels
     largest_q = problem.case.space.num_classes if problem.mode == "sigmoid" else 1
-    largest = float(upstream[0].abs().max() + 2 * largest_q * upstream[1].abs().max() + upstream[2].abs())
+    largest = float(upstream[0].abs().max() + 2 * largest_q * upstream[1].abs().max() + upstream[2].abs()) * heaviest
     storage = torch.finfo(dtype)
     allowed = unit * largest + storage.eps / 2 * exact[4].abs() + storage.smallest_normal * storage.eps
     assert bool(((fused[4] - exact[4]).abs() <= allowed).all())

@@ -103,6 +103,54 @@ def test_nothing_to_learn_from(name):
     assert (logits.grad == 0).all()
 
 
+def value_and_gradient(loss, logits, target, annotated, weight=None):
+    """Of one step."""
+    torch.manual_seed(1)  # of the noise, where there is any
+    logits = logits.detach().requires_grad_()
+    value = loss(logits, target, annotated, **({} if weight is None else {"pixel_weight": weight}))
+    (gradient,) = torch.autograd.grad(value, logits)
+    return value.detach(), gradient
+
+
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}, {"class_weights": [0.5, 2.0, 3.0]}], ids=str)
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pixel_of_weight_2_is_two_pixels(name, backend, options):
+    """So a weight means the same in every loss and sum: 0 is a pixel that is not there, whatever its logits are."""
+    if "class_weights" in options and create(name).out_channels == 4:
+        options = {"class_weights": [1.0, *options["class_weights"]]}
+    loss = create(name, backend=backend, **options)
+    logits, target, annotated = example(loss, torch.float64)
+    logits, target = logits.flatten(2), target.flatten(1)
+    weight = torch.tensor([0, 1, 2, 0, 3, 1]).repeat(9)  # of the pixels of each sample
+    logits[..., weight == 0] = torch.nan
+    value, gradient = value_and_gradient(loss, logits, target, annotated, weight.double().expand(3, 1, -1))
+    repeated = torch.arange(54).repeat_interleave(weight)
+    expected, parts = value_and_gradient(loss, logits[..., repeated], target[:, repeated], annotated)
+    added = torch.zeros_like(gradient).index_add(2, repeated, parts)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, added)
+    assert (gradient[..., weight == 0] == 0).all()
+    assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_1_are_no_weights(name, dtype, layout):
+    """To the last bit."""
+    loss = create(name)
+    arguments = example(loss, dtype, layout)
+    plain = value_and_gradient(loss, *arguments)
+    weighted = value_and_gradient(loss, *arguments, torch.ones(arguments[1].shape))
+    of_classes = create(name, class_weights=torch.ones(loss.probabilities(arguments[0]).shape[1]))
+    if not isinstance(loss, lb.SumOfLosses):  # which would not be computed in one pass any more
+        assert torch.equal(value_and_gradient(of_classes, *arguments)[1], plain[1])
+    torch.testing.assert_close(value_and_gradient(of_classes, *arguments)[0], plain[0])
+    assert torch.equal(weighted[0], plain[0])
+    assert torch.equal(weighted[1], plain[1])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_says_where_it_runs(name):
     assert create(name).runs_on("cpu")

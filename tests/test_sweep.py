@@ -151,7 +151,11 @@ def test_auto_precision_is_one_of_the_two_and_is_recorded(suite: str, tmp_path: 
 @pytest.mark.slow
 def test_two_processes_train_like_one(suite: str, tmp_path: Path) -> None:
     """Same batches, shared out; without dropout and augmentation the only difference is the order of sums."""
-    overrides = ("strategies.adaptive.dropout=0", "training.epochs=4", "training.learning_rate=0.01")
+    overrides = (
+        "strategies.adaptive.dropout=0", "training.epochs=4", "training.learning_rate=0.01",
+        # sums over the batches of both, which its cost, measured by one of them, must not wait for
+        "strategies.adaptive.loss=adaptive_ce+adaptive_dice", "strategies.adaptive.loss_options={batch = true}",
+    )  # fmt: skip
     run_suite(suite, tmp_path / "one", *overrides)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",

@@ -39,15 +39,18 @@ class DiceScratch {
   DiceScratch(const DiceSumsArguments& a, int64_t block)
       : pitch(block + kPadding),
         words((a.channels + 31) / 32),
-        values_(a.channels * pitch),
+        values_((a.channels + 1) * pitch),
         bits_((a.with_cross_entropy ? 4 : 3) * words * pitch),
         labels_(2 * pitch),
         merged_(a.channels),
         values(values_.get()),
+        weight(values + a.channels * pitch),
         bits(bits_.get()),
         row(labels_.get()),
         counted(labels_.get() + pitch),
-        merged(merged_.get()) {}
+        merged(merged_.get()) {
+    for (int64_t i = 0; values != nullptr && i < pitch; ++i) weight[i] = 1;
+  }
 
   bool allocated() const { return values && bits && row && merged; }
 
@@ -59,6 +62,7 @@ class DiceScratch {
 
  public:
   Real* const values;   // [K, pitch]: logits on their way in, gradient on its way out; between them exponentials
+  Real* const weight;   // [pitch]: of the pixel; 1 without weights, 0 with some where the pixel does not count
   int32_t* const bits;  // [T, W, pitch]; kActive holds the active classes that are no candidates, if there are these
   int32_t *const row, *const counted;  // [pitch]: the pixel's label; 1 where the pixel counts
   int32_t* const merged;               // [merged_count]: the sample's merged classes
@@ -92,6 +96,21 @@ void look_up_tables(const DiceSumsArguments& a, const DiceScratch<Real>& s, cons
   }
 }
 
+// The pixels' weights. One of weight 0 does not count.
+template <class Real>
+void load_dice_weights(const DiceSumsArguments& a, const DiceScratch<Real>& s, const Block& block) {
+  if (a.pixel_weight == nullptr) return;  // they stay 1
+  const Real* __restrict from = static_cast<const Real*>(a.pixel_weight) + block.pixel;
+  Real* __restrict weight = s.weight;
+  int32_t* __restrict counted = s.counted;
+#pragma omp simd
+  for (int i = 0; i < block.count; ++i) {
+    counted[i] &= from[i] != Real(0);
+    weight[i] = counted[i] ? from[i] : Real(0);
+  }
+  for (int i = block.count; i < block.count + Lanes<Real>::count - 1; ++i) weight[i] = 0;
+}
+
 // Labels to bit masks, and the sample's merged classes to a list. Returns the first invalid pixel or -1.
 template <class Real>
 int64_t load_dice_masks(const DiceSumsArguments& a, DiceScratch<Real>& s, const Block& block) {
@@ -101,6 +120,7 @@ int64_t load_dice_masks(const DiceSumsArguments& a, DiceScratch<Real>& s, const 
     load_labels(s.row, s.counted, target, block.count, a.labels, a.ignore_index, valid);
     return valid ? -1 : first_invalid(target, block.count, a.labels, a.ignore_index);
   });
+  load_dice_weights(a, s, block);
   look_up_tables(a, s, block);
   s.merged_count = 0;
   for (int64_t k = 0; k < a.channels; ++k) {

@@ -28,7 +28,10 @@ struct Parts {
   }
 };
 
-// The sums of one part. Row 2 k is class k's intersection, row 2 k + 1 its prediction, the last one the cross-entropy.
+// The sums of one part, [2 K + 1 + L]: number 2 k is class k's intersection, 2 k + 1 its prediction, then come the
+// cross-entropy and the labels' weights.
+int64_t sums_of_part(const DiceSumsArguments& a) { return 2 * a.channels + 1 + a.labels; }
+
 template <class Real>
 class PartSums {
  public:
@@ -36,9 +39,15 @@ class PartSums {
   using V = typename Lanes<Real>::V;
 
   explicit PartSums(const DiceSumsArguments& a)
-      : rows_(2 * a.channels + 1), block_(rows_ * kLanes), part_(rows_ * kLanes), histogram_(a.labels) {}
+      : rows_(2 * a.channels + 1),
+        labels_(a.labels),
+        weighted_(a.pixel_weight != nullptr),
+        block_(rows_ * kLanes),
+        part_(rows_ * kLanes),
+        pixels_(a.labels),
+        weights_(kChains * a.labels) {}
 
-  bool allocated() const { return block_.get() && part_.get() && histogram_.get(); }
+  bool allocated() const { return block_.get() && part_.get() && pixels_.get() && weights_.get(); }
 
   LABELDROP_INLINE void add(int64_t row, V values) const {
     Real* sum = block_.get() + row * kLanes;
@@ -46,8 +55,16 @@ class PartSums {
   }
   LABELDROP_INLINE void add_cross_entropy(V loss) const { add(rows_ - 1, loss); }
 
+  // Pixels are counted, or weights added up: neighbours, which mostly have one label, in chains that do not wait for
+  // each other.
   void add_labels(const DiceScratch<Real>& s, int n) const {
-    for (int i = 0; i < n; ++i) histogram_.get()[s.row[i]] += s.counted[i];
+    if (weighted_) {
+      for (int i = 0; i < n; ++i) {
+        weights_.get()[i % kChains * labels_ + s.row[i]] += static_cast<double>(s.weight[i]);
+      }
+    } else {
+      for (int i = 0; i < n; ++i) pixels_.get()[s.row[i]] += s.counted[i];
+    }
   }
 
   // a block has ended
@@ -61,8 +78,8 @@ class PartSums {
     }
   }
 
-  // the part has ended: its sums go to `sums` [2 K + 1], its labels are added to `histogram` [L]
-  void finish(double* sums, int64_t* histogram, int64_t labels) const {
+  // the part has ended
+  void finish(double* sums) const {
     for (int64_t row = 0; row < rows_; ++row) {
       double sum = 0;
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -71,19 +88,23 @@ class PartSums {
       }
       sums[row] = sum;
     }
-    for (int64_t l = 0; l < labels; ++l) {
-      const int64_t count = histogram_.get()[l];
-      histogram_.get()[l] = 0;
-#pragma omp atomic
-      histogram[l] += count;
+    for (int64_t l = 0; l < labels_; ++l) {
+      double sum = static_cast<double>(pixels_.get()[l]);
+      for (int chain = 0; chain < kChains; ++chain) sum += weights_.get()[chain * labels_ + l];
+      sums[rows_ + l] = sum;
     }
+    memset(pixels_.get(), 0, labels_ * sizeof(int64_t));
+    memset(weights_.get(), 0, kChains * labels_ * sizeof(double));
   }
 
  private:
-  const int64_t rows_;
+  static constexpr int kChains = 4;
+  const int64_t rows_, labels_;
+  const bool weighted_;
   Buffer<Real> block_;
   Buffer<double> part_;
-  Buffer<int64_t> histogram_;
+  Buffer<int64_t> pixels_;
+  Buffer<double> weights_;
 };
 
 // Adds the pixels of one block to the sums.
@@ -100,34 +121,39 @@ struct AddBlock {
     for (int i = 0; i < block.count; i += Lanes<Real>::count) {
       prefetch(i, Lanes<Real>::count);
       const auto pixels = dice_pixels<kMode>(s, logits, a.channels, i);
+      const V weight = load_lanes<V>(s.weight + i);
       const auto add = [&](int64_t k, V q, auto bits) __attribute__((always_inline)) {
-        sums.add(2 * k, bits[kPositive] ? q : zero);
-        sums.add(2 * k + 1, bits[kCounted] ? power.term(q) : zero);
+        const V weighted = weight * q;
+        sums.add(2 * k, bits[kPositive] ? weighted : zero);
+        sums.add(2 * k + 1, bits[kCounted] ? power.term(q, weighted) : zero);
       };
       const V q_0 = background<kMode>(s, pixels, i);
       for_classes<kMode>(s, 0, 1, i, [&](int64_t k, auto bits) __attribute__((always_inline)) { add(k, q_0, bits); });
       for_classes<kMode>(s, 1, a.channels, i, [&](int64_t k, auto bits) __attribute__((always_inline)) {
         add(k, probability<kMode>(s, pixels, k, i, bits), bits);
       });
-      if constexpr (kMode == DiceMode::softmax_and_cross_entropy) sums.add_cross_entropy(pixels.loss);
+      if constexpr (kMode == DiceMode::softmax_and_cross_entropy) sums.add_cross_entropy(weight * pixels.loss);
     }
   }
 };
 
-// The sums of all parts, one after the other: [samples * parts, 2 K + 1].
+// The sums of all parts, one after the other: [samples * parts, 2 K + 1 + L].
 void add_parts(const DiceSumsForwardArguments& a, const Parts& parts, const double* sums) {
-  const int64_t rows = 2 * a.channels + 1;
   memset(a.intersection, 0, a.samples * a.channels * sizeof(double));
   memset(a.prediction, 0, a.samples * a.channels * sizeof(double));
   memset(a.cross_entropy, 0, a.samples * sizeof(double));
+  memset(a.label_weight, 0, a.samples * a.labels * sizeof(double));
   for (int64_t part = 0; part < a.samples * parts.count; ++part) {
-    const double* of_part = sums + part * rows;
+    const double* of_part = sums + part * sums_of_part(a);
     const int64_t sample = part / parts.count;
     for (int64_t k = 0; k < a.channels; ++k) {
       a.intersection[sample * a.channels + k] += of_part[2 * k];
       a.prediction[sample * a.channels + k] += of_part[2 * k + 1];
     }
-    a.cross_entropy[sample] += of_part[rows - 1];
+    a.cross_entropy[sample] += of_part[2 * a.channels];
+    for (int64_t l = 0; l < a.labels; ++l) {
+      a.label_weight[sample * a.labels + l] += of_part[2 * a.channels + 1 + l];
+    }
   }
 }
 
@@ -135,8 +161,7 @@ template <DiceMode kMode, class Real, class Storage>
 int64_t run(const DiceSumsForwardArguments& a, int threads) {
   const int64_t size = pixel_block(a.channels);
   const Parts parts(a, size);
-  const Buffer<double> all(a.samples * parts.count * (2 * a.channels + 1));
-  memset(a.histogram, 0, a.samples * a.labels * sizeof(int64_t));
+  const Buffer<double> all(a.samples * parts.count * sums_of_part(a));
   int64_t lowest = INT64_MAX;
   bool out_of_memory = all.get() == nullptr;
 #pragma omp parallel num_threads(threads) reduction(min : lowest) reduction(|| : out_of_memory)
@@ -161,7 +186,7 @@ int64_t run(const DiceSumsForwardArguments& a, int threads) {
         compute_in_place_or_scratch<Real, Storage>(a, nullptr, scratch, block, prefetch, add);
         sums.flush();
       }
-      sums.finish(all.get() + p * (2 * a.channels + 1), a.histogram + sample * a.labels, a.labels);
+      sums.finish(all.get() + p * sums_of_part(a));
     }
   }
   if (out_of_memory) return kOutOfMemory;

@@ -20,15 +20,17 @@ struct WriteGradient {
     const Real upstream = static_cast<Real>(*a.upstream_cross_entropy);
     for (int i = 0; i < block.count; i += kLanes) {
       prefetch(i, kLanes);
-      const auto pixels = dice_pixels<kMode>(s, logits, a.channels, i);
+      auto pixels = dice_pixels<kMode>(s, logits, a.channels, i);
       const V mean = class_gradients(s, pixels, block.sample, i);
-      const V slope = pixels.slope * upstream;
-      const V candidate_slope = pixels.candidate_slope * upstream;
-      const V zero{};
+      const V weight = load_lanes<V>(s.weight + i), zero{};
+      const V slope = weight * pixels.slope * upstream;
+      const V candidate_slope = weight * pixels.candidate_slope * upstream;
+      pixels.share *= weight;
+      pixels.candidate_share *= weight;
       for_classes<kMode>(s, 0, a.channels, i, [&](int64_t k, auto bits) __attribute__((always_inline)) {
-        const V p = probability<kMode>(s, pixels, k, i, bits);
+        const V p = probability<kMode>(s, pixels, k, i, bits);  // softmax: times the weight
         const V g = load_lanes<V>(class_gradient + k * kLanes);
-        V product = kMode == DiceMode::sigmoid ? p * (Real(1) - p) * g : p * (g - mean);
+        V product = kMode == DiceMode::sigmoid ? weight * (p * (Real(1) - p) * g) : p * (g - mean);
         if constexpr (kMode == DiceMode::softmax_and_cross_entropy) {
           product += load_lanes<V>(s.values + k * s.pitch + i) * (bits[kCandidates] ? candidate_slope : slope);
         }

@@ -43,7 +43,7 @@ struct LabelDropoutArguments {
 // Pixels of a block. Scratch is then at most 64 KiB up to 256 channels: it stays in a second-level cache and leaves
 // room for what streams through.
 inline int64_t pixel_block(int64_t channels) {
-  const int64_t block = 16384 / channels / 16 * 16;
+  const int64_t block = channels > 0 ? 16384 / channels / 16 * 16 : 0;
   return block < 64 ? 64 : block > 512 ? 512 : block;
 }
 

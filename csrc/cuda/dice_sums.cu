@@ -9,7 +9,7 @@ namespace {
 // blocks of the whole batch, if it has no more samples than that
 constexpr int64_t kDiceParts = std::min<int64_t>(2048, kPartials);
 
-// Sums of a block: intersection [K], prediction [K], cross-entropy [1], histogram [L].
+// Sums of a block: intersection [K], prediction [K], cross-entropy [1], labels' weights [L].
 __host__ __device__ inline int64_t sums_of_part(const DiceSumsArguments& a) { return 2 * a.channels + 1 + a.labels; }
 
 int64_t most_parts(int64_t samples, int64_t pixels) {
@@ -27,7 +27,7 @@ struct Slots {
 };
 
 __host__ __device__ inline Slots slots_for(int64_t rows) {
-  return {static_cast<int>(rows), rows < kTileThreads ? static_cast<int>(kTileThreads / rows) : 1};
+  return {static_cast<int>(rows), 0 < rows && rows < kTileThreads ? static_cast<int>(kTileThreads / rows) : 1};
 }
 
 // The block's shared memory.
@@ -37,8 +37,9 @@ struct SharedSums {
   double* intersection;   // [slots of classes]
   double* prediction;     // [slots of classes]
   double* cross_entropy;  // [threads]
-  double* histogram;      // [slots of labels]
+  double* label_weight;   // [slots of labels]
   Real* tile;             // [P, pitch]
+  Real* weights;          // [P]
   int32_t* rows;          // [P]
 
   __device__ __forceinline__ SharedSums(const DiceSumsArguments& a, const LaneTiles& tiles, unsigned char* shared)
@@ -46,15 +47,16 @@ struct SharedSums {
     intersection = reinterpret_cast<double*>(shared);
     prediction = intersection + classes.count();
     cross_entropy = prediction + classes.count();
-    histogram = cross_entropy + kTileThreads;
-    tile = reinterpret_cast<Real*>(histogram + labels.count());
-    rows = reinterpret_cast<int32_t*>(tile + tiles.pixels * tiles.pitch);
+    label_weight = cross_entropy + kTileThreads;
+    tile = reinterpret_cast<Real*>(label_weight + labels.count());
+    weights = tile + tiles.pixels * tiles.pitch;
+    rows = reinterpret_cast<int32_t*>(weights + tiles.pixels);
   }
 };
 
 int64_t shared_bytes(const DiceSumsArguments& a, const LaneTiles& tiles, int64_t number_bytes) {
   const int64_t doubles = 2 * slots_for(a.channels).count() + kTileThreads + slots_for(a.labels).count();
-  return doubles * 8 + tiles.bytes(number_bytes) + tiles.pixels * static_cast<int64_t>(sizeof(int32_t));
+  return doubles * 8 + tiles.bytes(number_bytes) + tiles.pixels * (number_bytes + int64_t(sizeof(int32_t)));
 }
 
 // A probability q >= 0 with one more bit: the sign says that the pixel is positive. It also works for NaN.
@@ -92,23 +94,26 @@ __device__ __forceinline__ Real process(const DiceLane<Real>& pixel) {
 }
 
 // Adds a tile of `count` pixels to the block's sums; each slot has a thread of its own.
-template <class Real>
+template <bool kWeighted, class Real>
 __device__ __forceinline__ void add_tile(const SharedSums<Real>& s, int pitch, int count,
                                          const PredictionPower<Real>& power) {
   for (int slot = static_cast<int>(threadIdx.x); slot < s.classes.count(); slot += kTileThreads) {
     Real intersection = 0, prediction = 0;
     for (int p = slot / s.classes.rows; p < count; p += s.classes.subsets) {
       const Real value = s.tile[p * pitch + slot % s.classes.rows], q = marked(value, false);
-      if (is_marked(value)) intersection += q;
-      prediction += power.term(q);
+      const Real weighted = kWeighted ? q * s.weights[p] : q;
+      if (is_marked(value)) intersection += weighted;
+      prediction += power.term(q, weighted);
     }
     s.intersection[slot] += static_cast<double>(intersection);
     s.prediction[slot] += static_cast<double>(prediction);
   }
   for (int slot = static_cast<int>(threadIdx.x); slot < s.labels.count(); slot += kTileThreads) {
-    int pixels = 0;
-    for (int p = slot / s.labels.rows; p < count; p += s.labels.subsets) pixels += s.rows[p] == slot % s.labels.rows;
-    s.histogram[slot] += pixels;
+    Real sum = 0;
+    for (int p = slot / s.labels.rows; p < count; p += s.labels.subsets) {
+      if (s.rows[p] == slot % s.labels.rows) sum += kWeighted ? s.weights[p] : Real(1);
+    }
+    s.label_weight[slot] += static_cast<double>(sum);
   }
 }
 
@@ -127,7 +132,7 @@ __device__ __forceinline__ void store_part(const SharedSums<Real>& s, double* pa
   for (int r = static_cast<int>(threadIdx.x); r < 2 * classes + 1 + labels; r += kTileThreads) {
     part[r] = r < classes       ? add_up(s.intersection, r, classes, s.classes.count())
               : r < 2 * classes ? add_up(s.prediction, r - classes, classes, s.classes.count())
-              : r > 2 * classes ? add_up(s.histogram, r - 2 * classes - 1, labels, s.labels.count())
+              : r > 2 * classes ? add_up(s.label_weight, r - 2 * classes - 1, labels, s.labels.count())
                                 : add_up(s.cross_entropy, 0, 1, kTileThreads);
   }
 }
@@ -151,11 +156,16 @@ __global__ void __launch_bounds__(kTileThreads)
                      [&](int to, int64_t from) { s.tile[to] = Element<Storage>::load(logits[from]); });
       const DiceLane<Real> pixel = load_lane(a, tiles, sample, first, count, s.tile);
       if (leads) s.rows[thread / tiles.lanes] = pixel.row;
+      if (leads) s.weights[thread / tiles.lanes] = pixel.weight;
       __syncthreads();
       const Real loss = process<kMode>(pixel);
-      if (leads) s.cross_entropy[thread] += static_cast<double>(loss);
+      if (leads) s.cross_entropy[thread] += static_cast<double>(pixel.weight * loss);
       __syncthreads();
-      add_tile(s, tiles.pitch, count, PredictionPower<Real>(a.squared));
+      if (a.pixel_weight != nullptr) {
+        add_tile<true>(s, tiles.pitch, count, PredictionPower<Real>(a.squared));
+      } else {
+        add_tile<false>(s, tiles.pitch, count, PredictionPower<Real>(a.squared));
+      }
       __syncthreads();
     }
     __syncthreads();
@@ -190,7 +200,7 @@ __global__ void __launch_bounds__(kTileThreads)
       } else if (row == 2 * classes) {
         a.cross_entropy[sample] = sum;
       } else {
-        a.histogram[sample * a.labels + row - 2 * classes - 1] = static_cast<int64_t>(sum);
+        a.label_weight[sample * a.labels + row - 2 * classes - 1] = sum;
       }
     }
     __syncthreads();

@@ -19,6 +19,7 @@ struct DiceLane {
   int32_t row;             // or kSkipped, kInvalid
   int classes, words, lanes;
   Real* z;  // [K]: the pixel's row of the tile
+  Real weight;
 
   __device__ __forceinline__ bool counts() const { return row != kSkipped; }
 };
@@ -29,11 +30,19 @@ __device__ __forceinline__ DiceLane<Real> load_lane(const DiceSumsArguments& a, 
                                                     int64_t first, int count, Real* tile) {
   const int p = static_cast<int>(threadIdx.x) / tiles.lanes;
   int32_t rows[1] = {kSkipped};
-  if (p < count) load_rows(a, sample * a.pixels + first + p, rows);
+  Real weight = 1;
+  if (p < count) {
+    load_rows(a, sample * a.pixels + first + p, rows);
+    if (a.pixel_weight != nullptr) {
+      weight = static_cast<const Real*>(a.pixel_weight)[sample * a.pixels + first + p];
+      if (rows[0] != kInvalid && weight == 0) rows[0] = kSkipped;
+      if (rows[0] == kSkipped) weight = 0;
+    }
+  }
   const int words = static_cast<int>((a.channels + 31) / 32), tables = a.with_cross_entropy ? 4 : 3;
   const int64_t offset = (sample * a.labels + (rows[0] < 0 ? 0 : rows[0])) * tables * words;
   return {a.tables + offset, a.merged + sample * words, rows[0], static_cast<int>(a.channels), words,
-          tiles.lanes,       tile + p * tiles.pitch};
+          tiles.lanes,       tile + p * tiles.pitch,    weight};
 }
 
 // One class of a pixel. Active are candidates and others; without cross-entropy all are others.

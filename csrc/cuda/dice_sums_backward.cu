@@ -34,7 +34,7 @@ __device__ __forceinline__ void process(const DiceSumsBackwardArguments& a, int6
       product += e * (c.candidate ? scales.candidate_slope : scales.slope) * upstream;
     }
     // chosen, not multiplied by 0: mean may be NaN
-    pixel.z[k] = c.active() ? product : Real(0);
+    pixel.z[k] = c.active() ? pixel.weight * product : Real(0);
   });
 }
 

@@ -2,11 +2,12 @@
 //
 // p_k is the softmax over the pixel's active classes, or the sigmoid of an active class; 0 where not active. The
 // probability of merged classes goes to class 0: q_0 = p_0 + sum of p_m over merged m, and q_k = p_k for the others.
-// A pixel adds q_k to the intersection of the classes that it is positive for, and q_k or q_k^2 to the prediction of
-// those that it is counted for. With upstream gradients a_k of the intersection and b_k of the prediction
-//     g_k = dL/dq_k = [positive] a_k + [counted] b_k (1 or 2 q_k),  g_m = g_0 for merged m
-//     softmax: dL/dz_k = p_k (g_k - mean),  mean = sum of p_j g_j over all j = sum of q_j g_j over those not merged
-//     sigmoid: dL/dz_k = p_k (1 - p_k) g_k
+// A pixel of weight w adds w q_k to the intersection of the classes that it is positive for, and w q_k or w q_k^2 to
+// the prediction of those that it is counted for. With upstream gradients a_k of the intersection and b_k of the
+// prediction
+//     g_k = dL/dq_k / w = [positive] a_k + [counted] b_k (1 or 2 q_k),  g_m = g_0 for merged m
+//     softmax: dL/dz_k = w p_k (g_k - mean),  mean = sum of p_j g_j over all j = sum of q_j g_j over those not merged
+//     sigmoid: dL/dz_k = w p_k (1 - p_k) g_k
 //
 // V is one number, or a vector of them for as many pixels.
 #pragma once
@@ -15,15 +16,15 @@
 
 namespace labeldrop {
 
-// What a prediction adds up: q, or q^2. Two numbers in place of a choice inside the loop over classes.
+// What a prediction adds up: w q, or w q^2. Two numbers in place of a choice inside the loop over classes.
 template <class Real>
 struct PredictionPower {
   explicit LABELDROP_INLINE PredictionPower(bool squared)
       : linear(squared ? Real(0) : Real(1)), square(squared ? Real(1) : Real(0)) {}
 
   template <class V>
-  LABELDROP_INLINE V term(V q) const {
-    return q * (linear + square * q);
+  LABELDROP_INLINE V term(V q, V weighted) const {
+    return weighted * (linear + square * q);
   }
   template <class V>
   LABELDROP_INLINE V slope(V q) const {

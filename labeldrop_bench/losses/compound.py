@@ -24,12 +24,15 @@ class SumOfLosses(Explained):
         weights: a factor for each; None is 1 for all.
 
     Raises:
+        TypeError: no terms, or terms that are no losses.
         ValueError: another number of weights than of terms, a weight that is not finite, reduction "none", or terms
             that want different channels.
     """
 
     def __init__(self, terms: Sequence[PartialLabelLoss], weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        if not terms or not all(isinstance(term, nn.Module) for term in terms):
+            raise TypeError(f"SumOfLosses: terms must be losses, at least one, got {terms!r}")
         factors = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(terms)
         if len(factors) != len(terms):
             raise ValueError(

@@ -143,8 +143,6 @@ class SoftDice(PartialLabelLoss):
             pixel_weight: of both losses, as for `forward`.
         """
         target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight)
-        if pixel_weight is not None:
-            raise NotImplementedError(f"{self._name}: pixel_weight")
         table = self.table(annotated)
         candidates = None if partner is None else partner.table(annotated)[0]
         sums = BACKENDS[self.backend].dice_sums(
@@ -155,6 +153,7 @@ class SoftDice(PartialLabelLoss):
             table.active,
             torch.zeros_like(table.merged) if self.activation == "sigmoid" else table.merged,
             candidates=candidates,
+            pixel_weight=pixel_weight,
             squared=self.squared,
             activation=self.activation,
             ignore_index=self.ignore_index,

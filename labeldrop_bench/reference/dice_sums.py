@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..results import DiceSums
+from ._common import accumulation_dtype
 from .set_cross_entropy import set_cross_entropy
 
 
@@ -18,16 +19,21 @@ def dice_sums(
     merged: Tensor,
     *,
     candidates: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
     squared: bool = False,
     activation: str = "softmax",
     ignore_index: int = -100,
 ) -> DiceSums:
-    """Per sample and class: sums of p over positive pixels, of p (or p^2) over counted ones, and of positive pixels.
+    """Per sample and class: sums of w p over positive pixels, w p (or w p^2) over counted ones, w over positive ones.
 
     Arguments, result and sources are those of `labeldrop_bench.ops.dice_sums`; the arithmetic is in float32 for half
     types, like the kernel's, and sums over pixels are in float64.
     """
     seen = target != ignore_index
+    weight = torch.ones_like(target, dtype=accumulation_dtype(logits))  # [N, *spatial]
+    if pixel_weight is not None:
+        weight = pixel_weight.to(weight.dtype)
+        seen = seen & (weight != 0)
     label = torch.where(seen, target, 0).long()
     sample = torch.arange(target.shape[0], device=target.device).view(-1, *[1] * (target.ndim - 1))
 
@@ -35,7 +41,7 @@ def dice_sums(
         return table[sample, label].movedim(-1, 1) & seen.unsqueeze(1)
 
     def sum_over_pixels(values: Tensor, where: Tensor) -> Tensor:  # [N, K, *spatial] to [N, K]
-        return torch.where(where, values, 0).flatten(2).sum(dim=2, dtype=torch.float64)
+        return torch.where(where, values * weight.unsqueeze(1), 0).flatten(2).sum(dim=2, dtype=torch.float64)
 
     p = _probabilities(logits, of_pixels(active), activation)
     merged = merged[:, 1:]  # class 0 cannot be merged into itself
@@ -47,11 +53,11 @@ def dice_sums(
     is_counted, is_positive = of_pixels(counted), of_pixels(positive & counted)
     intersection = sum_over_pixels(p, is_positive)
     prediction = sum_over_pixels(p.square() if squared else p, is_counted)
-    truth = is_positive.flatten(2).sum(dim=2)
+    truth = sum_over_pixels(torch.ones_like(p), is_positive)
     cross_entropy = (
         p.new_zeros(())
         if candidates is None
-        else set_cross_entropy(logits, target, candidates, active, ignore_index=ignore_index)
+        else set_cross_entropy(logits, target, candidates, active, pixel_weight=pixel_weight, ignore_index=ignore_index)
     )
     return DiceSums(intersection.to(p.dtype), prediction.to(p.dtype), truth.to(p.dtype), cross_entropy)
 

@@ -206,6 +206,12 @@ def test_bad_options_are_named(name, options, message):
         lb.losses.create(name, num_classes=4, **options)
 
 
+def test_terms_of_a_sum_are_losses():
+    for terms in ([], ["ce", "dice"]):
+        with pytest.raises(TypeError, match=r"SumOfLosses: terms must be losses, at least one, got \["):
+            lb.SumOfLosses(terms)
+
+
 _DDP = f"""
 network = torch.nn.Conv2d(1, 4, 3, padding=1)
 image, target = torch.randn(4, 1, 8, 8), torch.randint(0, 4, (4, 8, 8))

@@ -1,4 +1,4 @@
-"""Class weights and pixel weights, in the softmax and the sigmoid family."""
+"""What class weights and pixel weights are; test_losses.py has what holds for every loss."""
 
 import pytest
 import torch
@@ -58,6 +58,29 @@ def test_class_weights_of_bce_scale_the_terms():
     yes = F.one_hot(target.clamp(min=0), 4)[..., 1:].movedim(-1, 1).double()
     terms = F.binary_cross_entropy_with_logits(logits, yes, reduction="none") * weights.view(1, 3, 1, 1)
     torch.testing.assert_close(loss(logits, target), terms.sum(1)[counted].mean())
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("name", [name for name in lb.losses.names() if "dice" in name])
+def test_class_weights_of_dice_make_a_weighted_mean(name, batch, backend):
+    """Over the classes that count; "sum" and "none" have the factors alone."""
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.5]).double()
+    options = {"num_classes": 4, "batch": batch, "backend": backend}
+    mean, total, each = (
+        lb.losses.create(name, class_weights=weights.tolist(), reduction=reduction, **options)
+        for reduction in ("mean", "sum", "none")
+    )
+    logits, target = example(mean)
+    annotated = torch.tensor([[True, True, False, True], [True, False, True, True], [True, True, True, False]])
+    plain = lb.losses.create(name, reduction="none", **options)(logits, target, annotated)
+    included = mean.table(annotated).included
+    included = included.any(dim=0, keepdim=True) if batch else included
+    torch.testing.assert_close(each(logits, target, annotated), plain * weights)
+    torch.testing.assert_close(total(logits, target, annotated), (plain * weights).sum())
+    torch.testing.assert_close(mean(logits, target, annotated), (plain * weights).sum() / (included * weights).sum())
+    nothing = lb.losses.create(name, class_weights=[0] * 4, **options)(logits, target, annotated)
+    assert nothing == 0
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dice_problems import MODES, Problem, assert_fused_is_exact, problems, random_tables, random_upstream
+from dice_problems import (
+    MODES,
+    Problem,
+    assert_fused_is_exact,
+    problems,
+    random_tables,
+    random_upstream,
+    random_weights,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import FLOATS, INTEGERS, LAYOUTS, Case, lay_out
@@ -42,6 +50,23 @@ def test_by_hand(backend):
     assert_sums(sums, [0.5, 0, 0.6], [0.29, 0.13, 0.4], [1, 0, 1], cross_entropy)
     sums = backend.dice_sums(LOGITS, torch.tensor([[-100, 2]]), EYE, ALL, ALL, NONE, candidates=EYE)
     assert_sums(sums, [0, 0, 0.6], [0.2, 0.2, 0.6], [0, 0, 1], -math.log(0.6))
+
+
+@pytest.mark.parametrize("factor", [1, 2**-10, 2**10])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pixel_weights_by_hand(backend, dtype, factor):
+    """Weights 2 and 1/2 in every sum; the cross-entropy is a mean, which a common factor leaves as it is."""
+    weight = factor * torch.tensor([[2.0, 0.5]], dtype=dtype)
+    cross_entropy = -(2 * math.log(0.5) + 0.5 * math.log(0.6)) / 2.5
+    for squared, prediction in ((False, [1.1, 0.7, 0.7]), (True, [0.52, 0.2, 0.26])):
+        options = {"squared": squared, "candidates": EYE, "pixel_weight": weight}
+        sums = backend.dice_sums(LOGITS, TARGET, EYE, ALL, ALL, NONE, **options)
+        scaled = [part / factor for part in sums[:3]]
+        assert scaled[0][0].tolist() == pytest.approx([1, 0, 0.3], rel=1e-6)
+        assert scaled[1][0].tolist() == pytest.approx(prediction, rel=1e-6)
+        assert scaled[2][0].tolist() == pytest.approx([2, 0, 0.5], rel=1e-6)
+        assert float(sums.cross_entropy) == pytest.approx(cross_entropy, rel=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -104,7 +129,9 @@ def test_every_instruction_set_layout_and_target_type(isa, layout, integer):
             annotated = torch.ones(2, num_classes, dtype=torch.bool)
             case = Case(logits, target, annotated, LabelSpace.of_classes(num_classes), 100)
             for mode in MODES:
-                assert_fused_is_exact(Problem(case, random_tables(case, 1), mode, squared=num_classes == 16))
+                problem = Problem(case, random_tables(case, 1), mode, squared=num_classes == 16)
+                assert_fused_is_exact(problem)
+                assert_fused_is_exact(replace(problem, pixel_weight=random_weights(target, 1)))
     finally:
         CPU.select_isa(best)
 
@@ -124,7 +151,8 @@ def test_many_classes(num_classes, mode):
 def test_gradcheck(problem):
     case = problem.case
     logits = case.logits[..., :3].clamp(-20, 20).detach().requires_grad_()
-    problem = replace(problem, case=replace(case, target=case.target[..., :3]))
+    weight = problem.pixel_weight if problem.pixel_weight is None else problem.pixel_weight[..., :3].double()
+    problem = replace(problem, case=replace(case, target=case.target[..., :3]), pixel_weight=weight)
 
     def differentiable(z):
         sums = problem.sums(ops, z)
@@ -138,18 +166,24 @@ def test_cross_entropy_is_that_of_set_cross_entropy(problem):
     problem = replace(problem, mode="softmax with cross-entropy")
     case, tables = problem.case, problem.tables
     arguments = case.target, tables["candidates"], tables["active"]
-    expected = ops.set_cross_entropy(case.logits, *arguments, ignore_index=case.ignore_index)
+    options = {"pixel_weight": problem.pixel_weight, "ignore_index": case.ignore_index}
+    expected = ops.set_cross_entropy(case.logits, *arguments, **options)
     # the same losses of pixels, added up in another order
     torch.testing.assert_close(problem.sums(ops, case.logits).cross_entropy, expected, rtol=3e-7, atol=0)
 
 
 @given(problems(torch.float32))
 def test_truth_is_an_exact_count(problem):
-    """An exact integer, also where the class is not active."""
+    """An exact integer, also where the class is not active; with weights a sum in float64."""
     case, tables = problem.case, problem.tables
     counts = (tables["positive"] & tables["counted"]) & ~(tables["merged"] & _not_background(tables)).unsqueeze(1)
-    expected = (case.row_of_each_pixel(counts) & case.counted.unsqueeze(-1)).flatten(1, -2).sum(dim=1)
-    assert torch.equal(problem.sums(ops, case.logits).truth.long(), expected)
+    positive = case.row_of_each_pixel(counts) & case.counted.unsqueeze(-1)
+    without = replace(problem, pixel_weight=None).sums(ops, case.logits).truth
+    assert torch.equal(without.long(), positive.flatten(1, -2).sum(dim=1))
+    weight = random_weights(case.target, 0)
+    expected = (positive * weight.double().unsqueeze(-1)).flatten(1, -2).sum(dim=1)
+    with_weights = replace(problem, pixel_weight=weight).sums(ops, case.logits).truth
+    torch.testing.assert_close(with_weights, expected.float(), rtol=1e-6, atol=0)
 
 
 def _not_background(tables):
@@ -166,6 +200,7 @@ def test_samples_do_not_touch_each_other(problem):
             problem,
             case=replace(case, logits=case.logits[one], target=case.target[one]),
             tables={name: table[one] for name, table in problem.tables.items()},
+            pixel_weight=None if problem.pixel_weight is None else problem.pixel_weight[one],
         ).sums(ops, case.logits[one])
         # the number of parts that a sample's sum has depends on the batch
         for part, expected in zip(alone[:3], whole[:3], strict=True):
@@ -194,6 +229,57 @@ def test_what_is_inactive_or_ignored_never_leaks(bad, mode, backend):
     for result, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(result, wanted, rtol=1e-6, atol=1e-7)
     assert (found[4][unseen] == 0).all()
+
+
+def weighted_problem(mode, layout, dtype, squared=False):
+    """Pixels that are ignored, of weight 0, and others."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 6, 9, 31).to(dtype), torch.randint(0, 6, (2, 9, 31))
+    target[:, 2] = -100
+    case = Case(
+        lay_out(logits, layout), target, torch.ones(2, 6, dtype=torch.bool), LabelSpace.of_classes(6), ignore_index=-100
+    )
+    return Problem(case, random_tables(case, 0), mode, squared, random_weights(target, 0))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pixel_of_weight_0_is_an_ignored_one(backend, mode, dtype, layout, bad):
+    """To the last bit, and whatever its logits are."""
+    problem = weighted_problem(mode, layout, dtype)
+    case, without = problem.case, problem.pixel_weight == 0
+    broken = lay_out(case.logits.masked_fill(without.unsqueeze(1), bad), layout)
+    ignored = replace(problem, case=replace(case, target=case.target.masked_fill(without, -100)))
+    broken = replace(problem, case=replace(case, logits=broken))
+    upstream = random_upstream(problem)
+    results = [each.run(backend, dtype, upstream) for each in (ignored, problem, broken)]
+    assert all(part.isfinite().all() for part in results[0])
+    for found in results[1:]:
+        assert all(torch.equal(part, expected) for part, expected in zip(found, results[0], strict=True))
+    assert (results[2][4].movedim(1, -1)[without] == 0).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_1_are_no_weights(mode, squared, dtype, layout):
+    problem = weighted_problem(mode, layout, dtype, squared)
+    upstream = random_upstream(problem)
+    ones = replace(problem, pixel_weight=torch.ones(problem.case.target.shape))
+    found, expected = (each.run(ops, dtype, upstream) for each in (ones, replace(problem, pixel_weight=None)))
+    assert all(torch.equal(part, wanted) for part, wanted in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_weight_of_no_pixel(backend):
+    """All weights 0: nothing to learn from."""
+    problem = weighted_problem("softmax with cross-entropy", "contiguous", torch.float32)
+    problem = replace(problem, pixel_weight=torch.zeros_like(problem.pixel_weight))
+    assert all((part == 0).all() for part in problem.run(backend, torch.float32, random_upstream(problem)))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -270,13 +356,15 @@ def test_empty_tensors(shape, backend):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_the_number_of_threads_changes_no_bit(mode, layout):
+def test_the_number_of_threads_changes_no_bit(mode, weighted, layout):
     torch.manual_seed(0)
     logits = lay_out(torch.randn(3, 14, 50, 61), layout)
     annotated = torch.ones(3, 14, dtype=torch.bool)
     case = Case(logits, torch.randint(0, 14, (3, 50, 61)), annotated, LabelSpace.of_classes(14), -100)
-    problem = Problem(case, random_tables(case, 0), mode, squared=False)
+    weight = random_weights(case.target, 0) if weighted else None
+    problem = Problem(case, random_tables(case, 0), mode, squared=False, pixel_weight=weight)
     threads = torch.get_num_threads()
     results = []
     try:
@@ -298,3 +386,31 @@ def test_many_pixels_keep_their_digits():
     sums = ops.dice_sums(logits, target, table, table, table, NONE[:, :2])
     assert sums.prediction[0].tolist() == pytest.approx([0.7 * pixels, 0.3 * pixels], rel=1e-6)
     assert sums.truth[0].tolist() == [pixels, pixels]
+
+
+@pytest.mark.parametrize("pixels", [0, 40])
+def test_the_kernel_divides_by_no_number_of_classes(pixels):
+    """The operator refuses tables without classes; whoever calls the kernel without any gets nothing, and no crash."""
+    target = torch.zeros(1, 40, dtype=torch.uint8)
+    sums, label_weight = torch.zeros(2, dtype=torch.double), torch.zeros(1, 1, dtype=torch.double)
+    arguments = CPU.DiceSumsArguments(
+        logits=0,
+        logits_type=0,
+        channels_last=False,
+        target=target.data_ptr(),
+        target_type=0,
+        tables=0,
+        merged=0,
+        pixel_weight=0,
+        samples=1,
+        channels=0,
+        pixels=pixels,
+        labels=1,
+        ignore_index=-100,
+        sigmoid=False,
+        squared=False,
+        with_cross_entropy=False,
+    )
+    pointers = {"intersection": sums.data_ptr(), "prediction": sums.data_ptr(), "cross_entropy": sums.data_ptr()}
+    assert CPU.dice_sums(arguments, **pointers, label_weight=label_weight.data_ptr(), threads=1) == -1
+    assert label_weight.item() == pixels

@@ -33,27 +33,29 @@ def dice(sums):
     return (1 - (2 * intersection + 1e-5) / (prediction + truth + 1e-5)).mean() + cross_entropy
 
 
-def registered(arguments, with_cross_entropy, activation, squared):
+def registered(arguments, with_cross_entropy, activation, squared, weight=None):
     """The arguments of the registered operators."""
     from labeldrop_bench.ops._tables import pack
 
     tables = [arguments["active"], arguments["counted"], arguments["positive"] & arguments["counted"]]
     tables += [arguments["positive"]] if with_cross_entropy else []
     words = pack(torch.stack(tables, dim=2)), pack(arguments["merged"])
-    return arguments["logits"], arguments["target"], *words, activation == "sigmoid", squared, -100
+    return arguments["logits"], arguments["target"], *words, weight, activation == "sigmoid", squared, -100
 
 
 @pytest.mark.parametrize("mode", ["softmax", "cross-entropy", "sigmoid"])
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck(mode, channels_last, dtype):
+def test_opcheck(mode, channels_last, weighted, dtype):
     from labeldrop_bench.ops.dice_sums import _backward, _forward
 
     arguments = example(dtype)
     if channels_last:
         logits = arguments["logits"].detach().to(memory_format=torch.channels_last)
         arguments["logits"] = logits.requires_grad_()
-    inputs = registered(arguments, mode == "cross-entropy", mode, squared=True)
+    weight = torch.rand(2, 6, 7) if weighted else None
+    inputs = registered(arguments, mode == "cross-entropy", mode, squared=True, weight=weight)
     torch.library.opcheck(_forward, inputs)
     upstream = torch.randn(2, 5), torch.randn(2, 5), torch.randn(())
     # its derivative is refused on purpose, so its registration is checked without one
@@ -144,6 +146,9 @@ def test_vmap_is_refused():
             "active and counted and positive must have one shape",
         ),
         ({"active": torch.ones(1, 5, 5, dtype=torch.bool)}, ValueError, r"active must be \[N, L, K\] = \[2, L, 5\]"),
+        ({"pixel_weight": torch.ones(2, 6)}, ValueError, r"pixel_weight must have shape \[2, 6, 7\], got \[2, 6\]"),
+        ({"pixel_weight": torch.ones(2, 6, 7).long()}, TypeError, "pixel_weight must be of a floating type"),
+        ({"pixel_weight": -torch.ones(2, 6, 7)}, ValueError, "pixel_weight must be finite and not negative, got -1.0"),
         ({"merged": torch.zeros(2, 5)}, TypeError, "merged must be bool, got torch.float32"),
         (
             {"merged": torch.zeros(2, 4, dtype=torch.bool)},

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dice_problems import MODES, Problem, assert_fused_is_exact, problems, random_tables, random_upstream
+from dice_problems import (
+    MODES,
+    Problem,
+    assert_fused_is_exact,
+    problems,
+    random_tables,
+    random_upstream,
+    random_weights,
+)
 from emulation.device import ORDERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +48,9 @@ def test_equals_reference(emulated_cuda, dtype, data):
 def test_layouts_and_target_types(emulated_cuda, mode, integer):
     with emulated_cuda():
         for layout in ("contiguous", "channels_last"):
-            assert_fused_is_exact(problem_of(14, 300, mode, layout=layout, integer=integer, squared=True))
+            problem = problem_of(14, 300, mode, layout=layout, integer=integer, squared=True)
+            assert_fused_is_exact(problem)
+            assert_fused_is_exact(replace(problem, pixel_weight=random_weights(problem.case.target, 0)))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -49,13 +59,17 @@ def test_one_to_many_lanes_share_a_pixel(emulated_cuda, mode, num_classes):
     """Up to 32 lanes in double; more classes than threads."""
     with emulated_cuda():
         for dtype in (torch.float32, torch.float64):
-            assert_fused_is_exact(problem_of(num_classes, 70, mode, dtype, integer=torch.int16))
+            problem = problem_of(num_classes, 70, mode, dtype, integer=torch.int16)
+            assert_fused_is_exact(replace(problem, pixel_weight=random_weights(problem.case.target, 0)))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_equals_the_cpu_and_itself(emulated_cuda, mode):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equals_the_cpu_and_itself(emulated_cuda, mode, weighted):
     """In any order of blocks and threads the sums have the same bits; the CPU's differ by rounding."""
     problem = problem_of(5, 5000, mode, layout="channels_last")
+    if weighted:
+        problem = replace(problem, pixel_weight=random_weights(problem.case.target, 0))
     upstream = random_upstream(problem)
     results = []
     for order in ORDERS:
@@ -69,11 +83,30 @@ def test_equals_the_cpu_and_itself(emulated_cuda, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("squared", [False, True])
+def test_weights_of_0_and_1_are_ignored_pixels_and_no_weights(emulated_cuda, mode, squared):
+    """To the last bit; a NaN logit under a weight of 0 goes nowhere."""
+    plain = problem_of(5, 400, mode, squared=squared)
+    ones = torch.ones(plain.case.target.shape)
+    without = torch.arange(400).expand(2, -1) % 3 == 0
+    ignored = replace(plain, case=replace(plain.case, target=plain.case.target.masked_fill(without, 255)))
+    broken = replace(plain.case, logits=plain.case.logits.masked_fill(without.unsqueeze(1), torch.nan))
+    zeros = replace(plain, case=broken, pixel_weight=ones.masked_fill(without, 0))
+    with emulated_cuda():
+        for found, expected in ((replace(plain, pixel_weight=ones), plain), (zeros, ignored)):
+            results = [each.run(ops, torch.float32, random_upstream(plain)) for each in (found, expected)]
+            assert all(torch.equal(part, wanted) for part, wanted in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_value_that_is_no_label_makes_its_sample_nan(emulated_cuda, mode):
     problem = problem_of(5, 200, mode, integer=torch.int64)
     target = problem.case.target.clone()
     target[1, 3] = 5
-    broken = replace(problem, case=replace(problem.case, target=target))
+    # also in a pixel of weight 0: what the label means is not known
+    weight = torch.ones(target.shape)
+    weight[1, 3] = 0
+    broken = replace(problem, case=replace(problem.case, target=target), pixel_weight=weight)
     with emulated_cuda():
         upstream = random_upstream(problem)
         intersection, prediction, _, cross_entropy, gradient = broken.run(ops, torch.float32, upstream)
@@ -119,4 +152,6 @@ def test_on_a_real_device(dtype, mode):
         case = problem.case
         case = replace(case, logits=lay_out(case.logits.cuda(), layout), target=case.target.cuda())
         tables = {name: table.cuda() for name, table in problem.tables.items()}
-        assert_fused_is_exact(replace(problem, case=case, tables=tables))
+        problem = replace(problem, case=case, tables=tables)
+        assert_fused_is_exact(problem)
+        assert_fused_is_exact(replace(problem, pixel_weight=random_weights(problem.case.target.cpu(), 0).cuda()))
