@@ -17,7 +17,19 @@ from labeldrop_bench import metrics
 from labeldrop_bench.data.base import Dataset, Samples, class_map, known_classes
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.patches import Patches
-from labeldrop_bench.records import METRICS, CaseRow, Example, ResultRow, RunConfig, ScoringConfig, sightings
+from labeldrop_bench.records import (
+    METRICS,
+    MILLIMETRES,
+    PIXELS,
+    SOME_PIXELS,
+    CaseRow,
+    DistanceUnit,
+    Example,
+    ResultRow,
+    RunConfig,
+    ScoringConfig,
+    sightings,
+)
 
 IMAGES_AT_ONCE = 64  # in prediction; volumes go one by one
 
@@ -116,6 +128,7 @@ def score(predictor: Predictor, dataset: Dataset, config: RunConfig) -> tuple[li
 def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: ScoringConfig) -> dict[str, Tensor]:
     """Every metric of every class in every image, and "size", its pixels: name -> [n, K] float64 on the CPU."""
     tolerances = [scoring.tolerances.get(name, scoring.tolerance) for name in space.classes[1:]]
+    in_mm = distance_unit(samples) == MILLIMETRES
     loss, parts = predictor.loss, []
     predictor.network.eval()
     for part in portions(samples.images):
@@ -123,11 +136,21 @@ def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: 
         probabilities = loss.probabilities(logits)[:, -(space.num_classes - 1) :].cpu()  # without background
         prediction = loss.predict(logits).cpu()
         ece, brier = metrics.calibration_per_image(probabilities, truth, scoring.bins)
-        hd95, nsd = metrics.surfaces_per_image(prediction, truth, space.num_classes, tolerances)
+        hd95, nsd = metrics.surfaces_per_image(
+            prediction, truth, space.num_classes, tolerances, spacing=samples.spacing[part] if in_mm else None
+        )
         dice = metrics.dice_per_image(prediction, truth, space.num_classes)
         size = torch.stack([torch.bincount(image.flatten(), minlength=space.num_classes) for image in prediction])
         parts.append({"dice": dice, "hd95": hd95, "nsd": nsd, "ece": ece, "brier": brier, "size": size.double()})
     return {name: torch.cat([part[name] for part in parts]) for name in (*METRICS, "size")}
+
+
+def distance_unit(samples: Samples) -> DistanceUnit:
+    """Millimetres where the spacing of every image is known: a mean over two units would be of none."""
+    unknown = samples.spacing.isnan().any(1)
+    if bool(unknown.all()):
+        return PIXELS
+    return SOME_PIXELS if bool(unknown.any()) else MILLIMETRES
 
 
 def check_scoring(scoring: ScoringConfig, space: LabelSpace) -> None:

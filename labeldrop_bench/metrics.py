@@ -6,10 +6,12 @@ neither, and do not count for calibration.
 | metric | formula | P and T empty | one of them empty |
 |---|---|---|---|
 | dice | 2 |P and T| / (|P| + |T|) | undefined | 0 |
-| hd95 | the larger of the 95th percentiles of the distances from either surface to the other, in pixels | undefined | diagonal of the image |
+| hd95 | the larger of the 95th percentiles of the distances from either surface to the other | undefined | diagonal of the image |
 | nsd | share of both surfaces that is at most a tolerance away from the other | undefined | 0 |
 | ece | sum over bins b of n_b / n |mean p in b - share of T in b| | defined | defined |
 | brier | mean of (p - [T])^2 | defined | defined |
+
+Distances are in millimetres where the spacing of the pixels is given, and in pixels otherwise.
 
 Undefined is NaN, and left out of every mean. A strategy that misses a class altogether must not be better off than one
 that finds a part of it: this is why the distance is then the largest there can be. Surface distances come from MONAI
@@ -65,7 +67,7 @@ def dice_per_image(prediction: Tensor, truth: Tensor, num_classes: int) -> Tenso
 
 
 def surfaces_per_image(
-    prediction: Tensor, truth: Tensor, num_classes: int, tolerances: Sequence[float]
+    prediction: Tensor, truth: Tensor, num_classes: int, tolerances: Sequence[float], *, spacing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """HD95 and normalised surface Dice of every foreground class in every image.
 
@@ -73,13 +75,14 @@ def surfaces_per_image(
         prediction: [n, *spatial] integer class map, values 0 ... K-1; two or three spatial dimensions.
         truth: the same shape, values 0 ... K-1 or IGNORED.
         num_classes: K, background counted.
-        tolerances: of the surface Dice, in pixels, one for each foreground class.
+        tolerances: of the surface Dice, one for each foreground class, in the unit of the distances.
+        spacing: [n, d] millimetres between pixels along each of the d axes of every image; None counts in pixels.
 
     Returns:
-        Two [n, K] float64, in pixels and in [0, 1], as the table above says; NaN for background.
+        Two [n, K] float64, in millimetres or pixels and in [0, 1], as the table above says; NaN for background.
 
     Raises:
-        ValueError: not K-1 tolerances.
+        ValueError: not K-1 tolerances, or a spacing of another shape or that is not positive.
     """
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # slow to import
     from monai.metrics.surface_dice import compute_surface_dice
@@ -89,21 +92,29 @@ def surfaces_per_image(
             f"surfaces_per_image: tolerances must be one for each of the {num_classes - 1} foreground classes, "
             f"got {len(tolerances)}"
         )
+    n, *sizes = truth.shape
+    if spacing is not None and (spacing.shape != (n, len(sizes)) or not bool((spacing > 0).all())):
+        raise ValueError(
+            f"surfaces_per_image: spacing must be positive and of shape {(n, len(sizes))}, one number for each axis of "
+            f"every image, got shape {tuple(spacing.shape)} with values {spacing.flatten().tolist()[:6]}"
+        )
+    apart = None if spacing is None else spacing.tolist()
     counts = truth != IGNORED
     predicted, true = (one_hot(image.masked_fill(~counts, 0), num_classes) for image in (prediction, truth))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI warns of every class that is empty; the table says what it scores
-        hd95 = compute_hausdorff_distance(predicted, true, percentile=95).double()
-        nsd = compute_surface_dice(predicted, true, list(tolerances)).double()
+        hd95 = compute_hausdorff_distance(predicted, true, percentile=95, spacing=apart).double()
+        nsd = compute_surface_dice(predicted, true, list(tolerances), spacing=apart).double()
     found, there = predicted[:, 1:].flatten(2).any(2), true[:, 1:].flatten(2).any(2)
-    diagonal = math.hypot(*truth.shape[1:])
-    background = torch.full((len(truth), 1), math.nan, dtype=torch.float64)
+    edges = torch.tensor(sizes, dtype=torch.float64) * (1 if spacing is None else spacing.double())
+    diagonal = edges.expand(n, -1).norm(dim=1, keepdim=True)  # [n, 1]
+    background = torch.full((n, 1), math.nan, dtype=torch.float64)
 
-    def settled(values: Tensor, missed: float) -> Tensor:
-        values = values.masked_fill(found ^ there, missed).masked_fill(~(found | there), math.nan)
+    def settled(values: Tensor, missed: Tensor) -> Tensor:
+        values = values.where(found == there, missed).masked_fill(~(found | there), math.nan)
         return torch.cat([background, values], 1)
 
-    return settled(hd95, diagonal), settled(nsd, 0.0)
+    return settled(hd95, diagonal), settled(nsd, torch.zeros(n, 1, dtype=torch.float64))
 
 
 def calibration_per_image(probabilities: Tensor, truth: Tensor, bins: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from labeldrop_bench.checkpoints import HISTORY, Epoch, Fit, write_best
 from labeldrop_bench.cost import step_cost
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.errors import DivergenceError
-from labeldrop_bench.evaluate import examples, score
+from labeldrop_bench.evaluate import distance_unit, examples, score
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import RunConfig, RunResult
 from labeldrop_bench.train import make_learner
@@ -70,6 +70,7 @@ def run(
         seconds=best.seconds + time.perf_counter() - began,
         cost=step_cost(learner, config, dataset),
         chosen={key: float(getattr(config.training, key)) for key in grid},
+        distances=distance_unit(dataset.test),
         split=split_digest(dataset),
         environment=environment.describe(fabric),
     )

@@ -16,7 +16,15 @@ from data_trees import write_camus, write_echonet, write_fetal_atlas, write_ultr
 from nnunet_tree import write_nnunet
 
 from labeldrop_bench import suites
-from labeldrop_bench.records import ConditionConfig, StrategyConfig, SuiteConfig
+from labeldrop_bench.records import (
+    MILLIMETRES,
+    PIXELS,
+    SOME_PIXELS,
+    ConditionConfig,
+    DistanceUnit,
+    StrategyConfig,
+    SuiteConfig,
+)
 
 T = TypeVar("T")
 ALL = (
@@ -45,10 +53,12 @@ class Recipe:
     Attributes:
         overrides: words for `--set`, besides `ALL`.
         write: makes the data, in folders of the one that LABELDROP_DATA names.
+        distances: the unit of HD95; pictures and videos have no spacing.
     """
 
     overrides: tuple[str, ...]
     write: tuple[Callable[[Path], object], ...] = ()
+    distances: DistanceUnit = PIXELS
 
 
 def camus(root: Path) -> None:
@@ -94,25 +104,27 @@ RECIPES = {
     "fetal": Recipe(
         ("data.size=[16, 16, 16]", "patches.size=[8, 8, 8]", "patches.per_image=2"),
         (lambda root: write_fetal_atlas(root / "fetal_brain_atlas"),),
+        MILLIMETRES,
     ),
-    "hetero": Recipe(("data.root=.", "data.size=[16, 16, 16]", *HETERO), (brain,)),
+    "hetero": Recipe(("data.root=.", "data.size=[16, 16, 16]", *HETERO), (brain,), MILLIMETRES),
     "hetero-phantom": Recipe(
         ("data.size=[20, 24, 20]", "data.train=2", "data.validation=1", "data.test=3", *HETERO)
     ),
-    "ld-exp1": Recipe(echo("camus", "unity", "echonet_dynamic"), (camus, unity, echonet)),
+    "ld-exp1": Recipe(echo("camus", "unity", "echonet_dynamic"), (camus, unity, echonet), SOME_PIXELS),
     "ld-exp1-phantom": Recipe((*PHANTOM, "data.train=6")),
-    "ld-exp2": Recipe(echo("camus", "unity", "echonet_dynamic"), (camus, unity, echonet)),
+    "ld-exp2": Recipe(echo("camus", "unity", "echonet_dynamic"), (camus, unity, echonet), SOME_PIXELS),
     "ld-exp2-phantom": Recipe(PHANTOM),
-    "ld-exp3": Recipe(("data.size=32",), (camus,)),
+    "ld-exp3": Recipe(("data.size=32",), (camus,), MILLIMETRES),
     "ld-exp3-phantom": Recipe(PHANTOM),
-    "ld-exp4": Recipe(echo("camus", "unity"), (camus, unity)),
+    "ld-exp4": Recipe(echo("camus", "unity"), (camus, unity), SOME_PIXELS),
     "ld-exp4-phantom": Recipe(PHANTOM),
-    "melba": Recipe((*echo("camus", "unity"), THREE), (camus, unity)),
+    "melba": Recipe((*echo("camus", "unity"), THREE), (camus, unity), SOME_PIXELS),
     "melba-phantom": Recipe((*PHANTOM, THREE)),
     "quick": Recipe(PHANTOM),
     "smile": Recipe(
         ("data.root=.", "data.size=[16, 16, 16]", "patches.size=[8, 8, 8]", "patches.per_image=1", *SMILER),
         (abdomen,),
+        MILLIMETRES,
     ),
     "smile-phantom": Recipe((*PHANTOM, *SMILER)),
     "smoke": Recipe(PHANTOM),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from lightning_fabric import Fabric
 from tiny import discs, run_config
 
 from labeldrop_bench import evaluate, metrics, train
-from labeldrop_bench.data.base import IGNORED, Dataset
+from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.evaluate import Predictor
 from labeldrop_bench.records import METRICS, RunResult, ScoringConfig, StepCost, disagreements
 
@@ -192,6 +193,39 @@ def test_probabilities_are_scored_without_background(loss: str, fabric: Fabric) 
     for c in (1, 2):
         wrong = (p[:, c - 1].double() - (dataset.test.truth == c).double()).square().flatten(1).mean(1)
         torch.testing.assert_close(values["brier"][:, c], wrong)
+
+
+def _apart(samples: Samples, *spacings: tuple[float, ...]) -> Samples:
+    """With a spacing for each image, in turns."""
+    rows = [spacings[i % len(spacings)] for i in range(len(samples))]
+    return dataclasses.replace(samples, spacing=torch.tensor(rows, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("spacings", "unit", "pixel"),
+    [
+        ([(3.0, 0.5)], "mm", 0.5),
+        ([(math.nan, math.nan)], "pixels", 1),
+        ([(3.0, 0.5), (math.nan, math.nan)], "pixels, since the spacing of some images is not known", 1),
+    ],
+)
+def test_distances_are_in_millimetres_where_every_spacing_is_known(
+    spacings: list[tuple[float, ...]], unit: str, pixel: float, fabric: Fabric
+) -> None:
+    dataset = discs(n=2)
+    test = _apart(dataset.test, *spacings)
+    shifted = test.truth.roll(1, -1).long()  # by a column
+
+    class Shifted(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(shifted, 3).movedim(-1, 1).float()
+
+    predictor = _predictor(Shifted(), dataset, fabric)
+    assert evaluate.distance_unit(test) == unit
+    found = evaluate.measure(predictor, test, dataset.label_space, ScoringConfig(tolerance=0.75))
+    hd95 = found["hd95"][:, 1:]
+    assert (hd95[~hd95.isnan()] == pixel).all()
+    assert bool((found["nsd"][:, 1:].nan_to_num(1) == 1).all()) == (pixel < 0.75)  # the tolerance is in the same unit
 
 
 def test_each_class_has_its_tolerance(fabric: Fabric) -> None:

@@ -44,6 +44,7 @@ def test_a_suite_of_the_package_runs_to_its_leaderboard(name: str, data: Path, t
     board = leaderboard.write(out)
     assert sorted(heard.runs) == sorted(run.run for run in suite.config.runs())
     assert_whole(board, out, suite.config)
+    assert board.boards[0].distances == RECIPES[name].distances
     if name == "ld-exp2":
         assert_truth_of_three_sources(out)
 
@@ -63,6 +64,7 @@ def assert_whole(board: leaderboard.Leaderboard, out: Path, config: SuiteConfig)
     for form in ("md", "html"):
         text = (out / f"leaderboard.{form}").read_text(encoding="utf-8")
         assert all(words(strategy) in words(text) for strategy in strategies)
+        assert f"HD95 in {board.boards[0].distances}." in text
         assert ("Wilcoxon" in text) or "wilcoxon" not in config.figures
     assert config.title.split()[0] in leaderboard.render(board, "terminal")
 

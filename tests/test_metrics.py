@@ -202,3 +202,29 @@ def test_a_sure_and_right_network_is_calibrated():
     for wanted, p in ((0.0, right), (1.0, 1 - right)):
         ece, brier = metrics.calibration_per_image(p, truth, 15)
         assert ece[0, 1:].tolist() == brier[0, 1:].tolist() == [wanted, wanted]
+
+
+def test_distances_in_millimetres_by_hand() -> None:
+    """The same error of one pixel along different axes, in images with different spacings."""
+    truth = torch.zeros(3, 20, 20, 20, dtype=torch.uint8)
+    truth[:, 8:12, 5:15, 5:15] = 1
+    prediction = torch.zeros_like(truth, dtype=torch.int64)
+    prediction[0, 9:13, 5:15, 5:15] = 1
+    prediction[1, 8:12, 6:16, 5:15] = 1  # and nothing in the third
+    spacing = torch.tensor([[5.0, 1, 1], [5, 2, 1], [5, 1, 1]], dtype=torch.float64)
+    hd95, nsd = metrics.surfaces_per_image(prediction, truth, 2, [1.0], spacing=spacing)
+    assert hd95[:, 1].tolist() == pytest.approx([5, 2, math.hypot(100, 20, 20)])
+    assert (nsd[:2, 1] < 0.95).all()
+    _, lenient = metrics.surfaces_per_image(prediction, truth, 2, [5.0], spacing=spacing)
+    assert lenient[:, 1].tolist() == [1, 1, 0]
+    of_pixels = metrics.surfaces_per_image(prediction, truth, 2, [1.0])
+    of_units = metrics.surfaces_per_image(prediction, truth, 2, [1.0], spacing=torch.ones(3, 3))
+    assert of_pixels[0][:, 1].tolist() == pytest.approx([1, 1, math.hypot(20, 20, 20)])
+    assert all(torch.equal(a[:, 1], b[:, 1]) for a, b in zip(of_pixels, of_units, strict=True))
+
+
+@pytest.mark.parametrize("spacing", [torch.ones(2, 2), torch.ones(1, 3), torch.tensor([[1.0, 0.0, 1.0]] * 2)])
+def test_a_spacing_is_positive_and_has_a_number_for_each_axis(spacing: torch.Tensor) -> None:
+    maps = torch.zeros(2, 4, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"spacing must be positive and of shape \(2, 3\)"):
+        metrics.surfaces_per_image(maps.long(), maps, 2, [1.0], spacing=spacing)

@@ -21,6 +21,7 @@ from labeldrop_bench.leaderboard.reading import (
 from labeldrop_bench.leaderboard.table import Board, Cell, Column, Cost, Entry, Leaderboard, Score, deciding, in_order
 from labeldrop_bench.records import (
     METRICS,
+    PIXELS,
     SIGHTINGS,
     ConditionConfig,
     ResultRow,
@@ -80,6 +81,7 @@ def _board(suite: SuiteConfig, condition: ConditionConfig | None, all_runs: Runs
         unshown=unshown,
         strategies=_entries(suite, (*summary, *single), cells, runs),
         problems=(*_undefined(scored, runs), *problems),
+        distances=next((result.distances for _, result in runs if result), PIXELS),
     )
 
 

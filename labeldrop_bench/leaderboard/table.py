@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labeldrop_bench.leaderboard.reading import METRIC
-from labeldrop_bench.records import METRICS, ConditionConfig, RunConfig, StrategyConfig, SuiteConfig
+from labeldrop_bench.records import METRICS, ConditionConfig, DistanceUnit, RunConfig, StrategyConfig, SuiteConfig
 
 SUMMARY = ("unannotated", "annotated", "overall")
 
@@ -146,6 +146,7 @@ class Board:
             seed at least. A score that depends on a false positive would be another quantity for each strategy.
         strategies: one entry for each strategy of the suite, in the suite's order.
         problems: sentences about anything in the results that a reader must know.
+        distances: their unit.
     """
 
     suite: SuiteConfig
@@ -156,6 +157,7 @@ class Board:
     unshown: tuple[Cell, ...]
     strategies: tuple[Entry, ...]
     problems: tuple[str, ...]
+    distances: DistanceUnit
 
     @property
     def name(self) -> str:

@@ -44,7 +44,7 @@ def number(score: Score, decimals: int = 3) -> str:
 
 def measure(board: Board, entry: Entry, metric: str) -> str:
     """A metric of a strategy in the column that ranks: two decimals where it has a unit, three otherwise."""
-    return number(entry.metrics[metric][board.ranked_by], 2 if METRICS[metric].unit else 3)
+    return number(entry.metrics[metric][board.ranked_by], 2 if METRICS[metric].is_distance else 3)
 
 
 def of_trainings(score: Score) -> str:
@@ -242,9 +242,8 @@ def metrics_caption(board: Board) -> str:
     others = {name: metric for name, metric in METRICS.items() if name != METRIC}
     lower = [metric.title for metric in others.values() if not metric.higher_is_better]
     higher = [metric.title for metric in others.values() if metric.higher_is_better]
-    units = [f"{metric.title} in {metric.unit}" for metric in others.values() if metric.unit]
     return (
-        f"The column {board.ranked_by.name}, as for Dice. {', '.join(units)}. "
+        f"The column {board.ranked_by.name}, as for Dice. HD95 in {board.distances}. "
         f"Higher is better: {', '.join(higher)}; lower is better: {', '.join(lower)}. ms, MiB: time and peak memory "
         f"of the loss in one training step, forward and backward pass; median and largest over the seeds."
     )

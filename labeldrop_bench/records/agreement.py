@@ -73,6 +73,6 @@ def _not_their_mean(what: str, row: ResultRow, of_cases: Sighting) -> Iterator[s
 
 
 def _out_of_range(what: str, row: ResultRow, values: Sequence[float]) -> Iterator[str]:
-    highest = float("inf") if METRICS[row.metric].unit else 1.0
+    highest = float("inf") if METRICS[row.metric].is_distance else 1.0
     if any(not 0 <= value <= highest for value in values):
         yield f"{what}: must lie in 0 ... {highest:g}, got {min(values)} to {max(values)}"

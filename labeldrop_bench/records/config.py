@@ -215,8 +215,9 @@ class ScoringConfig(Record):
     """The `[scoring]` table: how test images are scored.
 
     Attributes:
-        tolerance: of the normalised surface Dice, in pixels, for classes that `tolerances` does not name.
-        tolerances: class name -> its own tolerance in pixels.
+        tolerance: of the normalised surface Dice, for classes that `tolerances` does not name: in millimetres where the
+            spacing of every test image is known, in pixels otherwise.
+        tolerances: class name -> its own tolerance, in the same unit.
         bins: of the expected calibration error.
         examples: test images of each domain that are kept, with truth and prediction, for the page to show.
     """

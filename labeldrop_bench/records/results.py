@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -20,12 +21,12 @@ class Metric:
 
     Attributes:
         title: in a table's heading.
-        unit: of its values; empty if they have none.
+        is_distance: its values have a unit, which `RunResult.distances` names.
         higher_is_better: or lower.
     """
 
     title: str
-    unit: str
+    is_distance: bool
     higher_is_better: bool
 
     @property
@@ -34,12 +35,16 @@ class Metric:
         return "higher is better" if self.higher_is_better else "lower is better"
 
 
+DistanceUnit = Literal["mm", "pixels", "pixels, since the spacing of some images is not known"]
+MILLIMETRES: DistanceUnit = "mm"
+PIXELS: DistanceUnit = "pixels"
+SOME_PIXELS: DistanceUnit = "pixels, since the spacing of some images is not known"
 METRICS = {
-    "dice": Metric("Dice", "", higher_is_better=True),
-    "hd95": Metric("HD95", "pixels", higher_is_better=False),
-    "nsd": Metric("NSD", "", higher_is_better=True),
-    "ece": Metric("ECE", "", higher_is_better=False),
-    "brier": Metric("Brier", "", higher_is_better=False),
+    "dice": Metric("Dice", False, higher_is_better=True),
+    "hd95": Metric("HD95", True, higher_is_better=False),
+    "nsd": Metric("NSD", False, higher_is_better=True),
+    "ece": Metric("ECE", False, higher_is_better=False),
+    "brier": Metric("Brier", False, higher_is_better=False),
 }
 SIGHTINGS = ("presence", "size")
 """Metrics that need no truth and that nothing ranks by: see `records.sightings`."""
@@ -101,6 +106,7 @@ class RunResult(Record):
         seconds: that training and scoring took, also where the run was broken off and went on.
         cost: of the loss.
         chosen: what a grid search chose, by key of the `[training]` table.
+        distances: unit of HD95, and of the tolerances of NSD.
         split: SHA-256 of which case is in which split: only runs that have it in common can be compared.
         environment: versions, device, threads, commit.
     """
@@ -112,6 +118,7 @@ class RunResult(Record):
     seconds: float
     cost: StepCost
     chosen: dict[str, float] = Field(default_factory=dict)
+    distances: DistanceUnit = PIXELS
     split: str
     environment: dict[str, str]
 

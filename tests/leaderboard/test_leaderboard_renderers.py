@@ -4,12 +4,15 @@ import csv
 import io
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 from labeldrop_bench.leaderboard import FORMATS, load, render, terminal, wording
-from labeldrop_bench.leaderboard.table import Cost
+from labeldrop_bench.leaderboard.page.tables import _headings
+from labeldrop_bench.leaderboard.table import Cost, Leaderboard
+from labeldrop_bench.records import DistanceUnit
 
 NASTY = "<script>alert('x')</script> | *a* `b` [bold]c[/bold] \\ $x^$ & é"
 
@@ -213,3 +216,12 @@ def test_times_in_milliseconds(board, seconds, text):
 def test_unknown_format(whole):
     with pytest.raises(ValueError, match="one of terminal, md, csv, html, challenger, got 'htm'; did you mean 'html'"):
         render(whole, "htm")
+
+
+@pytest.mark.parametrize("unit", get_args(DistanceUnit))
+def test_a_distance_is_shown_with_its_unit(unit: DistanceUnit, whole: Leaderboard) -> None:
+    boards = tuple(replace(board, distances=unit) for board in whole.boards)
+    for form in ("terminal", "md", "html"):
+        text = " ".join(render(replace(whole, boards=boards), form).split())
+        assert f"HD95 in {unit}." in text, form
+    assert any("HD95 of the column" in h.title and unit in h.title for h in _headings(boards[0]))

@@ -90,11 +90,11 @@ def table(board: Board, found: Statistics | None, failures: Mapping[str, int]) -
 
 
 def _headings(board: Board) -> tuple[Heading, ...]:
-    by = board.ranked_by.name
+    by, unit = board.ranked_by.name, (board.distances,)
     others = [
         Heading(
             metric.title, "descending" if metric.higher_is_better else "ascending",
-            ", ".join(filter(None, [f"{metric.title} of the column {by}", metric.unit, metric.direction])),
+            ", ".join([f"{metric.title} of the column {by}", *(unit if metric.is_distance else ()), metric.direction]),
         )
         for name, metric in METRICS.items() if name != METRIC
     ]  # fmt: skip
