@@ -1,5 +1,10 @@
-"""Drives CMake; everything else about the package is in pyproject.toml."""
+"""Drives CMake; everything else about the package is in pyproject.toml.
 
+What is packed, or lies in a checkout afterwards, is of this build alone: not a CUDA module of an earlier one that this
+one has not asked for, not a module of another Python, not a file that the sources have no more.
+"""
+
+import importlib.machinery
 import os
 import shutil
 import subprocess
@@ -8,9 +13,25 @@ from pathlib import Path
 
 import pybind11
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+
+
+def compiled(package: Path) -> list[Path]:
+    """The compiled modules in the package's folder, of any Python."""
+    endings = {ending.rpartition(".")[2] for ending in importlib.machinery.EXTENSION_SUFFIXES}
+    return [path for ending in sorted(endings) for path in package.glob(f"_c*.{ending}")]
+
+
+class CleanBuild(build):
+    """A build into an empty folder: setuptools packs whatever it finds there."""
+
+    def run(self) -> None:
+        """Throw away what an earlier build has left, then build."""
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 class CMakeBuild(build_ext):
@@ -19,7 +40,7 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         """Build all modules at once: CMake knows which there are."""
         destination = ROOT if self.inplace else Path(self.build_lib).resolve()
-        build = Path(self.build_temp).resolve() / "cmake"
+        folder = Path(self.build_temp).resolve() / "cmake"
         options = {
             "CMAKE_INSTALL_PREFIX": destination,
             # An earlier build's cache names the ninja of an isolated environment that is gone.
@@ -32,13 +53,17 @@ class CMakeBuild(build_ext):
         if "LABELDROP_CUDA_ARCHS" in os.environ:
             options["LABELDROP_CUDA_ARCHS"] = os.environ["LABELDROP_CUDA_ARCHS"]
         definitions = [f"-D{key}={value}" for key, value in options.items()]
-        subprocess.run(["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *definitions], check=True)
-        subprocess.run(["cmake", "--build", build], check=True)
-        subprocess.run(["cmake", "--install", build], check=True)
+        subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *definitions], check=True)
+        subprocess.run(["cmake", "--build", folder], check=True)
+        for path in compiled(destination / "labeldrop_bench"):
+            path.unlink()
+        subprocess.run(["cmake", "--install", folder], check=True)
 
     def get_outputs(self) -> list[str]:
         """Files that an uninstall removes."""
-        return [str(path) for path in (Path(self.build_lib) / "labeldrop_bench").glob("_c*.so")]
+        return [str(path) for path in compiled(Path(self.build_lib) / "labeldrop_bench")]
 
 
-setup(ext_modules=[Extension("labeldrop_bench._cpu", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    ext_modules=[Extension("labeldrop_bench._cpu", sources=[])], cmdclass={"build": CleanBuild, "build_ext": CMakeBuild}
+)

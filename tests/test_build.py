@@ -1,0 +1,92 @@
+"""What a build packs is its own: nothing of an earlier one. CMake is a stand-in that installs empty modules."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENDING = sysconfig.get_config_var("EXT_SUFFIX")
+OTHER = ".cpython-39-x86_64-linux-gnu.so"
+CMAKE = """#!{python}
+import pathlib, sys
+words = sys.argv[1:]
+note = pathlib.Path(words[words.index("-B") + 1] if "-B" in words else words[1]) / "asked"
+if "-B" in words:
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text("\\n".join(words), encoding="utf-8")
+if "--install" in words:
+    asked = dict(w[2:].split("=", 1) for w in note.read_text(encoding="utf-8").splitlines() if w.startswith("-D"))
+    for name in ["_cpu"] + ["_cuda"] * (asked["LABELDROP_CUDA"] == "ON"):
+        (pathlib.Path(asked["CMAKE_INSTALL_PREFIX"]) / "labeldrop_bench" / (name + "{ending}")).write_bytes(b"")
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the sources, without what was compiled."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("the tests are not in a checkout")
+    copy = tmp_path / "checkout"
+    left_out = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(ROOT / "labeldrop_bench", copy / "labeldrop_bench", ignore=left_out)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cmake").write_text(CMAKE.format(python=sys.executable, ending=ENDING), encoding="utf-8")
+    (tmp_path / "bin" / "cmake").chmod(0o755)
+    return copy
+
+
+def build(checkout: Path, cuda: str, *command: str) -> None:
+    path = f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", *command],
+        cwd=checkout,
+        env={**os.environ, "PATH": path, "LABELDROP_CUDA": cuda, "PYTHONPATH": ""},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def packed(checkout: Path) -> set[str]:
+    (wheel,) = (checkout / "dist").glob("*.whl")
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    wheel.unlink()
+    return {name.removeprefix("labeldrop_bench/") for name in names if name.startswith("labeldrop_bench/")}
+
+
+def test_a_wheel_holds_nothing_of_an_earlier_build(checkout: Path) -> None:
+    gone = checkout / "labeldrop_bench" / "gone.py"
+    gone.write_text("", encoding="utf-8")
+    build(checkout, "ON", "bdist_wheel")
+    first = packed(checkout)
+    assert {f"_cpu{ENDING}", f"_cuda{ENDING}", "gone.py", "suites/quick.toml"} <= first
+    gone.unlink()
+    build(checkout, "OFF", "bdist_wheel")
+    assert packed(checkout) == first - {f"_cuda{ENDING}", "gone.py"}
+
+
+def test_a_wheel_holds_nothing_of_an_editable_build(checkout: Path) -> None:
+    build(checkout, "ON", "build_ext", "--inplace")
+    (checkout / "labeldrop_bench" / f"_cpu{OTHER}").write_bytes(b"")
+    build(checkout, "OFF", "bdist_wheel")
+    assert {name for name in packed(checkout) if name.startswith("_c")} == {f"_cpu{ENDING}"}
+
+
+def test_a_checkout_holds_the_modules_of_the_last_build_alone(checkout: Path) -> None:
+    package = checkout / "labeldrop_bench"
+    (package / f"_cpu{OTHER}").write_bytes(b"")
+    build(checkout, "ON", "build_ext", "--inplace")
+    assert {path.name for path in package.glob("_c*")} == {f"_cpu{ENDING}", f"_cuda{ENDING}"}
+    build(checkout, "OFF", "build_ext", "--inplace")
+    assert {path.name for path in package.glob("_c*")} == {f"_cpu{ENDING}"}
