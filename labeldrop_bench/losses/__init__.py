@@ -186,7 +186,10 @@ def create(name: str, *, weights: Sequence[float] | None = None, **options: Any)
     infos = _terms(name)
     if len(infos) == 1:
         if weights is not None:
-            raise ValueError(f"losses.create: weights are for a sum of losses, got {list(weights)} with {name!r}")
+            raise ValueError(
+                f"losses.create: weights are for a sum of losses, got {weights!r} with {name!r}; for classes there is "
+                f"class_weights"
+            )
         return _made(name, infos[0], options)
     known = options_of(name)
     unknown = set(options).difference(known)

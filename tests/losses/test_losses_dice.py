@@ -197,7 +197,11 @@ def test_options_reach_the_terms_that_know_them():
             "terms must read the same channels in the same way, got CrossEntropy: 4 softmax, Smile: 3 sig",
         ),
         ("ce+dice", {"reduction": "none"}, "reduction must be 'mean' or 'sum', got 'none'"),
-        ("ce", {"weights": [1.0]}, "weights are for a sum of losses"),
+        (
+            "ce",
+            {"weights": [1.0]},
+            r"weights are for a sum of losses, got \[1.0\] with 'ce'; for classes there is class_weights",
+        ),
         ("dice", {"activation": "tanh"}, r"activation must be one of \['sigmoid', 'softmax'\], got 'tanh'"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.utils import counters
 
 import labeldrop_bench as lb
 
@@ -123,3 +124,21 @@ def test_weights_that_are_wrong_are_named(name):
         loss(logits, target, pixel_weight=torch.ones(3, 5))
     with pytest.raises(TypeError, match=r"pixel_weight must be of a floating type, got torch.int64"):
         loss(logits, target, pixel_weight=torch.ones(target.shape, dtype=torch.int64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ce+dice", "marginal_dice", "smile"])
+def test_compiled_losses_take_pixel_weights(name):
+    """One graph for batches of any size, and MONAI's channel of one."""
+    torch.compiler.reset()
+    counters.clear()
+    loss = lb.losses.create(name, num_classes=4)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    for samples in (2, 3, 5):
+        logits, target = example(loss, samples)
+        weight = torch.rand(samples, 1, 5, 7)
+        values = [each(logits, target, pixel_weight=weight) for each in (compiled, loss)]
+        gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+        torch.testing.assert_close(values[0], values[1])
+        torch.testing.assert_close(gradients[0], gradients[1])
+    assert counters["stats"]["unique_graphs"] == 1
