@@ -72,9 +72,11 @@ def _found(entry: Entry, column: PresenceColumn) -> tuple[str, str]:
 def _sentence(board: Board, seen: Shortcut) -> str:
     cell, strategy = seen.gap.cell, seen.entry.strategy
     other = not any(c.domain == cell.domain and c.annotated for c in (*board.cells, *board.not_scored))
-    why = "the shortcut"
-    if strategy.full_labels and cell not in board.unknown:  # where nobody knows the truth it had no labels either
+    why, taught = "the shortcut", cell not in board.unknown  # where nobody knows the truth `full` had no labels either
+    if taught and strategy.full_labels:
         why = "although it was trained on all labels"
+    elif taught and any(e.strategy.full_labels and presence.shortcut(e, seen.gap) for e in board.strategies):
+        why = "as full does, which was trained on all labels, so it need not be the shortcut"
     elif other:
         why = f"nothing of {cell.domain} was annotated"
     return (
