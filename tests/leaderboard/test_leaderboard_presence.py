@@ -176,8 +176,8 @@ def test_only_few_against_most_is_flagged_and_nothing_that_full_misses_is_called
     assert shown is not None
     assert shown.shortcuts == (
         f"full finds LA in 20 % of the images of B, {AGAINST}: although it was trained on all labels.",
-        f"marginal finds LA in 45 % of the images of B, {AGAINST}: as full does, which was trained on all labels, so it "
-        f"need not be the shortcut.",
+        f"marginal finds LA in 45 % of the images of B, {AGAINST}: as full does, which was trained on all labels, so "
+        f"it need not be the shortcut.",
         f"marginal finds LA in 45 % of the images of C, {AGAINST}: nothing of C was annotated.",
     )
     found["full", "B"] = 20
