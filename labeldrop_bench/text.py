@@ -53,6 +53,14 @@ def read_rows(path: _File) -> csv.DictReader[str]:
     return csv.DictReader(io.StringIO(read_text(path), newline=""))
 
 
+def storable(name: str) -> str:
+    """A text whose file names may not be in the locale's encoding: UTF-8 is read, other bytes are escaped.
+
+    Python hands such names out with surrogates, which can be opened but neither stored nor shown.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _where(content: bytes, error: UnicodeDecodeError) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "it looks like UTF-16"

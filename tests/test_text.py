@@ -8,14 +8,15 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from listeners import run_suite
-from tiny import TOML
+from tiny import TOML, discs, run_config
 
-from labeldrop_bench import cli, records
-from labeldrop_bench.text import TextError, read_rows, read_text
+from labeldrop_bench import cli, records, run
+from labeldrop_bench.text import TextError, read_rows, read_text, storable
 
 GERMAN = "Höhle 左心室\r\n"
 
@@ -49,6 +50,22 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     with_mark = b"\xef\xbb\xbf" + (tmp_path / "rows.csv").read_bytes()
     (tmp_path / "rows.csv").write_bytes(with_mark)
     assert list(read_rows(tmp_path / "rows.csv")) == written
+
+
+@pytest.mark.parametrize(
+    ("stored", "name"), [(b"patient-\xc3\xa9", "patient-é"), (b"patient-\xe9", r"patient-\xe9"), (b"LA 1", "LA 1")]
+)
+def test_names_of_files_in_any_encoding_can_be_stored(stored: bytes, name: str, tmp_path: Path) -> None:
+    """As the file system gives them where the locale is ASCII."""
+    given = stored.decode("ascii", "surrogateescape")
+    assert storable(given) == name
+    dataset = discs(n=1)
+    samples = replace(dataset.test, cases=(given, "b"), patients=(given, "b"))
+    assert samples.cases == samples.patients == (name, "b")
+    assert run.split_digest(replace(dataset, test=samples))
+    config = run_config()
+    records.write_failure(tmp_path, config, f"no such file: {given}", "")
+    assert records.read_failure(tmp_path, config).message.endswith(name)
 
 
 def _reads_or_writes(path: Path) -> list[str]:
@@ -111,10 +128,10 @@ def test_a_suite_runs_where_the_locale_is_not_utf8(tmp_path: Path) -> None:
         assert ours == []
         return done.stdout
 
-    run = ("run", "it.toml", "--out", "out", "--device", "cpu", "--set", "training.epochs=1")
-    first = call(*run)
+    words = ("run", "it.toml", "--out", "out", "--device", "cpu", "--set", "training.epochs=1")
+    first = call(*words)
     assert "Für 左心室" in first
-    assert call(*run) == first  # resumes
+    assert call(*words) == first  # resumes
     call("data", "check", "it.toml")
     assert "später" in read_text(tmp_path / "out" / "leaderboard.md")
     assert {row["strategy"] for row in read_rows(tmp_path / "out" / "leaderboard.csv")} == {"full", "später"}

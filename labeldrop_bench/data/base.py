@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from torch import Tensor
 
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.text import storable
 
 IGNORED = 255
 """Value of pixels of `target` and `truth` about which nothing is known; they count for nothing."""
@@ -100,6 +101,7 @@ class Samples:
                 raise ValueError(
                     f"Samples: {name} must have one name for each of {n} images, got {len(getattr(self, name))}"
                 )
+            object.__setattr__(self, name, tuple(map(storable, getattr(self, name))))
 
     def __len__(self) -> int:
         return len(self.images)

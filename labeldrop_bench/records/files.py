@@ -23,7 +23,7 @@ from labeldrop_bench.records.results import (
     RunFailure,
     RunResult,
 )
-from labeldrop_bench.text import read_rows, read_text
+from labeldrop_bench.text import read_rows, read_text, storable
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,7 +81,7 @@ def read_result(directory: Path, config: RunConfig) -> RunResult | None:
 
 def write_failure(directory: Path, config: RunConfig, message: str, traceback: str) -> None:
     """Write why a run could not go on into its directory."""
-    failure = RunFailure(run=config.run, message=message, traceback=traceback)
+    failure = RunFailure(run=config.run, message=storable(message), traceback=storable(traceback))
     write_json(run_directory(directory, config) / "failure.json", failure)
 
 
