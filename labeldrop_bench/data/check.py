@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labeldrop_bench import data
 from labeldrop_bench.data.base import Dataset, Samples, known_classes
-from labeldrop_bench.data.edits import edited
+from labeldrop_bench.data.edits import edited, setting
 from labeldrop_bench.records import DataConfig
 
 _LISTED = 8  # labels; of more, those with the commonest number stand together
@@ -91,7 +91,34 @@ def describe(dataset: Dataset) -> list[str]:
     shape = " x ".join(map(str, dataset.train.images.shape[2:]))
     channels = dataset.train.images.shape[1]
     lines = [f"images: {shape}, {channels} channel{'s' * (channels > 1)}", *_columns(rows), *_unscored(dataset)]
-    return lines + [f"left out: {line}" for line in dataset.skipped]
+    return [*lines, *never_shown(dataset), *(f"left out: {line}" for line in dataset.skipped)]
+
+
+def never_shown(dataset: Dataset) -> list[str]:
+    """A sentence for each label that counts as annotated in a domain, is in none of its images, and is in others'.
+
+    Most often nobody annotated it there. Taken at its word, training learns that images like these never show it.
+    """
+    labels = [label.name for label in dataset.label_space.labels]
+    pixels = torch.zeros(len(dataset.domains), 256, dtype=torch.int64)
+    annotated = torch.zeros(len(dataset.domains), len(labels), dtype=torch.bool)
+    for samples in dataset.splits().values():
+        for d, target, of_sample in zip(samples.domain.tolist(), samples.target, samples.annotated, strict=True):
+            pixels[d] += torch.bincount(target.flatten().int(), minlength=256)
+            annotated[d] |= of_sample
+    shown = pixels[:, : len(labels)] > 0
+    suspect = annotated & ~shown & shown.any(0)
+    lines = []
+    for d, domain in enumerate(dataset.domains):
+        absent = [labels[v] for v in suspect[d].nonzero().flatten().tolist()]
+        rest = [labels[v] for v in (annotated & shown)[d].nonzero().flatten().tolist() if v]
+        if absent:
+            lines.append(
+                f"no image of {domain} shows {', '.join(absent)}, although that counts as annotated there: if nobody "
+                f"annotated it, say what was, {setting('annotated', domain, rest)}; otherwise training learns that "
+                f"such images have none"
+            )
+    return lines
 
 
 def _unscored(dataset: Dataset) -> list[str]:

@@ -11,6 +11,8 @@ of every run says what was left in each case.
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,8 +133,14 @@ def _contradictions(dataset: Dataset, samples: Samples, stays: Tensor) -> list[t
         for value in ((pixels > 0) & ~stays[i]).nonzero().flatten().tolist():
             domain = dataset.domains[int(samples.domain[i])]
             line = f"{samples.cases[i]}, domain {domain}: {int(pixels[value])} pixel(s) of {names[value]}"
-            found.append((line, f'hidden.{domain} = ["{names[value]}"]'))
+            found.append((line, setting("hidden", domain, [names[value]])))
     return found
+
+
+def setting(key: str, domain: str, labels: Names) -> str:
+    """How a suite file says that, in TOML."""
+    quoted = domain if re.fullmatch(r"[A-Za-z0-9_-]+", domain) else json.dumps(domain, ensure_ascii=False)
+    return f"{key}.{quoted} = {json.dumps(list(labels), ensure_ascii=False)}"
 
 
 def _without(space: LabelSpace, samples: Samples, unannotated: Tensor) -> Samples:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from labeldrop_bench import data, losses, procedures, train
 from labeldrop_bench.data.base import Dataset, DatasetInfo, class_map, known_classes
+from labeldrop_bench.data.check import never_shown
 from labeldrop_bench.data.edits import edited
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.evaluate import check_scoring
@@ -109,6 +110,7 @@ def _check_condition(suite: Suite, prepared: Prepared, info: DatasetInfo, condit
     checked_options(suite, info, runs[0].data.options, f"{prefix}data.")
     with _blame(suite, f"{prefix}data"):
         dataset = prepared.dataset(runs[0])
+    prepared.notes += [f"{f'{condition}: ' if condition else ''}{line}" for line in never_shown(dataset)]
     with _blame(suite, "scoring"):
         check_scoring(runs[0].scoring, dataset.label_space)
     for run in {run.strategy.name: run for run in runs}.values():

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from labeldrop_bench import data
 from labeldrop_bench.cli import app
-from labeldrop_bench.data.check import check
+from labeldrop_bench.data.check import check, never_shown
+from labeldrop_bench.data.edits import edited
 from labeldrop_bench.records import DataConfig
 
 SMALL = {"size": 16, "train": 3, "validation": 1, "test": 2}
@@ -123,6 +124,26 @@ def test_where_nothing_unannotated_can_be_scored_it_is_said(tmp_path, monkeypatc
     assert [row[1] for row in rows] == ["train", "validation", "test"]
     assert all(row[3:] == [f"a {row[2]}, b 0"] * 2 for row in rows)
     assert not any(nothing in line for line in lines(hidden={"B": ["LA"]}))
+
+
+def test_a_label_that_is_in_no_image_of_a_domain_is_asked_about():
+    phantom = data.get("phantom")
+    whole = phantom.load(phantom.options.model_validate(SMALL))
+    inside = whole.domains.index("B")
+
+    def lacking(samples):
+        here = (samples.domain == inside).view(-1, 1, 1)
+        return replace(samples, target=samples.target.masked_fill(here & (samples.target == 3), 0))
+
+    lines = never_shown(whole.map(lacking))
+    assert lines == [
+        "no image of B shows LA, although that counts as annotated there: if nobody annotated it, say what was, "
+        'annotated.B = ["LV", "LVM"]; otherwise training learns that such images have none'
+    ]
+    assert never_shown(whole) == []
+    assert never_shown(edited(whole, DataConfig(name="phantom", hidden={"B": ["LA"]}))) == []
+    nowhere = whole.map(lambda samples: replace(samples, target=samples.target.masked_fill(samples.target == 3, 0)))
+    assert never_shown(nowhere) == []  # a class that the data set does not have at all
 
 
 def test_of_many_labels_those_that_differ_are_named():
