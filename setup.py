@@ -26,11 +26,13 @@ def compiled(package: Path) -> list[Path]:
 
 
 class CleanBuild(build):
-    """A build into an empty folder: setuptools packs whatever it finds there."""
+    """A build of an empty package: setuptools packs whatever it finds there."""
 
     def run(self) -> None:
-        """Throw away what an earlier build has left, then build."""
-        shutil.rmtree(self.build_lib, ignore_errors=True)
+        """Throw away what an earlier build has left of the package, then build."""
+        package = Path(self.build_lib).resolve() / "labeldrop_bench"
+        if package != ROOT / "labeldrop_bench":  # never the sources, wherever somebody builds to
+            shutil.rmtree(package, ignore_errors=True)
         super().run()
 
 
