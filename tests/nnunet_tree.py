@@ -1,4 +1,4 @@
-"""Writes data sets in nnU-Net's raw format, small enough for tests."""
+"""Data sets in nnU-Net's raw format, small enough for tests: written, and read back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from labeldrop_bench.data.nnunet import NnunetOptions, load
+
 BRATS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+ENOUGH = {"validation": 0.2, "test": 0.2}
+LABELS = {"background": 0, "a": 1, "b": 2}
 
 
 def write_nnunet(
@@ -83,3 +87,38 @@ def write_array(path: Path, values: NDArray[Any], spacing: tuple[float, ...], ax
     image.SetDirection((affine[:3, :3] / size).ravel().tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     sitk.WriteImage(image, str(path))
+
+
+def volume(seed, shape=(18, 20, 16), channels=1, values=3):
+    """Noise that is nowhere zero, and a block of each label value."""
+    generator = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint8)
+    for value in range(1, values):
+        labels[3 * value : 3 * value + 3, 4:9, 5:11] = value
+    return generator.uniform(1, 2, (channels, *shape)).astype(np.float32), labels
+
+
+def picture(seed, shape=(24, 20)):
+    image = np.random.default_rng(seed).integers(1, 255, (1, *shape), dtype=np.uint8)
+    labels = np.zeros(shape, np.uint8)
+    labels[4:9, 3:8], labels[12:20, 6:9] = 1, 2
+    return image, labels
+
+
+def read(folder, **options):
+    options = {"size": (18, 20, 16), **ENOUGH, **options}
+    return load(NnunetOptions(root=folder.parent, dataset=folder.name, **options))
+
+
+def by_case(dataset):
+    """case -> (split, image, truth)."""
+    return {
+        case: (name, split.images[i], split.truth[i])
+        for name, split in dataset.splits().items()
+        for i, case in enumerate(split.cases)
+    }
+
+
+def change(folder, **keys):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))

@@ -11,7 +11,10 @@ import gzip
 import numpy as np
 from PIL import Image
 
+from labeldrop_bench.data.prepare import Case
+
 GEOMETRY = (2.0, 1.5, 0.5)  # millimetres along D, H, W
+VALUES = tuple((value, value) for value in range(4))  # of labels as stored and as read
 
 
 def _saved(ending, make=Image.fromarray, **options):
@@ -191,3 +194,13 @@ VOLUMES = {
     "nrrd, compressed": _itk(".nrrd", compress=True),
     "nhdr and raw": _itk(".nhdr"),
 }
+
+
+def scene(seed, shape):
+    """An image of whole numbers from 1 on, and labels 0 ... 3 that no flip or turn leaves in place."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(1, 256, shape).astype(np.uint8), generator.integers(0, 4, shape).astype(np.uint8)
+
+
+def case(*inputs):
+    return Case("c", "c", 0, inputs)

@@ -25,18 +25,10 @@ from __future__ import annotations
 
 from labeldrop_bench.records.agreement import disagreements
 from labeldrop_bench.records.config import (
-    AugmentationConfig,
     ConditionConfig,
-    DataConfig,
-    HiddenConfig,
-    ModelConfig,
-    PatchConfig,
-    Record,
     RunConfig,
-    ScoringConfig,
     StrategyConfig,
     SuiteConfig,
-    TrainingConfig,
     laid_over,
     path_part,
 )
@@ -73,6 +65,16 @@ from labeldrop_bench.records.results import (
     StepCost,
 )
 from labeldrop_bench.records.sightings import sightings
+from labeldrop_bench.records.tables import (
+    AugmentationConfig,
+    DataConfig,
+    HiddenConfig,
+    ModelConfig,
+    PatchConfig,
+    Record,
+    ScoringConfig,
+    TrainingConfig,
+)
 
 __all__ = [
     "CASE_COLUMNS",

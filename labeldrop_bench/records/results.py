@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from labeldrop_bench.records.config import Record
+from labeldrop_bench.records.tables import Record
 
 COLUMNS = (
     "suite", "run", "condition", "strategy", "loss", "dropout", "seed", "domain", "class", "annotated", "metric",

@@ -1,0 +1,223 @@
+"""The tables of a suite file that strategies and conditions share: data, network, patches, training, scoring."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Probability = float
+
+
+class Record(BaseModel):
+    """Base of every record: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HiddenConfig(Record):
+    """One entry of `[data] hidden`: labels that are there and that an experiment keeps from training.
+
+    Attributes:
+        labels: names of foreground labels.
+        domains: where; None is everywhere.
+        share: of the training samples of each domain, chosen by chance; validation keeps all of its labels. None hides
+            the labels in all samples of all splits. Truth stays what it is either way.
+        independently: choose other samples for each label; otherwise the same samples lose all of them.
+        seed: of the choice; nothing to do with a run's seed.
+    """
+
+    labels: tuple[str, ...]
+    domains: tuple[str, ...] | None = Field(None, min_length=1)
+    share: float | None = Field(None, ge=0, le=1)
+    independently: bool = False
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _chooses(self) -> HiddenConfig:
+        if self.share is None and (self.independently or self.seed):
+            raise ValueError("independently and seed choose the samples of a share: set share, or leave them out")
+        return self
+
+
+def _entries(hidden: object) -> object:
+    """`hidden.B = ["LA"]` is short for an entry with these labels and this domain."""
+    if not isinstance(hidden, Mapping):
+        return hidden
+    return [{"labels": labels, "domains": [domain]} for domain, labels in hidden.items()]
+
+
+class DataConfig(BaseModel):
+    """The `[data]` table. Keys beyond these belong to the data set (its own options) and are checked by it.
+
+    Attributes:
+        name: registered data set.
+        classes: foreground classes to segment, the others becoming background; None means all.
+        annotated: domain -> names of the foreground labels that its owners annotated; a domain that is not named has
+            all that the data set says. What is not annotated is neither trained on as absent nor scored.
+        annotated_file: CSV file with the columns case and label: a row for each label annotated in a case, an empty
+            label for a case with nothing but background. A case that it does not name has what `annotated` says of its
+            domain. A relative path begins at the folder of the suite file.
+        hidden: labels that are there and that an experiment keeps from training: domain -> labels, or entries. They are
+            still scored. The `hidden` of a condition takes the place of the suite's.
+        train_domains: domains to train and validate on; None means all. The test split keeps all of them.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    classes: tuple[str, ...] | None = None
+    annotated: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    annotated_file: Path | None = None
+    hidden: Annotated[tuple[HiddenConfig, ...], BeforeValidator(_entries)] = ()
+    train_domains: tuple[str, ...] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The data set's own options."""
+        return dict(self.model_extra or {})
+
+    def trains_on(self, domain: str, label: str) -> bool:
+        """Whether this table leaves a label to a domain's training samples, as far as the data set has it there."""
+        hidden = any(
+            label in entry.labels and domain in (entry.domains or (domain,)) and entry.share in (None, 1)
+            for entry in self.hidden
+        )
+        return (
+            domain in (self.train_domains or (domain,)) and label in self.annotated.get(domain, (label,)) and not hidden
+        )
+
+
+class ModelConfig(Record):
+    """The `[model]` table.
+
+    Attributes:
+        name: registered network.
+        channels: its widths, one per resolution level.
+        dropout: probability with which its units drop while training (and in Monte-Carlo passes).
+    """
+
+    name: str = "unet"
+    channels: tuple[PositiveInt, ...] = (16, 32, 64, 96)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class PatchConfig(Record):
+    """The `[patches]` table: what of an image the network sees at once.
+
+    Attributes:
+        kind: "whole" images; "box": random boxes in training, sliding windows in prediction; "slab": some slices of a
+            volume across one of its three axes, taken at random in training, of which the network labels the middle
+            one; prediction goes through all slices of `planes` axes and averages the logits (McKinley et al. 2019).
+        size: of a box, one number per axis; of a slab, height and width. Smaller images are padded.
+        depth: slices of a slab, an odd number.
+        planes: axes that a slab may lie across.
+        per_image: boxes or slabs that each image gives in an epoch.
+    """
+
+    kind: Literal["whole", "box", "slab"] = "whole"
+    size: tuple[PositiveInt, ...] = ()
+    depth: PositiveInt = 7
+    planes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+    per_image: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> PatchConfig:
+        wanted = {"whole": (0,), "box": (2, 3), "slab": (2,)}[self.kind]
+        if len(self.size) not in wanted:
+            raise ValueError(f"size must have {' or '.join(map(str, wanted))} numbers for {self.kind}, got {self.size}")
+        if self.kind == "slab" and (self.depth % 2 == 0 or not self.planes or len(set(self.planes)) < len(self.planes)):
+            raise ValueError(f"a slab needs an odd depth and different planes, got {self.depth} and {self.planes}")
+        return self
+
+
+class TrainingConfig(Record):
+    """The `[training]` table.
+
+    Attributes:
+        optimizer: "sgd" with Nesterov momentum, or "rmsprop".
+        schedule: of the learning rate, over all steps: "one_cycle" up to the peak and down to nothing; "poly" down as
+            (1 - t)^0.9; "cosine_restarts" from the peak to `final_learning_rate` every `restart_steps` steps.
+        learning_rate: the peak of the schedule.
+        precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a step
+            with each; "32-true" where the hardware has no bf16 arithmetic.
+        validate_every: epochs between validations; the last epoch is always validated.
+        save_every: epochs after which a run that is broken off can go on.
+        grid: key of this table -> values to try, in all combinations; the one with the best validation Dice is scored.
+        threads: of a run on the CPU, whose result it decides in the last digits; None leaves it to torch.
+    """
+
+    epochs: PositiveInt = 25
+    batch_size: PositiveInt = 16
+    optimizer: Literal["sgd", "rmsprop"] = "sgd"
+    schedule: Literal["one_cycle", "poly", "cosine_restarts"] = "one_cycle"
+    learning_rate: PositiveFloat = 0.1
+    final_learning_rate: float = Field(default=0.0, ge=0)
+    restart_steps: PositiveInt = 2000
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    validate_every: PositiveInt = 1
+    save_every: PositiveInt = 10
+    grid: dict[Literal["learning_rate", "batch_size", "momentum", "weight_decay"], tuple[float, ...]] = {}
+    threads: PositiveInt | None = None
+
+    def points(self) -> tuple[TrainingConfig, ...]:
+        """Every combination of the grid's values as a table without a grid; this table alone if there is none."""
+        table = self.model_dump(exclude={"grid"})
+        keys, values = list(self.grid), itertools.product(*self.grid.values())
+        return tuple(TrainingConfig.model_validate({**table, **dict(zip(keys, v, strict=True))}) for v in values)
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> TrainingConfig:
+        if not all(self.grid.values()):
+            raise ValueError(f"grid: every key needs at least one value, got {self.grid}")
+        if self.grid:
+            self.points()  # a value that its key refuses
+        return self
+
+
+class AugmentationConfig(Record):
+    """The `[augmentation]` table, after Islam et al. 2024, section 2: scaling, rotation, blur, brightness, contrast.
+
+    Attributes:
+        probability: chance of each transform for each image; 0 switches augmentation off.
+        scale, brightness, contrast: largest relative change, e.g. 0.1 is 0.9 ... 1.1.
+        rotation: largest angle in degrees.
+        blur: largest standard deviation in pixels.
+    """
+
+    probability: Probability = Field(default=0.5, ge=0, le=1)
+    scale: float = Field(default=0.15, ge=0, lt=1)
+    rotation: float = Field(default=15.0, ge=0, le=180)
+    blur: float = Field(default=1.0, ge=0)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+
+
+class ScoringConfig(Record):
+    """The `[scoring]` table: how test images are scored.
+
+    Attributes:
+        tolerance: of the normalised surface Dice, for classes that `tolerances` does not name: in millimetres where the
+            spacing of every test image is known, in pixels otherwise.
+        tolerances: class name -> its own tolerance, in the same unit.
+        bins: of the expected calibration error.
+        examples: test images of each domain that are kept, with truth and prediction, for the page to show.
+    """
+
+    tolerance: PositiveFloat = 1.0
+    tolerances: dict[str, PositiveFloat] = {}
+    bins: PositiveInt = 15
+    examples: NonNegativeInt = 2
