@@ -22,8 +22,8 @@ class ReadNumber:
         (path,) = case.inputs
         self.log.mkdir(exist_ok=True)
         calls = len(list(self.log.glob(f"{case.name}-*")))
-        (self.log / f"{case.name}-{calls}").write_text(str(os.getpid()))
-        text = path.read_text()
+        (self.log / f"{case.name}-{calls}").write_text(str(os.getpid()), "utf-8")
+        text = path.read_text("utf-8")
         if text == "broken":
             raise RuntimeError("a mistake in the reader")
         if not text.isdigit():

@@ -23,7 +23,7 @@ SPACE = LabelSpace.of_classes(("background", "odd"))
 def cases(tmp_path):
     """Six cases of three patients; c3 holds 3."""
     for i in range(6):
-        (tmp_path / f"{i}.txt").write_text(str(i))
+        (tmp_path / f"{i}.txt").write_text(str(i), "utf-8")
     return [Case(f"c{i}", f"p{i // 2}", 0, (tmp_path / f"{i}.txt",)) for i in range(6)]
 
 
@@ -63,7 +63,7 @@ def test_what_is_kept_is_what_was_read(cases, tmp_path):
 def test_a_change_prepares_only_what_it_concerns(cases, run):
     run(cases)
     (path,) = cases[2].inputs
-    path.write_text("200")
+    path.write_text("200", "utf-8")
     assert run(cases) == ({**ALL, "c2": 200}, ["c2"], ())
     os.utime(path, ns=(0, 0))  # same size, other time
     assert run(cases)[1] == ["c2"]
@@ -111,7 +111,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing_that_is_taken(cases, ru
 
 
 def test_all_problems_are_listed_at_once(cases, run, tmp_path):
-    cases[1].inputs[0].write_text("one")
+    cases[1].inputs[0].write_text("one", "utf-8")
     cases[5].inputs[0].unlink()
     listed = [DataProblem(tmp_path / "list.csv", "patient p9 has no folder")]
     with pytest.raises(ValueError, match=r"numbers: 3 problem\(s\)") as error:
@@ -124,19 +124,19 @@ def test_all_problems_are_listed_at_once(cases, run, tmp_path):
 
 
 def test_skip_bad_counts_and_warns(cases, run):
-    cases[1].inputs[0].write_text("one")
+    cases[1].inputs[0].write_text("one", "utf-8")
     with pytest.warns(UserWarning, match=r"numbers: 1 problem\(s\)"):
         values, _, skipped = run(cases, skip_bad=True)
     assert values == {name: value for name, value in ALL.items() if name != "c1"}
     assert skipped == (f"{cases[1].inputs[0]}: must hold a number, got 'one'",)
-    cases[1].inputs[0].write_text("1")  # put right
+    cases[1].inputs[0].write_text("1", "utf-8")  # put right
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert run(cases, skip_bad=True) == (ALL, ["c1"], ())
 
 
 def test_several_processes_give_the_same_as_one(cases, run, monkeypatch, cache, tmp_path):
-    cases[1].inputs[0].write_text("one")
+    cases[1].inputs[0].write_text("one", "utf-8")
     with pytest.warns(UserWarning, match="problem"):
         alone = run(cases, skip_bad=True)
     for file in cache.rglob("*.npz"):
@@ -145,12 +145,12 @@ def test_several_processes_give_the_same_as_one(cases, run, monkeypatch, cache, 
     monkeypatch.setattr(module, "_ALONE", 0.0)
     with pytest.warns(UserWarning, match="problem"):
         assert run(cases, skip_bad=True) == alone
-    assert str(os.getpid()) not in {file.read_text() for file in (tmp_path / "log").iterdir()}
+    assert str(os.getpid()) not in {file.read_text("utf-8") for file in (tmp_path / "log").iterdir()}
 
 
 def test_whatever_a_reader_raises_is_one_problem_of_its_case(cases, run):
     """Libraries raise errors of every kind on broken files; the others of the data set are read all the same."""
-    cases[1].inputs[0].write_text("broken")
+    cases[1].inputs[0].write_text("broken", "utf-8")
     line = rf"{cases[1].inputs[0]}: cannot be prepared \(RuntimeError: a mistake in the reader; number_reader.py, line "
     with pytest.raises(ValueError, match=rf"1 problem\(s\):\n  {line}"):
         run(cases)
