@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import ops, reference
+from .constants import HasConstants
 
 BACKENDS = {"fused": ops, "reference": reference}
 
 
-class LabelDropout(nn.Module):
+class LabelDropout(HasConstants):
     """Marks each droppable label of each sample as not annotated, independently, with probability p.
 
     Islam et al. 2024, section 2 ("Label dropout"). Only `annotated` changes: the loss's rule then reads every pixel
@@ -35,7 +36,8 @@ class LabelDropout(nn.Module):
         ValueError: p outside [0, 1], background droppable, a label value that does not exist, unknown backend.
     """
 
-    _bits: Tensor  # [1], [L], or as long as `classes` reach
+    constants = ("_rates",)
+    _rates: Tensor  # float32, [1], [L], or as long as `classes` reach
 
     def __init__(
         self, p: float | Sequence[float] | Tensor = 0.5, classes: Iterable[int] | None = None, backend: str = "fused"
@@ -44,9 +46,8 @@ class LabelDropout(nn.Module):
         if backend not in BACKENDS:
             raise ValueError(f"LabelDropout: backend must be one of {sorted(BACKENDS)}, got {backend!r}")
         self.backend = backend
-        # The probabilities, float32, as integers, which half() and bfloat16() leave alone. A tensor, so that a graph
-        # sees another p. One for all labels, one for each, or as many as `classes` reach.
-        self.register_buffer("_bits", torch.empty(0, dtype=torch.int32, device="cpu"), persistent=False)
+        # A tensor, so that a graph sees another p. One for all labels, one for each, or as many as `classes` reach.
+        self._rates = torch.empty(0, dtype=torch.float32, device="cpu")
         self._set(_as_p(p), _as_classes(classes))
 
     @staticmethod
@@ -98,8 +99,8 @@ class LabelDropout(nn.Module):
         if self.backend == "fused":
             ops.refuse_vmap("LabelDropout", {"annotated": annotated})
         device = annotated.device
-        if self._bits.device != device and not torch.compiler.is_compiling():
-            self._bits = self._bits.to(device, non_blocking=True)
+        if self._rates.device != device and device.type != "meta" and not torch.compiler.is_compiling():
+            self._rates = self._rates.to(device, non_blocking=True)
         key = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
         dropped: Tensor = BACKENDS[self.backend].label_dropout(annotated, self._per_label(annotated), key)
         return dropped
@@ -110,7 +111,7 @@ class LabelDropout(nn.Module):
 
     def _per_label(self, annotated: Tensor) -> Tensor:
         """`[L]` float32 on the device. Looks at no value, on which a compiled module would depend."""
-        rates, num_labels = self._bits.to(annotated.device, non_blocking=True).view(torch.float32), annotated.shape[1]
+        rates, num_labels = self._rates.to(annotated.device, non_blocking=True), annotated.shape[1]
         given = rates.shape[0]
         if self._reach == "each":
             if given != num_labels:
@@ -137,11 +138,11 @@ class LabelDropout(nn.Module):
                 raise ValueError(f"LabelDropout: classes must be label values below L = {len(rates)}, got {classes}")
             rates = [rate if label in classes else 0.0 for label, rate in enumerate(rates)]
         self._p, self._classes, self._reach = p, classes, reach
-        bits = torch.tensor(rates, dtype=torch.float32, device="cpu").view(torch.int32)
-        if bits.shape == self._bits.shape and not self._bits.is_inference():
-            self._bits.copy_(bits)
+        values = torch.tensor(rates, dtype=torch.float32, device="cpu")
+        if values.shape == self._rates.shape and not self._rates.is_inference():
+            self._rates.copy_(values)
         else:
-            self._bits = bits.to(self._bits.device)
+            self._rates = values.to(self._rates.device)
 
 
 def _as_p(p: Any) -> float | tuple[float, ...]:  # noqa: ANN401 - checked here

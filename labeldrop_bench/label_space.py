@@ -108,7 +108,7 @@ class LabelSpace:
                 f"LabelSpace.annotated: names must be a list of label names for each sample, as in [['LV'], "
                 f"['LV', 'LA']], got {names!r}"
             )
-        table = torch.zeros(len(names), self.num_labels, dtype=torch.bool)
+        table = torch.zeros(len(names), self.num_labels, dtype=torch.bool, device="cpu")
         table[:, 0] = True
         for sample, of_sample in enumerate(names):
             table[sample, [self._label_value(name) for name in of_sample]] = True

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .constants import device_with_values
 from .label_space import LabelSpace
 
 Table = tuple[Tensor, Tensor]
@@ -29,10 +30,11 @@ def membership(space: LabelSpace) -> Table:
         member: `[L, K]` bool, does the label's set hold the class?
         exhaustive: `[L]` bool, see `Label`.
     """
-    member = torch.zeros(space.num_labels, space.num_classes, dtype=torch.bool)
+    device = device_with_values()
+    member = torch.zeros(space.num_labels, space.num_classes, dtype=torch.bool, device=device)
     for value, label in enumerate(space.labels):
         member[value, sorted(label.classes)] = True
-    return member, torch.tensor([label.exhaustive for label in space.labels])
+    return member, torch.tensor([label.exhaustive for label in space.labels], device=device)
 
 
 def covered_classes(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Tensor:

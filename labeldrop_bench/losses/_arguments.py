@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from labeldrop_bench import ops
+from labeldrop_bench.constants import device_with_values
 
 # What torch, MONAI, nnU-Net and their kin call an argument, and which of ours is meant.
 OTHER_NAMES = {
@@ -115,15 +116,20 @@ def as_weights(loss: str, weights: Sequence[float] | Tensor | None, count: int, 
 
     Raises:
         TypeError: no numbers.
-        ValueError: another number of weights, or one that is negative or not finite.
+        ValueError: another number of weights, one that is negative or not finite, or weights that want a gradient.
     """
     if weights is None:
         return None
     rule = f"{loss}: class_weights must be {count} numbers, {meaning}"
+    ops.refuse_gradient(loss, "class_weights", weights, "a factor of your own of what reduction='none' gives")
+    device = weights.device if isinstance(weights, Tensor) else device_with_values()
     try:
-        values = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
+        with torch.inference_mode(False):  # the loss may be used outside of it
+            values = torch.as_tensor(weights, dtype=torch.float64, device=device).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{rule}; got {weights!r}") from error
+    if values.is_meta:
+        raise ValueError(f"{rule}; got a tensor on the meta device, which has no values")
     if values.shape != (count,):
         raise ValueError(f"{rule}; got shape {list(values.shape)}")
     bad = values[~(values.isfinite() & (values >= 0))]

@@ -95,6 +95,8 @@ def _about_annotated(annotated: Tensor, size: Sequence[int]) -> str:
         return ": use annotated.bool()"
     if _same(annotated.shape, size[1:]):
         return ": a row for each sample, for example annotated.expand(len(target), -1)"
+    if annotated.ndim == 3 and annotated.shape[1] == 1 and _same(annotated.shape[::2], size):
+        return ": use annotated.squeeze(1)"
     return ""
 
 

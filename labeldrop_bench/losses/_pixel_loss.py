@@ -14,8 +14,6 @@ from .base import BACKENDS, PartialLabelLoss
 class PixelLoss(PartialLabelLoss):
     """Calls the operator with the rule's table; a subclass says which table, which weights and which options."""
 
-    class_weights: Tensor | None
-
     def forward(
         self,
         logits: Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from labeldrop_bench import ops, reference, rules
+from labeldrop_bench.constants import HasConstants
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import Explained, check_choice, check_count
@@ -18,7 +18,7 @@ from ._inputs import check_annotated, check_logits, check_pixel_weight, check_ta
 BACKENDS: dict[str, ModuleType] = {"fused": ops, "reference": reference}
 
 
-class PartialLabelLoss(Explained):
+class PartialLabelLoss(Explained, HasConstants):
     """The base of all losses.
 
     Args:
@@ -39,9 +39,8 @@ class PartialLabelLoss(Explained):
 
     operator: ClassVar[str]
     channels_per_class: ClassVar[int] = 1
+    constants = ("member", "exhaustive", "class_weights")
     activation: str = "softmax"
-    member: Tensor
-    exhaustive: Tensor
 
     def __init__(
         self,
@@ -63,9 +62,8 @@ class PartialLabelLoss(Explained):
         self.reduction = reduction
         self.backend = backend
         self.check_target = check_target
-        member, exhaustive = rules.membership(self.label_space)
-        self.register_buffer("member", member, persistent=False)
-        self.register_buffer("exhaustive", exhaustive, persistent=False)
+        self.member, self.exhaustive = rules.membership(self.label_space)
+        self.class_weights: Tensor | None = None
 
     @property
     def out_channels(self) -> int:
@@ -82,10 +80,12 @@ class PartialLabelLoss(Explained):
 
         Logits are `[N, out_channels, *spatial]`.
         """
+        self._check_logits(logits)
         return logits.softmax(dim=1) if self.activation == "softmax" else self._class_logits(logits).sigmoid()
 
     def predict(self, logits: Tensor) -> Tensor:
         """`[N, *spatial]` int64: the most probable class; in the sigmoid family background where no p > 0.5."""
+        self._check_logits(logits)
         if self.activation == "softmax":
             return logits.argmax(dim=1)
         best, channel = self._class_logits(logits).max(dim=1)
@@ -95,19 +95,13 @@ class PartialLabelLoss(Explained):
         """Shown inside `repr`."""
         return f"classes={self.label_space.classes}, reduction={self.reduction!r}, backend={self.backend!r}"
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PartialLabelLoss:
-        """Moves buffers. A cast, such as `half()` of a module that has this loss as a part, leaves weights exact."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
-            moved = self._buffers[name]
-            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
-        return self
-
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+    def _check_logits(self, logits: Tensor) -> None:
+        """The network's channels: others, of another family too, would be taken for other classes in silence."""
+        check_logits(self._name, logits, self.out_channels, self.label_space.num_classes)
 
     def _class_logits(self, logits: Tensor) -> Tensor:
         """`[N, K-1, *spatial]`: the first channels; where there are two a class, the others come after these."""
@@ -132,14 +126,15 @@ class PartialLabelLoss(Explained):
             self._name, {"logits": logits, "target": target}, {"annotated": annotated, "pixel_weight": pixel_weight}
         )
         num_labels = self.label_space.num_labels
-        check_logits(self._name, logits, self.out_channels, self.label_space.num_classes)
+        self._check_logits(logits)
         target = check_target(self._name, target, logits)
         if annotated is None:
             annotated = torch.ones(logits.shape[0], num_labels, dtype=torch.bool, device=logits.device)
         check_annotated(self._name, annotated, logits, num_labels)
         if pixel_weight is not None:
             pixel_weight = check_pixel_weight(self._name, pixel_weight, logits)
-        if self.check_target and target.device.type != "cpu":
+        # on the CPU the kernels do so
+        if self.check_target if target.device.type != "cpu" else self.backend == "reference" and ops.has_values(target):
             ops.check_labels(self._name, target, num_labels, self.ignore_index)
         return target, annotated, pixel_weight
 

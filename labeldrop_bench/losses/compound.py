@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labeldrop_bench import ops
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import Explained
@@ -25,14 +26,16 @@ class SumOfLosses(Explained):
 
     Raises:
         TypeError: no terms, or terms that are no losses.
-        ValueError: another number of weights than of terms, a weight that is not finite, reduction "none", or terms
-            that want different channels.
+        ValueError: another number of weights than of terms, a weight that is not finite or wants a gradient, reduction
+            "none", or terms that want different channels.
     """
 
     def __init__(self, terms: Sequence[PartialLabelLoss], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         if not terms or not all(isinstance(term, nn.Module) for term in terms):
             raise TypeError(f"SumOfLosses: terms must be losses, at least one, got {terms!r}")
+        for weight in (weights, *weights) if weights is not None else ():
+            ops.refuse_gradient("SumOfLosses", "weights", weight, "a sum of your own of the terms")
         factors = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(terms)
         if len(factors) != len(terms):
             raise ValueError(

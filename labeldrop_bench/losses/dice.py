@@ -47,7 +47,6 @@ class SoftDice(PartialLabelLoss):
     operator = "dice_sums"
     rule: ClassVar[str]
     squared_as_published: ClassVar[bool] = False
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -78,8 +77,9 @@ class SoftDice(PartialLabelLoss):
         self.squared = self.squared_as_published if squared is None else squared
         self.activation = activation
         self.process_group = process_group
-        weights = as_weights(self._name, class_weights, self.out_channels, "one for each of the network's channels")
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights = as_weights(
+            self._name, class_weights, self.out_channels, "one for each of the network's channels"
+        )
 
     def table(self, annotated: Tensor) -> rules.DiceTable:
         """What each label value says, for `annotated` `[N, L]` bool."""

@@ -61,8 +61,7 @@ class SigmoidLoss(PixelLoss):
         self.rule, self.base = rule, base
         self.gamma = 0.0 if base == "bce" else GAMMA if gamma is None else float(gamma)
         foreground = self.label_space.num_classes - 1
-        weights = as_weights(self._name, class_weights, foreground, "one for each foreground class")
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights = as_weights(self._name, class_weights, foreground, "one for each foreground class")
 
     def table(self, annotated: Tensor) -> rules.Table:
         """`(candidates, active)`, each `[N, L, K-1]` bool, for `annotated` `[N, L]` bool."""
@@ -193,11 +192,11 @@ class LabelFlip(SigmoidLoss):
 
     def flip_probability(self, logits: Tensor) -> Tensor:
         """`[N, K-1, *spatial]` float32 (float64 for float64 logits): q, in (0, 0.5) for every finite flip logit."""
+        self._check_logits(logits)
         flip = logits[:, self.label_space.num_classes - 1 :]
         flip = flip if flip.dtype == torch.float64 else flip.float()
-        half = torch.tensor(0.5, dtype=flip.dtype)
-        below_half = float(torch.nextafter(half, torch.zeros_like(half)))
-        return (flip.sigmoid() / 2).clamp(torch.finfo(flip.dtype).tiny, below_half)
+        limits = torch.finfo(flip.dtype)
+        return (flip.sigmoid() / 2).clamp(limits.tiny, (1 - limits.eps / 2) / 2)
 
     def _own_options(self) -> dict[str, Any]:
         return {"gamma": self.gamma, "detach_target": self.detach_target}
@@ -253,6 +252,7 @@ class PredictiveVariance(SigmoidLoss):
 
     def standard_deviation(self, logits: Tensor) -> Tensor:
         """`[N, K-1, *spatial]`: e^(s/2), of the class logits."""
+        self._check_logits(logits)
         return (logits[:, self.label_space.num_classes - 1 :] / 2).exp()
 
     def _own_options(self) -> dict[str, Any]:

@@ -44,8 +44,7 @@ class SetCrossEntropy(PixelLoss):
             backend=backend,
             check_target=check_target,
         )
-        weights = as_weights(self._name, class_weights, self.label_space.num_classes, "one for each class")
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights = as_weights(self._name, class_weights, self.label_space.num_classes, "one for each class")
 
     def table(self, annotated: Tensor) -> rules.Table:
         """`(candidates, active)`, each `[N, L, K]` bool, for `annotated` `[N, L]` bool."""

@@ -1,6 +1,15 @@
 """The fused operators: checks, registration with torch and autograd. One file each."""
 
-from ._checks import check_gamma, check_labels, check_tensors, has_values, integer, refuse_vmap, squeeze_channel
+from ._checks import (
+    check_gamma,
+    check_labels,
+    check_tensors,
+    has_values,
+    integer,
+    refuse_gradient,
+    refuse_vmap,
+    squeeze_channel,
+)
 from ._native import built_for
 from .dice_sums import dice_sums
 from .drop_labels import drop_labels
@@ -22,6 +31,7 @@ __all__ = [
     "label_dropout",
     "label_flip",
     "predictive_variance",
+    "refuse_gradient",
     "refuse_vmap",
     "set_cross_entropy",
     "sigmoid_focal",

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from labeldrop_bench.reference._common import is_ignored
+
 from ._native import FLOATS, INTEGERS
 
 
@@ -44,6 +46,12 @@ def _kind(value: object) -> str:
     if value is None:
         return "None"
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, (list, tuple)) and any(
+        isinstance(each, Tensor) and each.dtype == torch.bool for each in value
+    ):
+        return (
+            f"{name} of bool tensors: use torch.stack, where a tensor is a label's, as collated lists are, with dim=1"
+        )
     if isinstance(value, (list, tuple)) and any(isinstance(each, Tensor) for each in value):
         return f"{name} of tensors: call it for each of them, and add up what it gives (deep supervision)"
     if isinstance(value, Mapping):
@@ -87,8 +95,8 @@ def transformed() -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it holds numbers: nothing that records a graph, or stands for many tensors (torch.func, batched grad)."""
-    if torch.compiler.is_compiling() or type(tensor) is not Tensor or transformed():
+    """Whether it holds numbers: is not meta, records no graph, stands for one tensor (torch.func, batched grad)."""
+    if torch.compiler.is_compiling() or type(tensor) is not Tensor or tensor.is_meta or transformed():
         return False
     return not torch._C._dispatch_keys(tensor).has("Batched")
 
@@ -170,10 +178,20 @@ def check_weight(operator: str, argument: str, weight: Tensor, shape: Sequence[i
         raise TypeError(f"{operator}: {argument} must be of a floating type, got {weight.dtype}")
     if list(weight.shape) != list(shape):
         raise ValueError(f"{operator}: {argument} must have shape {list(shape)}, got {list(weight.shape)}")
+    refuse_gradient(operator, argument, weight, "backend='reference'")
     if has_values(weight):
         bad = weight[~(weight.isfinite() & (weight >= 0))]
         if bad.numel():
             raise ValueError(f"{operator}: {argument} must be finite and not negative, got {float(bad[0])}")
+
+
+def refuse_gradient(operator: str, argument: str, weight: object, instead: str) -> None:
+    """Weights that are learnt: their gradient would be left out in silence."""
+    if isinstance(weight, Tensor) and weight.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{operator}: {argument} must not require a gradient, which there is none for, got a tensor that does; use "
+            f"{argument}.detach(), or {instead} to learn it"
+        )
 
 
 def check_reduction(operator: str, reduction: str) -> None:
@@ -207,7 +225,7 @@ def _names(dtypes: dict[torch.dtype, int]) -> str:
 
 def check_labels(operator: str, target: Tensor, num_labels: int, ignore_index: int) -> None:
     """Values 0 to L-1 or ignore_index, on any device; the host waits for it."""
-    is_bad = ((target < 0) | (target >= num_labels)) & (target != ignore_index)
+    is_bad = ((target < 0) | (target >= num_labels)) & ~is_ignored(target, ignore_index)
     flat = is_bad.flatten()
     if bool(flat.any()):
         raise_invalid_label(operator, target, int(flat.int().argmax()), num_labels, ignore_index)

@@ -27,7 +27,7 @@ class Pixels:
             label_weight: `[N, L]`, weight of the pixels that have a label.
             pixel_weight: `[N, *spatial]`; a pixel of weight 0 counts for nothing.
         """
-        labelled = target != ignore_index
+        labelled = ~is_ignored(target, ignore_index)
         self._label = torch.where(labelled, target, 0).long()
         self._sample = torch.arange(target.shape[0], device=target.device).view(-1, *[1] * (target.ndim - 1))
         weight = labelled.to(dtype)
@@ -52,6 +52,13 @@ class Pixels:
             return total
         divisor = self.weight.sum()
         return total / torch.where(divisor == 0, 1, divisor)
+
+
+def is_ignored(target: Tensor, ignore_index: int) -> Tensor:
+    """Which pixels have the value ignore_index. One that does not fit the type would be wrapped around by `==`."""
+    limits = torch.iinfo(target.dtype)
+    fits = limits.min <= ignore_index <= limits.max
+    return target == ignore_index if fits else torch.zeros_like(target, dtype=torch.bool)
 
 
 def accumulation_dtype(logits: Tensor) -> torch.dtype:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..results import DiceSums
-from ._common import accumulation_dtype
+from ._common import accumulation_dtype, is_ignored
 from .set_cross_entropy import set_cross_entropy
 
 
@@ -29,7 +29,7 @@ def dice_sums(
     Arguments, result and sources are those of `labeldrop_bench.ops.dice_sums`; the arithmetic is in float32 for half
     types, like the kernel's, and sums over pixels are in float64.
     """
-    seen = target != ignore_index
+    seen = ~is_ignored(target, ignore_index)
     weight = torch.ones_like(target, dtype=accumulation_dtype(logits))  # [N, *spatial]
     if pixel_weight is not None:
         weight = pixel_weight.to(weight.dtype)

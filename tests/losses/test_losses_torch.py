@@ -221,7 +221,7 @@ def test_what_is_no_tensor_is_named_with_what_to_do(name, argument, backend):
     for wrong, advice in (
         (tensor.numpy(), r"got numpy.ndarray: use torch.from_numpy"),
         (tensor.tolist(), "got list: use torch.tensor"),
-        ((tensor, tensor), r"got tuple of tensors: .*deep supervision"),
+        ((tensor, tensor), "use torch.stack" if tensor.dtype == torch.bool else "of tensors: .*deep supervision"),
         (0.5, "got float$"),
         (None, "got None$"),
     ):

@@ -142,3 +142,26 @@ def test_compiled_losses_take_pixel_weights(name):
         torch.testing.assert_close(values[0], values[1])
         torch.testing.assert_close(gradients[0], gradients[1])
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("name", lb.losses.names())
+def test_weights_that_are_learnt_are_refused_or_get_their_gradient(name):
+    """Never nothing, in silence."""
+    for backend in ("fused", "reference"):
+        loss = lb.losses.create(name, num_classes=4, backend=backend)
+        logits, target = example(loss)
+        weight = torch.rand(target.shape, dtype=torch.float64, requires_grad=True)
+        if backend == "fused":
+            with pytest.raises(ValueError, match=r"pixel_weight must not require a gradient.*backend='reference'"):
+                loss(logits, target, pixel_weight=weight)
+            with torch.no_grad():
+                loss(logits, target, pixel_weight=weight)
+        else:
+            loss(logits, target, pixel_weight=weight).backward()
+            assert weight.grad.any()
+        with pytest.raises(ValueError, match=r"class_weights must not require a gradient.*class_weights.detach\(\)"):
+            lb.losses.create(name, num_classes=4, class_weights=torch.ones(3, requires_grad=True))
+    one = torch.ones((), requires_grad=True)
+    for weights in ([one, 1.0], torch.stack([one, one])):
+        with pytest.raises(ValueError, match=r"SumOfLosses: weights must not require a gradient"):
+            lb.losses.create(f"{name}+{name}", num_classes=4, weights=weights)

@@ -66,7 +66,10 @@ def test_a_loss_and_its_backward_are_registered_with_autograd(name):
 def test_what_is_no_tensor_is_named_with_what_to_do(name):
     arguments = example(name)
     for argument, tensor in arguments.items():
-        for wrong, advice in ((tensor.numpy(), "numpy.ndarray: use torch.from_numpy"), ([tensor], "list of tensors")):
+        for wrong, advice in (
+            (tensor.numpy(), "numpy.ndarray: use torch.from_numpy"),
+            ([tensor], r"list of (bool )?tensors"),
+        ):
             with pytest.raises(TypeError, match=rf"{name}: {argument} must be a torch.Tensor.*, got {advice}"):
                 getattr(ops, name)(**{**arguments, argument: wrong})
         if not is_optional(name, argument):
