@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import SupportsIndex, cast
@@ -103,7 +103,7 @@ class LabelSpace:
             ValueError: a name (the closest one is named) or value that is no label's.
             TypeError: names that are no list of lists.
         """
-        if isinstance(names, str) or any(isinstance(of_sample, str) for of_sample in names):
+        if not all(isinstance(each, Iterable) and not isinstance(each, str) for each in (names, *_items(names))):
             raise TypeError(
                 f"LabelSpace.annotated: names must be a list of label names for each sample, as in [['LV'], "
                 f"['LV', 'LA']], got {names!r}"
@@ -136,6 +136,11 @@ class LabelSpace:
     def num_labels(self) -> int:
         """L."""
         return len(self.labels)
+
+
+def _items(names: object) -> Iterable[object]:
+    """What a list has; of no list, nothing. One that can be read once alone is none."""
+    return names if isinstance(names, Iterable) and isinstance(names, Sized) else (None,)
 
 
 def annotated(

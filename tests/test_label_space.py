@@ -63,6 +63,11 @@ def test_names_become_the_annotated_table():
         ([[True]], ValueError, "there is no label True; "),  # a row of the table, not names
         (["LV", "heart"], TypeError, r"must be a list of label names for each sample, as in .* got \['LV', 'heart'\]"),
         ("LV", TypeError, "must be a list of label names for each sample.*got 'LV'"),
+        (1, TypeError, "must be a list of label names for each sample.*got 1"),
+        ([1, 2], TypeError, "must be a list of label names for each sample.*got .1, 2"),
+        ([["LV"], None], TypeError, "must be a list of label names for each sample.*None"),
+        ({"scan": ["LV"]}, TypeError, "must be a list of label names for each sample.*scan"),
+        ((each for each in [["LV"]]), TypeError, "must be a list of label names for each sample.*generator"),
     ],
 )
 def test_names_that_are_none_are_refused(names, error, message):

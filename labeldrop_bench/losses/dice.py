@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -160,6 +161,14 @@ class SoftDice(PartialLabelLoss):
         )
         parts = torch.stack([sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)])  # [3, N, K]
         return self._reduce(parts, table.included), sums.cross_entropy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SoftDice:
+        """With the same group of processes, which cannot be copied: averages of weights start from a copy."""
+        memo[id(self.process_group)] = self.process_group
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
 
     def _reduce(self, parts: Tensor, included: Tensor) -> Tensor:
         """The loss from the sums `[3, N, K]` and the classes `[N, K]` that count."""

@@ -225,6 +225,7 @@ def _names(dtypes: dict[torch.dtype, int]) -> str:
 
 def check_labels(operator: str, target: Tensor, num_labels: int, ignore_index: int) -> None:
     """Values 0 to L-1 or ignore_index, on any device; the host waits for it."""
+    target = target if target.dtype in INTEGERS else target.long()  # torch compares no larger unsigned integers
     is_bad = ((target < 0) | (target >= num_labels)) & ~is_ignored(target, ignore_index)
     flat = is_bad.flatten()
     if bool(flat.any()):

@@ -166,3 +166,31 @@ def test_a_value_that_is_no_label_is_named_by_every_backend(name, backend, wrong
     target[1, 2, 3] = wrong
     with pytest.raises(ValueError, match=rf"got {wrong} at position \[1, 2, 3\]"):
         loss(logits, target, annotated)
+
+
+@pytest.mark.parametrize("name", ["dice", "ce+dice"])
+def test_a_copy_has_the_same_process_group(name):
+    """A group of torch's cannot be copied; averages of weights start from a copy of the network."""
+
+    class Group:
+        def __reduce_ex__(self, _):
+            raise TypeError("cannot pickle")
+
+    group = Group()
+    loss = create(name, process_group=group, class_weights=[1, 2, 3, 4])
+    copied = AveragedModel(loss).module
+    found, dice = (each.terms[-1] if "+" in name else each for each in (copied, loss))
+    assert found.process_group is group
+    assert found.class_weights is not dice.class_weights
+    assert repr(copied) == repr(loss)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.int8])
+def test_the_reference_takes_every_integer_type(name, dtype):
+    loss = create(name, backend="reference")
+    logits, target, annotated = example(loss)
+    torch.manual_seed(0)
+    expected = loss(logits, target, annotated)
+    torch.manual_seed(0)
+    torch.testing.assert_close(loss(logits, target.to(dtype), annotated), expected)
