@@ -59,10 +59,18 @@ def read_annotated(path: Path | None) -> dict[str, list[str]]:
     labels_of: dict[str, list[str]] = {}
     try:
         rows = read_rows(path.expanduser())
-        if set(rows.fieldnames or ()) != {"case", "label"}:
-            raise ValueError(f"annotated_file: {path} must have the columns case and label, got {rows.fieldnames}")
+        if sorted(rows.fieldnames or ()) != ["case", "label"]:
+            raise ValueError(
+                f"annotated_file: {path} must have the columns case and label, got {rows.fieldnames}; its first line "
+                f"is case,label with a comma"
+            )
         for row in rows:
-            case, label = ((row[column] or "").strip() for column in ("case", "label"))
+            if len(row) != 2 or row["label"] is None or not row["case"].strip():
+                raise ValueError(
+                    f"annotated_file: {path}, line {rows.line_num}: must hold a case, a comma and one label, or none "
+                    f"for a case with nothing but background, got {list(row.values())}; write a row for each label"
+                )
+            case, label = row["case"].strip(), row["label"].strip()
             labels_of.setdefault(case, []).extend([label] if label else [])
     except (OSError, csv.Error) as error:
         raise ValueError(f"annotated_file: {path} cannot be read: {error}") from error
@@ -120,8 +128,15 @@ def _stays(key: str, dataset: Dataset, labels: Names) -> Tensor:
 def check_cases(key: str, cases: Iterable[str], known: Names, skipped: Names) -> None:
     """Raises ValueError, naming the key, for a case that is not there, unless a line of `skipped` tells why."""
     for case in sorted(set(cases) - set(known)):
-        if not any(case in line for line in skipped):
+        if not any(_tells(line, case) for line in skipped):
             raise ValueError(f"{key}: there is no case {case!r}{hint(case, known, most=_SHOWN)}")
+
+
+def _tells(line: str, case: str) -> bool:
+    """Does a line on what was left out name the case, as a whole word? A channel's number or an ending may follow."""
+    domain, _, inner = case.partition("/")  # of a combined data set: its lines begin with the source
+    name = re.escape(inner if inner and line.startswith(f"{domain}: ") else case)
+    return re.search(rf"(?<![\w.-]){name}(?:_\d{{4}}\b|(?![\w-]|\.\d))", line) is not None
 
 
 def _contradictions(dataset: Dataset, samples: Samples, stays: Tensor) -> list[tuple[str, str]]:

@@ -175,6 +175,11 @@ def test_a_case_is_told_apart_from_its_domain(tmp_path):
         ("case,label\nt100,LV\n", r"annotated_file: there is no case 't100'; did you mean 't10'\?.* t4, \.\.\.$"),
         ("name,label\n", r"annotated_file: .*\.csv must have the columns case and label, got \['name', 'label'\]"),
         ("", r"must have the columns case and label, got None"),
+        ("case;label\nt1;LV\n", r"got \['case;label'\]; its first line is case,label with a comma"),
+        ("case,label,label\nt1,LV,LVM\n", r"must have the columns case and label, got \['case', 'label', 'label'\]"),
+        ("case,label\nt1,LV,LVM,LA\n", r"line 2: must hold .* got \['t1', 'LV', \['LVM', 'LA'\]\]; write a row for"),
+        ("case,label\nt1,LV\nt2\n", r"line 3: must hold a case, a comma and one label"),
+        ("case,label\n ,LV\n", r"line 2: must hold a case, a comma"),
         ("case,label\nt1,\n", r"(?s)annotated_file: these label maps.*t1, domain A: \d+ pixel\(s\) of LV"),
     ],
 )
@@ -187,9 +192,20 @@ def test_mistakes_in_the_file_are_named(content, message, tmp_path):
 
 def test_a_file_may_name_a_case_that_was_left_out(tmp_path):
     path = tmp_path / "annotated.csv"
-    path.write_text("case,label\nt99,LV\n")
-    dataset = replace(made(), skipped=("imagesTr/t99_0000.png: cannot be read",))
+    path.write_text("case,label\nt99,LV\nCAMUS/p7_ED,LV\n")
+    dataset = replace(
+        made(), skipped=("imagesTr/t99_0000.png: cannot be read", "CAMUS: /d/p7_ED.nii.gz: cannot be read")
+    )
     assert edited(dataset, table(annotated_file=str(path))).train is dataset.train
+
+
+@pytest.mark.parametrize("case", ["t9x", "99", "0000", "mask", "t99.5", "U/t98", "rea"])
+def test_a_part_of_a_name_is_no_case_that_was_left_out(case, tmp_path):
+    path = tmp_path / "annotated.csv"
+    path.write_text(f"case,label\n{case},LV\n")
+    dataset = replace(made(), skipped=("imagesTr/t99_0000.png: cannot be read", "masks/t99.50.png: no t9xy"))
+    with pytest.raises(ValueError, match=f"there is no case '{case}'"):
+        edited(dataset, table(annotated_file=str(path)))
 
 
 def test_pixels_of_a_label_that_is_said_to_be_unannotated_are_an_error():
