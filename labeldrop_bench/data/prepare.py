@@ -2,8 +2,9 @@
 
 A loader lists its cases and hands them to `prepare` with a function that reads one of them. Each case is kept in a file
 of its own in the folder that the environment variable LABELDROP_CACHE names (default: the user's cache folder), under a
-name that is a SHA-256 of all that the result depends on: data set, settings, the case, and path, size and time of
-change of its files and of those beside them that hold their voxels. So a second call reads nothing again, a changed
+name that is a SHA-256 of all that the result depends on: data set, settings, the case, and path, size and times of
+change of its files and of those beside them that hold their voxels. Of the two times, the system's own (ctime) also
+tells what was copied with its old time of change. So a second call reads nothing again, a changed
 file or setting prepares only what it concerns, and a killed process loses only the cases it was at. The folder may be
 deleted at any time.
 """
@@ -242,7 +243,7 @@ def _key(case: Case, name: str, settings: Mapping[str, Any]) -> str:
             raise DataProblem(path, f"cannot be found ({error.strerror}); put the file back") from error
         except ValueError as error:  # a broken header names a file that cannot be
             raise DataProblem(case.inputs[0], f"names a file that cannot be ({error}): {path!r}") from error
-        inputs.append((str(path.resolve()), found.st_size, found.st_mtime_ns))
+        inputs.append((str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns))
     what = {"format": _FORMAT, "name": name, "settings": settings, "case": {**asdict(case), "inputs": inputs}}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

@@ -67,6 +67,12 @@ def test_a_change_prepares_only_what_it_concerns(cases, run):
     assert run(cases) == ({**ALL, "c2": 200}, ["c2"], ())
     os.utime(path, ns=(0, 0))  # same size, other time
     assert run(cases)[1] == ["c2"]
+    before = path.stat()
+    path.write_text("201")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # copied over it with its old time
+    assert run(cases) == ({**ALL, "c2": 201}, ["c2"], ())
+    path.write_text("200")
+    run(cases)
     cases[4] = replace(cases[4], details={"corner": 9})
     assert run(cases)[1] == ["c4"]
     assert run(cases, settings={"size": 3})[1] == sorted(ALL)
