@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
@@ -148,7 +147,7 @@ def _finished(directory: Path, run: RunConfig) -> Finished:
         )
     try:
         records.read_examples(directory, run)
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise SubmissionError(f"{folder / 'examples.npz'} cannot be read: {remedy}\n{error}") from error
     return Finished(folder, run, result, cases)
 

@@ -244,6 +244,13 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def _scramble(path: Path) -> None:
+    """Other bytes within its arrays; the archive's list of them is whole."""
+    content = bytearray(path.read_bytes())
+    content[200:400] = bytes(200)
+    path.write_bytes(content)
+
+
 DAMAGE = {
     "result.json, cut off": lambda run: _truncate(run / "result.json"),
     "result.json, empty": lambda run: (run / "result.json").write_bytes(b""),
@@ -253,6 +260,8 @@ DAMAGE = {
     "cases.csv, cut off": lambda run: _truncate(run / "cases.csv"),
     "cases.csv, no table": lambda run: (run / "cases.csv").write_bytes(b"\x00\n\x00"),
     "examples.npz, cut off": lambda run: _truncate(run / "examples.npz"),
+    "examples.npz, empty": lambda run: (run / "examples.npz").write_bytes(b""),
+    "examples.npz, other bytes": lambda run: _scramble(run / "examples.npz"),
     "cases.csv, not there": lambda run: (run / "cases.csv").unlink(),
 }
 

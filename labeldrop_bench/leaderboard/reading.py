@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 from labeldrop_bench import records
 from labeldrop_bench.records import METRICS, CaseRow, Example, ResultRow, RunConfig, RunFailure, RunResult, SuiteConfig
@@ -130,7 +129,7 @@ def read_examples(directory: Path, run: RunConfig) -> tuple[Example, ...]:
     """
     try:
         return records.read_examples(directory, run)
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError) as error:
         path = records.run_directory(directory, run) / "examples.npz"
         raise LeaderboardError(f"leaderboard: {path} cannot be read: {_remedy(path)}\n{error}") from error
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +64,20 @@ def read_examples(directory: Path, config: RunConfig) -> tuple[Example, ...]:
     path = run_directory(directory, config) / FILE
     if not path.exists():
         return ()
-    with np.load(path, allow_pickle=False) as content:
-        numbers = sorted({int(name.partition("/")[0]) for name in content.files})
-        return tuple(
-            _example({n.partition("/")[2]: content[n] for n in content.files if int(n.partition("/")[0]) == i})
-            for i in numbers
-        )
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            numbers = sorted({int(name.partition("/")[0]) for name in content.files})
+            return tuple(
+                _example({n.partition("/")[2]: content[n] for n in content.files if int(n.partition("/")[0]) == i})
+                for i in numbers
+            )
+    except (
+        EOFError,
+        NotImplementedError,
+        BadZipFile,
+        zlib.error,
+    ) as error:  # empty, cut off, other bytes
+        raise ValueError(f"no whole archive of arrays: {error}") from error
 
 
 def _example(arrays: Mapping[str, NDArray[np.uint8]]) -> Example:
