@@ -102,12 +102,13 @@ def run(
     with _clean_errors():
         from labeldrop_bench import leaderboard, suites
         from labeldrop_bench.errors import FailedRunsError
+        from labeldrop_bench.records.config import path_part
 
         loaded = suites.load(suite, overrides or [])
         number = _workers(workers)
         leaderboard.check_figures(loaded.config)
         failed: FailedRunsError | None = None
-        directory = out or Path("runs") / loaded.config.name
+        directory = out or Path("runs") / path_part(loaded.config.name)
         with _told_how_to_resume(directory):
             # after the cheap checks: these import torch and MONAI, which takes seconds
             from labeldrop_bench import sweep

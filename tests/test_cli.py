@@ -46,7 +46,8 @@ def test_out_defaults_to_runs_and_the_suites_name(tmp_path: Path, monkeypatch: p
     seen = []
     monkeypatch.setattr(sweep, "run", lambda suite, directory, **_: seen.append(directory))
     runner.invoke(app, ["run", "smoke"])
-    assert seen == [Path("runs/smoke")]
+    runner.invoke(app, ["run", "smoke", "--set", "name='../of/others'"])
+    assert seen == [Path("runs/smoke"), Path("runs/..-of-others")]  # never a place outside of runs
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,13 @@ def test_overrides_change_keys_of_every_kind() -> None:
         ("smoke", ["training..epochs=3"], "must be key=value"),
         ("smoke", ["name.more=3"], "name is a value and has no keys, got 'smoke'"),
         ("smoke", ["training=3"], "smoke.toml: training: .*got 3"),
+        ("smoke", ["training.learning_rate=inf"], "training.learning_rate: .*finite number, got inf"),
+        ("smoke", ["training.grid={weight_decay=[inf]}"], "training.*weight_decay.*finite number, got inf"),
+        ("smoke", ["conditions=[{name='a', value=nan}]"], "conditions.a.value: .*finite number, got nan"),
+        ("smoke", ["seeds=[4294967296]"], "seeds.0: .*less than 4294967296, got 4294967296"),
+        ("smoke", [f"strategies.adaptive.name={'x' * 300}"], "must be shorter: no file system stores 'xxx"),
+        ("smoke", ["conditions=[{name='a', valeu=1}]"], "conditions.a.valeu: .*did you mean 'value'"),
+        ("smoke", ["conditions=[{name='a', seeds=[1]}]"], "conditions.a.seeds: there is no such key. Known: name, val"),
     ],
 )
 def test_mistakes_are_named_with_the_closest_match(suite: str, overrides: list[str], message: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 from unicodedata import combining, normalize
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from labeldrop_bench.records.tables import (
@@ -20,6 +20,7 @@ from labeldrop_bench.records.tables import (
     Probability,
     Record,
     ScoringConfig,
+    Seed,
     TrainingConfig,
 )
 
@@ -82,6 +83,7 @@ class ConditionConfig(Record):
         return self
 
 
+_LONGEST = 200  # characters of a run's name; file systems store 255, and some names are made longer
 TABLES = ("data", "model", "patches", "training", "augmentation")
 
 
@@ -105,7 +107,7 @@ class SuiteConfig(Record):
     name: str
     title: str
     description: str = ""
-    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     split_by_seed: bool = False
     workers: PositiveInt | Literal["auto"] = 1
     data: DataConfig
@@ -134,6 +136,8 @@ class SuiteConfig(Record):
                 f"strategies and conditions must differ in more than punctuation and accents, for their runs are "
                 f"named {names}"
             )
+        if (longest := max(names, key=len))[_LONGEST:]:
+            raise ValueError(f"names of strategies and conditions must be shorter: no file system stores {longest!r}")
         return self
 
     def runs(self) -> tuple[RunConfig, ...]:
@@ -208,7 +212,7 @@ class RunConfig(Record):
     suite: str
     condition: str = ""
     strategy: StrategyConfig
-    seed: NonNegativeInt
+    seed: Seed
     data: DataConfig
     model: ModelConfig
     patches: PatchConfig

@@ -19,12 +19,13 @@ from pydantic import (
 )
 
 Probability = float
+Seed = Annotated[NonNegativeInt, Field(lt=2**32)]  # what all generators take
 
 
 class Record(BaseModel):
-    """Base of every record: immutable, and an unknown key is an error."""
+    """Base of every record: immutable; an unknown key is an error, and so is a number that JSON cannot keep."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class HiddenConfig(Record):

@@ -179,7 +179,7 @@ def _explain(
     context = detail.get("ctx", {})
     if detail["type"] == "extra_forbidden":
         # a condition's tables are the suite's own, with some keys changed
-        owner = _model_at(model, parents[2:] if parents[:1] == ["conditions"] else parents)
+        owner = _model_at(model, parents[2:] if parents[:1] == ["conditions"] and parents[2:] else parents)
         fields = owner.model_fields if owner else ()
         return f"{key}: there is no such key{closest(str(last), [*fields, *(() if parents else beside)])}"
     if detail["type"] == "missing":
