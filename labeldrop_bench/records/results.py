@@ -65,7 +65,7 @@ class ResultRow(Record):
         n: number of those images.
     """
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, allow_inf_nan=True)  # JSON: none
     suite: str
     run: str
     condition: str = ""
@@ -147,7 +147,7 @@ class CaseRow(Record):
         size: pixels (voxels) that are predicted to be of the class; None where that was not recorded.
     """
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, allow_inf_nan=True)  # JSON: none
     case: str
     patient: str
     domain: str
