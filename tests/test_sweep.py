@@ -83,6 +83,18 @@ def test_another_configuration_is_not_mixed_in(suite: str, finished: Path, overr
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("run", ["full-seed0", "adaptive-seed0"])
+def test_data_that_have_changed_are_not_mixed_in(suite: str, finished: Path, run: str) -> None:
+    split = finished / "runs" / run / "split.csv"
+    before = split.read_text()
+    split.write_text(before.replace("LV; LVM", "LV", 1))  # as the data said it then
+    with pytest.raises(SuiteError, match=rf"{run}/split.csv is not what the data say now: .*give another directory"):
+        run_suite(suite, finished, "seeds=[0, 1]")
+    assert sorted(path.name for path in finished.glob("runs/*")) == ["adaptive-seed0", "full-seed0"]
+    split.write_text(before)
+    assert run_suite(suite, finished, "seeds=[0, 1]").runs == ["full-seed1", "adaptive-seed1"]
+
+
 def test_a_directory_in_use_is_refused(suite: str, tmp_path: Path) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(SuiteError, match="in use by another process"):
         run_suite(suite, tmp_path)

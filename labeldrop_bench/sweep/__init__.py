@@ -19,12 +19,14 @@ from labeldrop_bench import records
 from labeldrop_bench.checkpoints import Epoch
 from labeldrop_bench.errors import FailedRunsError, SuiteError
 from labeldrop_bench.records import RunConfig, RunFailure, RunResult
+from labeldrop_bench.run import everything_known, split_csv
 from labeldrop_bench.suites import Suite
 from labeldrop_bench.sweep import folder, limits, tensorboard, workers
 from labeldrop_bench.sweep.checks import Precision, Prepared, check_batches, choose_device, prepare
 from labeldrop_bench.sweep.jobs import Job, News, Started, make_fabric, stoppable, threads
 from labeldrop_bench.sweep.limits import Workers
 from labeldrop_bench.sweep.trial import choose_precision, try_step
+from labeldrop_bench.text import read_text
 
 __all__ = ["Listener", "Prepared", "prepare", "run"]
 
@@ -113,6 +115,7 @@ class _Books:
         """What is to be done, in a directory that this process has locked."""
         config = self.prepared.config
         self.todo = folder.open_(self.directory, config, self.listener.note)
+        _check_data(self.directory, self.prepared, self.todo)
         folder.keep_precision(self.directory, job.device, job.precision)
         self.listener.begin(self.todo, len(config.runs()) - len(self.todo))
         for text in self.prepared.notes:
@@ -156,6 +159,26 @@ def _job(suite: Suite, books: _Books, device: str, log_tensorboard: bool) -> Job
     if "LOCAL_WORLD_SIZE" in os.environ:  # a trial may come out otherwise in each process
         job = replace(job, precision=make_fabric(job).broadcast(precision))
     return job
+
+
+def _check_data(directory: Path, prepared: Prepared, todo: Sequence[RunConfig]) -> None:
+    """What is still to be done must see the data that the finished runs of its condition saw, for files may change.
+
+    Raises:
+        SuiteError: other cases, another split, or other labels annotated.
+    """
+    for first in {run.condition: run for run in todo}.values():
+        for run in prepared.config.runs():
+            path = records.run_directory(directory, run) / "split.csv"
+            if run in todo or run.data != first.data or not path.is_file():
+                continue
+            dataset = prepared.dataset(run)
+            seen = split_csv(everything_known(dataset) if run.strategy.full_labels else dataset)
+            if read_text(path) != seen:
+                raise SuiteError(
+                    f"{path} is not what the data say now: files or annotations have changed since, and runs on both "
+                    f"cannot be compared. Bring them back, or {folder.REMEDY}"
+                )
 
 
 def _unheard(_: str) -> None:
