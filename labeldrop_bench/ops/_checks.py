@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from labeldrop_bench.reference._common import is_ignored
-
 from ._native import FLOATS, INTEGERS
 
 
@@ -226,7 +224,8 @@ def _names(dtypes: dict[torch.dtype, int]) -> str:
 def check_labels(operator: str, target: Tensor, num_labels: int, ignore_index: int) -> None:
     """Values 0 to L-1 or ignore_index, on any device; the host waits for it."""
     target = target if target.dtype in INTEGERS else target.long()  # torch compares no larger unsigned integers
-    is_bad = ((target < 0) | (target >= num_labels)) & ~is_ignored(target, ignore_index)
+    # long: an ignore_index that does not fit the target's own type would be wrapped around
+    is_bad = ((target < 0) | (target >= num_labels)) & (target.long() != ignore_index)
     flat = is_bad.flatten()
     if bool(flat.any()):
         raise_invalid_label(operator, target, int(flat.int().argmax()), num_labels, ignore_index)
