@@ -168,6 +168,18 @@ def test_a_value_that_is_no_label_is_named_by_every_backend(name, backend, wrong
         loss(logits, target, annotated)
 
 
+@every_loss
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_wrong_value_is_no_ignored_one_that_was_wrapped_around(name, backend):
+    """300 does not fit uint8, where it would be 44."""
+    loss = create(name, backend=backend, ignore_index=300)
+    logits, target, annotated = example(loss)
+    target = target.to(torch.uint8)
+    target[1, 2, 3] = 44
+    with pytest.raises(ValueError, match=r"got 44 at position \[1, 2, 3\]"):
+        loss(logits, target, annotated)
+
+
 @pytest.mark.parametrize("name", ["dice", "ce+dice"])
 def test_a_copy_has_the_same_process_group(name):
     """A group of torch's cannot be copied; averages of weights start from a copy of the network."""
