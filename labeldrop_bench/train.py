@@ -238,17 +238,18 @@ def make_network(config: ModelConfig, patches: PatchConfig, dataset: Dataset, lo
 
 
 def make_optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum (Islam et al. 2024, section 2) or RMSprop (McKinley et al. 2019, section 3)."""
+    """SGD with Nesterov momentum (Islam et al. 2024, section 2), RMSprop (McKinley et al. 2019, section 3) or AdamW.
+
+    SGD and AdamW take a step in one kernel (`fused`), on the CPU as on CUDA: SGD 0.5 instead of 1.8 ms with the network
+    of the quick suite. RMSprop has no such kernel.
+    """
+    weights, momentum = network.parameters(), training.momentum
     shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
     if training.optimizer == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), momentum=training.momentum, **shared)
-    return torch.optim.SGD(
-        network.parameters(),
-        momentum=training.momentum,
-        nesterov=training.momentum > 0,
-        fused=True,  # 0.5 instead of 1.8 ms a step
-        **shared,
-    )
+        return torch.optim.RMSprop(weights, momentum=momentum, **shared)
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(weights, betas=(momentum, 0.999), fused=True, **shared)
+    return torch.optim.SGD(weights, momentum=momentum, nesterov=momentum > 0, fused=True, **shared)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int) -> LRScheduler:

@@ -221,6 +221,14 @@ def test_a_grid_is_every_combination() -> None:
             TrainingConfig.model_validate({"grid": grid})
 
 
+@pytest.mark.parametrize("table", [{}, {"learning_rate": 0.1}, {"grid": {"learning_rate": (0.001, 0.3)}}])
+def test_rates_made_for_sgd_are_refused_with_adamw(table: dict[str, object]) -> None:
+    message = "learning_rate must be below 0.1 for adamw.*got 0.[13].*write for example learning_rate = 0.001"
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig.model_validate({"optimizer": "adamw", **table})
+    TrainingConfig.model_validate({"optimizer": "adamw", "grid": {"learning_rate": (0.001, 0.0003)}})
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -80,6 +80,7 @@ CASES: dict[str, tuple[int | None, dict[str, Any] | None, dict[str, Any]]] = {
             }
         },
     ),
+    "adamw": (None, None, {"training": {"optimizer": "adamw", "learning_rate": 0.01}}),
     "seldom validated": (None, None, {"training": {"validate_every": 3}}),
 }
 

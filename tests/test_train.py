@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from labeldrop_bench import losses, train
 from labeldrop_bench.checkpoints import Fit
 from labeldrop_bench.data.base import Dataset
 from labeldrop_bench.errors import TrainingError
-from labeldrop_bench.records import RunConfig
+from labeldrop_bench.records import RunConfig, TrainingConfig
 
 
 def _fit(config: RunConfig, dataset: Dataset, directory: Path, fabric: Fabric, **options: Any) -> Fit:
@@ -120,14 +120,40 @@ def test_restarts_bring_the_peak_back() -> None:
     assert min(rates) >= 0.001
 
 
-@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
+OPTIMIZERS = get_args(TrainingConfig.model_fields["optimizer"].annotation)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_get_what_the_suite_says(name: str) -> None:
-    config = run_config(training={"optimizer": name, "momentum": 0.7, "weight_decay": 0.01, "learning_rate": 0.2})
+    config = run_config(training={"optimizer": name, "momentum": 0.7, "weight_decay": 0.01, "learning_rate": 0.02})
     optimizer = train.make_optimizer(torch.nn.Linear(1, 1), config.training)
     assert type(optimizer).__name__.lower() == name
     group = optimizer.param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.7, 0.01)
-    assert group.get("nesterov", False) == (name == "sgd")
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.01)
+    assert group["betas"] == (0.7, 0.999) if name == "adamw" else group["momentum"] == 0.7
+    assert bool(group.get("nesterov")) == (name == "sgd")
+    assert bool(group.get("fused")) == (name != "rmsprop")  # torch has no such kernel for it
+
+
+@pytest.mark.parametrize("schedule", get_args(TrainingConfig.model_fields["schedule"].annotation))
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns_on_every_schedule(name: str, schedule: str, tmp_path: Path, fabric: Fabric) -> None:
+    rate = {"sgd": 0.1, "rmsprop": 0.005, "adamw": 0.02}[name]
+    table = {"optimizer": name, "schedule": schedule, "learning_rate": rate, "epochs": 8}
+    seen: list[Any] = []
+    _fit(run_config(training=table), discs(), tmp_path, fabric, on_epoch=seen.append)
+    assert seen[-1].loss < 0.8 * seen[0].loss
+
+
+def test_decay_of_adamw_is_decoupled_from_the_gradient() -> None:
+    """Without a gradient a step only shrinks the weights, by learning rate times decay (Loshchilov and Hutter 2019)."""
+    layer = torch.nn.Linear(3, 2)
+    before = layer.weight.detach().clone()
+    table = {"optimizer": "adamw", "learning_rate": 0.05, "weight_decay": 0.5}
+    optimizer = train.make_optimizer(layer, run_config(training=table).training)
+    (0 * layer(torch.ones(1, 3)).sum()).backward()
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), before * (1 - 0.05 * 0.5))
 
 
 def test_a_strategy_may_go_without_augmentation(tmp_path: Path, fabric: Fabric) -> None:

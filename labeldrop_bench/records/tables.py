@@ -147,10 +147,14 @@ class TrainingConfig(Record):
     """The `[training]` table.
 
     Attributes:
-        optimizer: "sgd" with Nesterov momentum, or "rmsprop".
+        optimizer: "sgd" with Nesterov momentum, "rmsprop", or "adamw".
         schedule: of the learning rate, over all steps: "one_cycle" up to the peak and down to nothing; "poly" down as
             (1 - t)^0.9; "cosine_restarts" from the peak to `final_learning_rate` every `restart_steps` steps.
-        learning_rate: the peak of the schedule.
+        learning_rate: the peak of the schedule. AdamW moves every weight by about this much a step, so there it must be
+            below 0.1, which suits SGD; 0.001 is usual.
+        momentum: of SGD and RMSprop; for AdamW beta1, the decay of the mean gradient (beta2 is 0.999, epsilon 1e-8).
+        weight_decay: for SGD and RMSprop added to the gradient, times the weight; for AdamW decoupled from it: a step
+            takes `learning_rate * weight_decay` of each weight away (Loshchilov and Hutter 2019).
         precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a step
             with each; "32-true" where the hardware has no bf16 arithmetic.
         validate_every: epochs between validations; the last epoch is always validated.
@@ -161,7 +165,7 @@ class TrainingConfig(Record):
 
     epochs: PositiveInt = 25
     batch_size: PositiveInt = 16
-    optimizer: Literal["sgd", "rmsprop"] = "sgd"
+    optimizer: Literal["sgd", "rmsprop", "adamw"] = "sgd"
     schedule: Literal["one_cycle", "poly", "cosine_restarts"] = "one_cycle"
     learning_rate: PositiveFloat = 0.1
     final_learning_rate: float = Field(default=0.0, ge=0)
@@ -181,11 +185,16 @@ class TrainingConfig(Record):
         return tuple(TrainingConfig.model_validate({**table, **dict(zip(keys, v, strict=True))}) for v in values)
 
     @model_validator(mode="after")
-    def _grid_fits(self) -> TrainingConfig:
+    def _fits(self) -> TrainingConfig:
         if not all(self.grid.values()):
             raise ValueError(f"grid: every key needs at least one value, got {self.grid}")
         if self.grid:
             self.points()  # a value that its key refuses
+        elif self.optimizer == "adamw" and self.learning_rate >= 0.1:
+            raise ValueError(
+                f"learning_rate must be below 0.1 for adamw, which moves every weight by about that much a step, got "
+                f"{self.learning_rate} (0.1 is the default, for sgd); write for example learning_rate = 0.001"
+            )
         return self
 
 
