@@ -22,7 +22,7 @@ from torch.distributed import ProcessGroup
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, OneCycleLR, PolynomialLR
 
 from labeldrop_bench import checkpoints, losses, models
-from labeldrop_bench.augment import Augmentation
+from labeldrop_bench.augment import make_augmentation
 from labeldrop_bench.checkpoints import Epoch, Fit
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.dropout import LabelDropout
@@ -153,7 +153,7 @@ class Steps:
         fabric, training = learner.fabric, config.training
         self.per_image = config.patches.per_image
         self.number = steps_per_epoch(dataset, config)
-        self.augment = Augmentation(config.augmentation) if config.strategy.augmented else keep
+        self.augment = make_augmentation(config.augmentation) if config.strategy.augmented else keep
         self.drop = make_dropout(config.strategy, dataset.label_space, fabric.device)
         self.model, self.optimizer = fabric.setup(learner.network, make_optimizer(learner.network, training))
         self.schedule = make_schedule(self.optimizer, training, self.number * training.epochs)

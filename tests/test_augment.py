@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from labeldrop_bench.augment import Augmentation
+from labeldrop_bench import augment
+from labeldrop_bench.augment import Augmentation, make_augmentation
 from labeldrop_bench.records import AugmentationConfig
 
 NOTHING = {"scale": 0.0, "rotation": 0.0, "blur": 0.0, "brightness": 0.0, "contrast": 0.0}
@@ -111,3 +112,120 @@ def test_ignored_pixels_move_and_stay_ignored() -> None:
     target[target == 3] = 255
     _, labels = _augment(rotation=20.0)(images, target)
     assert set(labels.unique().tolist()) == {0, 1, 255}
+
+
+# volumes, volumes with few slices along any axis, images, and slabs with the labels of their middle slice
+SHAPES = {
+    "volume": ((16, 18, 20), (16, 18, 20)),
+    "thin": ((4, 24, 20), (4, 24, 20)),
+    "thin along the last axis": ((24, 20, 4), (24, 20, 4)),
+    "image": ((24, 20), (24, 20)),
+    "long image": ((16, 40), (16, 40)),
+    "slab": ((7, 24, 20), (24, 20)),
+}
+every_shape = pytest.mark.parametrize("shape", SHAPES)
+
+
+def _preset(seed: int = 0, **keys: object) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return make_augmentation(AugmentationConfig.model_validate({"preset": "nnunet", **keys}))
+
+
+def _blobs(shape: str, n: int = 40) -> tuple[Tensor, Tensor]:
+    """Two channels, of which the second is the labels: an ellipsoid off centre, ignored pixels in its middle."""
+    sizes, labelled = SHAPES[shape]
+    axes = torch.meshgrid(*(torch.linspace(-1, 1, size) for size in sizes), indexing="ij")
+    first = len(sizes) - len(labelled)  # a slab has the same disc in every slice
+    radius = torch.stack([(axis - 0.2) ** 2 for axis in axes[first:]]).sum(0)
+    image = 3.0 * (radius < 0.5) + (radius < 0.1)
+    target = torch.where(image == 4, 255, image).to(torch.uint8)
+    images = torch.stack([torch.randn(n, *sizes), image.expand(n, *sizes)], dim=1)
+    return images, (target[3] if first else target).expand(n, *labelled).clone()
+
+
+@every_shape
+def test_the_preset_keeps_shapes_types_and_label_values(shape: str) -> None:
+    images, target = _blobs(shape)
+    before = images.clone()
+    changed, labels = _preset()(images, target)
+    assert type(changed) is type(labels) is Tensor
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+    assert (labels.shape, labels.dtype) == (target.shape, target.dtype)
+    assert labels.unique().tolist() == [0, 3, 255]
+    assert changed.isfinite().all()
+    assert torch.equal(images, before)
+    assert not torch.equal(labels, target)
+
+
+@every_shape
+def test_the_preset_moves_images_and_labels_together(shape: str) -> None:
+    images, target = _blobs(shape)
+    changed, labels = _preset()(images, target)
+    seen = changed[:, 1, 3] if shape == "slab" else changed[:, 1]
+    moved = (labels != target).flatten(1).any(1)
+    assert moved.sum() >= 20  # of 40; mirrored alone are three in four
+    pairs = [torch.stack([a.flatten(), b.flatten().gt(0).float()]) for a, b in zip(seen, labels, strict=True)]
+    alike = torch.tensor([torch.corrcoef(pair)[0, 1] for pair in pairs])
+    # Brightness and gamma keep the order of grey values, and noise has a third of the blob's height at most; with
+    # labels that are mirrored in one axis besides, the mean is below 0.6
+    assert alike.mean() > 0.9
+    assert alike.min() > 0.75
+
+
+@every_shape
+def test_the_preset_draws_of_torchs_generator_alone(shape: str) -> None:
+    images, target = _blobs(shape, n=8)
+    first, second = (_preset(seed=3)(images, target) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    other = _preset(seed=4)(images, target)
+    assert not torch.equal(first[0], other[0])
+    again = _preset(seed=3)
+    again(images, target)
+    assert not torch.equal(again(images, target)[0], first[0])  # the next batch
+
+
+@every_shape
+def test_the_preset_changes_nothing_with_probability_zero(shape: str) -> None:
+    images, target = _blobs(shape, n=2)
+    same = _preset(probability=0.0)(images, target)
+    assert same[0] is images
+    assert same[1] is target
+
+
+def test_the_preset_mirrors_only_if_it_may() -> None:
+    """An octant is labelled in a volume: turned by 30 degrees it stays where it is, mirrored it does not."""
+    target = torch.zeros(100, 16, 16, 16, dtype=torch.uint8)
+    target[:, :8, :8, :8] = 1
+    octants = target[:, None].float()
+    for mirror in (False, True):
+        _, labels = _preset(mirror=mirror)(octants, target)
+        kept = labels[:, 4, 4, 4].float().mean()
+        assert kept == 1.0 if not mirror else kept < 0.3  # one in eight
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_preset_leaves_thick_slices_where_they_are(axis: int) -> None:
+    sizes = [20, 20, 20]
+    sizes[axis] = 5
+    number = torch.arange(5, dtype=torch.uint8).view([-1 if a == axis else 1 for a in range(3)])
+    target = number.expand(20, *sizes).contiguous()
+    disc = torch.zeros(20, 1, *sizes)
+    disc.movedim(2 + axis, 2)[..., 3:9, 3:9] = 1
+    changed, labels = _preset(mirror=False)(disc, target)
+    assert torch.equal(labels, target)
+    assert not torch.equal(changed, disc)
+
+
+def test_every_transform_of_the_preset_does_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    from monai.transforms.compose import Compose
+
+    images, target = _blobs("volume", n=20)
+    whole = augment.nnunet_transforms
+    for number in range(12):
+        alone = lambda *a, number=number: Compose([whole(*a).transforms[number]])  # noqa: E731
+        monkeypatch.setattr(augment, "nnunet_transforms", alone)
+        changed, labels = _preset()(images, target)
+        by_image = (changed != images).flatten(1).any(1)
+        assert 0 < by_image.sum() < 20, number  # chances are 0.1 to 0.5
+        assert torch.equal(labels[~by_image], target[~by_image])
+        assert torch.equal(labels, target) == (number > 4), number  # mirrored, turned, scaled

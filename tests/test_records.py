@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from labeldrop_bench import records
 from labeldrop_bench.records import (
     COLUMNS,
+    AugmentationConfig,
     CaseRow,
     Example,
     PatchConfig,
@@ -219,6 +220,22 @@ def test_a_grid_is_every_combination() -> None:
     ):
         with pytest.raises(ValidationError, match=message):
             TrainingConfig.model_validate({"grid": grid})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"preset": "nnunet", "scale": 0.1}, "with preset = 'nnunet' there is no scale to choose: leave it out"),
+        ({"preset": "nnunet", "blur": 0, "probability": 0.2}, "there is no probability and no blur to choose"),
+        ({"mirror": False}, "with no preset there is no mirror to choose"),
+        ({"preset": "nnUNet"}, "Input should be 'nnunet'"),
+    ],
+)
+def test_a_preset_leaves_nothing_to_choose(table: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AugmentationConfig.model_validate(table)
+    for fine in ({"preset": "nnunet", "mirror": False}, {"preset": "nnunet", "probability": 0.0}):
+        AugmentationConfig.model_validate(fine)
 
 
 @pytest.mark.parametrize("table", [{}, {"learning_rate": 0.1}, {"grid": {"learning_rate": (0.001, 0.3)}}])

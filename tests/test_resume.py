@@ -63,6 +63,7 @@ CASES: dict[str, tuple[int | None, dict[str, Any] | None, dict[str, Any]]] = {
     "dropout of labels": (None, {"name": "it", "loss": "adaptive_ce", "dropout": 0.5}, {}),
     "dropout of units": (None, None, {"model": {"dropout": 0.3}}),
     "augmentation": (None, None, {"augmentation": {"probability": 0.5}}),
+    "nnU-Net's augmentation": (None, None, {"augmentation": {"preset": "nnunet", "probability": 0.5}}),
     "random noise in the loss": (None, {"name": "it", "loss": "predictive_variance"}, {}),
     "boxes": (None, None, {"patches": {"kind": "box", "size": (8, 8), "per_image": 2}}),
     "slabs": (7, None, {"patches": SLAB, "model": {"name": "slab_net", "channels": [4, 4, 2]}}),

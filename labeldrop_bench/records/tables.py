@@ -202,18 +202,39 @@ class AugmentationConfig(Record):
     """The `[augmentation]` table, after Islam et al. 2024, section 2: scaling, rotation, blur, brightness, contrast.
 
     Attributes:
+        preset: "nnunet": nnU-Net's transforms with its chances and ranges (`labeldrop_bench.augment.NnUNet`); then no
+            other key applies but `mirror`, and `probability = 0`. Without one the keys below say what is done.
         probability: chance of each transform for each image; 0 switches augmentation off.
         scale, brightness, contrast: largest relative change, e.g. 0.1 is 0.9 ... 1.1.
         rotation: largest angle in degrees.
         blur: largest standard deviation in pixels.
+        mirror: whether the preset mirrors images along their axes. Set it to false where labels tell left from right.
     """
 
+    preset: Literal["nnunet"] | None = None
     probability: Probability = Field(default=0.5, ge=0, le=1)
     scale: float = Field(default=0.15, ge=0, lt=1)
     rotation: float = Field(default=15.0, ge=0, le=180)
     blur: float = Field(default=1.0, ge=0)
     brightness: float = Field(default=0.2, ge=0, lt=1)
     contrast: float = Field(default=0.2, ge=0, lt=1)
+    mirror: bool = True
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> AugmentationConfig:
+        """Keys that do not apply stand at their defaults."""
+        theirs = {"preset", "mirror"} if self.preset else set(type(self).model_fields) - {"mirror"}
+        if self.preset and self.probability == 0:
+            theirs |= {"probability"}
+        of_other = [
+            key
+            for key, field in type(self).model_fields.items()
+            if key not in theirs and getattr(self, key) != field.default
+        ]
+        if of_other:
+            of = f"preset = {self.preset!r}" if self.preset else "no preset"
+            raise ValueError(f"with {of} there is no {' and no '.join(of_other)} to choose: leave it out")
+        return self
 
 
 class ScoringConfig(Record):
