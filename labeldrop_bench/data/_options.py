@@ -5,10 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from labeldrop_bench.data.split import grouped_split
+
+
+def _of_any_dimension(size: object) -> object:
+    sides = [*size] if isinstance(size, (list, tuple)) else [size]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 16 for side in sides)
+    if size is None or (whole and (len(sides) in (2, 3) or isinstance(size, int))):
+        return size
+    raise ValueError(
+        f"size must be [height, width] in pixels, [D, H, W] in voxels, or one number for all axes, each 16 or more, "
+        f"got {size!r}; leave it out to take the median of the cases"
+    )
+
+
+AnySize = Annotated[int | tuple[int, ...] | None, BeforeValidator(_of_any_dimension)]
+"""Option type of a size whose number of axes the files tell: as `Size`, or of volumes; None is for the data to say."""
 
 
 class FileOptions(BaseModel):

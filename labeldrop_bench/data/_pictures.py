@@ -35,10 +35,12 @@ _LOSSLESS = {
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone; raises what Pillow raises."""
+def picture_size(path: Path, *, shown: bool) -> tuple[int, int]:
+    """(width, height) as stored or as shown, from the header alone; raises what Pillow raises."""
     with Image.open(path, formats=_FORMATS) as image:
-        return image.size
+        # of PNG, whose tag may stand behind the pixels, Pillow would read everything; cameras write JPEG
+        turned = shown and image.format in ("JPEG", "MPO") and image.getexif().get(_ORIENTATION, _UPRIGHT) > 4
+        return image.size[::-1] if turned else image.size
 
 
 def load_picture(path: Path, *, labels: bool) -> tuple[NDArray[Any], int]:

@@ -197,6 +197,14 @@ def _check_names(dataset: Dataset) -> None:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Of one case as stored: pixels along each axis, millimetres between them (None where its files do not say it)."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """One row of the registry.
 
@@ -207,6 +215,9 @@ class DatasetInfo:
         options: the data set's own keys of the `[data]` table; unknown keys are an error.
         load: makes the data set from checked options, with all that its owners annotated; `data.edits` hides labels. It
             depends on nothing else, so two runs with the same `[data]` table see the same samples.
+        short_name: what a data set with such options is called among others; None: `name`.
+        survey: the grids of its cases as their headers tell them, so that data sets which leave `size` (and `spacing`)
+            to the files can share one; None if it has none to tell.
     """
 
     name: str
@@ -215,6 +226,8 @@ class DatasetInfo:
     source: str
     options: type[BaseModel]
     load: Callable[[Any], Dataset]
+    short_name: Callable[[Any], str] | None = None
+    survey: Callable[[Any], Sequence[Grid]] | None = None
 
 
 def user_path(path: str | Path) -> Path:

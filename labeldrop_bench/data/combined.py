@@ -7,16 +7,17 @@
     [[data.sources]]
     name = "nnunet"
     dataset = "Dataset501_Heart"
-    size = [128, 128]
-    domain = "Heart"                                    # what its domain is called here
+    domain = "Heart"                                    # what its domain is called here; this is also the default
     map = { ventricle = "LV", "whole heart" = ["LV", "LVM", "LA"] }
 
 The classes are those of all sources. What a source has no label for is not annotated in its samples. Each source keeps
-its splits.
+its splits. All have one size, and volumes one spacing: a source that gives none takes that of those that do, and where
+none does it is the median over the cases of all.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -26,9 +27,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from labeldrop_bench import data
-from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Samples, hint
+from labeldrop_bench.data._survey import shape_at, typical_size, typical_spacing
+from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Grid, Samples, hint
 from labeldrop_bench.label_space import Label, LabelSpace
 
+SHARED = ("spacing", "size")
+"""Keys whose value all sources share, the one that the other follows from first."""
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
 
 
@@ -38,7 +42,8 @@ class Source(BaseModel):
     Attributes:
         name: registered data set.
         domain: what its domain is called here, or the beginning of its domains' names if it has several, as in
-            "CAMUS/A"; also of its cases' and patients' names. By default `name`.
+            "CAMUS/A"; also of its cases' and patients' names. By default the data set's own name, such as "Heart" for
+            Dataset501_Heart of `nnunet`, or the name of the folder of `folder`.
         map: name of a label there -> class or classes here. By default each class keeps its name.
         rest: "background" makes labels that `map` leaves out background; otherwise they are an error.
     """
@@ -60,18 +65,28 @@ class Source(BaseModel):
             raise ValueError(f"data set {info.name} has keys of its own named {', '.join(sorted(taken))}")
         own = {key: value for key, value in table.items() if key not in cls.model_fields}
         try:
-            filled = info.options.model_validate(own).model_dump(mode="json")
+            options = info.options.model_validate(own)
         except ValidationError as error:
             known = [*cls.model_fields, *info.options.model_fields]
             raise ValidationError.from_exception_data(
                 cls.__name__, [_own_key(e, known) for e in error.errors()]
             ) from error
-        return {**table, **filled, "domain": table.get("domain") or info.name}
+        short = info.short_name(options) if info.short_name else info.name
+        return {**table, **options.model_dump(mode="json"), "domain": table.get("domain") or short}
 
-    def load(self) -> Dataset:
-        """The data set as it is on its own."""
-        info = data.get(self.name)
-        return info.load(info.options.model_validate(self.model_extra or {}))
+    @property
+    def info(self) -> DatasetInfo:
+        """The data set's row in the registry."""
+        return data.get(self.name)
+
+    @property
+    def options(self) -> Any:  # noqa: ANN401 - a model of the data set's own
+        """The data set's own keys."""
+        return self.info.options.model_validate(self.model_extra or {})
+
+    def with_keys(self, keys: Mapping[str, Any]) -> Source:
+        """The same source with some of the data set's own keys set."""
+        return Source.model_validate({**self.model_dump(), **keys})
 
 
 def _own_key(error: Any, known: Sequence[str]) -> InitErrorDetails:  # noqa: ANN401 - pydantic's ErrorDetails
@@ -95,12 +110,37 @@ class CombinedOptions(BaseModel):
     sources: tuple[Source, ...] = Field(min_length=1)
     order: tuple[str, ...] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_over(cls, table: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+        """Sources without size or spacing get those of the others, where these agree."""
+        sources = table.get("sources") if isinstance(table, Mapping) else None
+        if not isinstance(sources, (list, tuple)):
+            return table  # the field's own check says what is wrong
+        filled = [dict(s) if isinstance(s, Mapping) else s for s in sources]
+        for key in SHARED:
+            given = {json.dumps(s[key], default=str): s[key] for s in filled if isinstance(s, dict) and s.get(key)}
+            for source in filled:
+                if len(given) == 1 and isinstance(source, dict) and not source.get(key) and _has_key(source, key):
+                    (source[key],) = given.values()
+        return {**table, "sources": filled}
+
     @model_validator(mode="after")
     def _named_apart(self) -> CombinedOptions:
         names = [source.domain for source in self.sources]
         if len(set(names)) != len(names):
-            raise ValueError(f"sources: each needs a domain of its own, got {names}; set domain")
+            raise ValueError(
+                f"sources: each needs a domain of its own, got {names}; set domain in those that are alike"
+            )
         return self
+
+
+def _has_key(source: Mapping[str, Any], key: str) -> bool:
+    """Whether an entry's data set has a key; not where there is no such data set, which its own check says."""
+    try:
+        return key in data.get(str(source.get("name"))).options.model_fields
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -127,7 +167,7 @@ def load(options: CombinedOptions) -> Dataset:
             out, an `order` that is not all classes, or sources whose images differ in channels or size.
         FileNotFoundError, ModuleNotFoundError: as raised by a source.
     """
-    parts = [_part(source) for source in options.sources]
+    parts = [_part(source) for source in _alike(options.sources)]
     space = _space(parts, options.order)
     _check_images(parts)
     domains = tuple(domain for part in parts for domain in part.domains)
@@ -141,8 +181,46 @@ def load(options: CombinedOptions) -> Dataset:
     return Dataset(space, domains, train, validation, test, skipped)
 
 
+def _alike(sources: Sequence[Source]) -> list[Source]:
+    """The sources, those that leave spacing or size to their files with the same one.
+
+    Raises:
+        ValueError: some of them are pictures and some volumes, or the others give different ones.
+    """
+    alike = list(sources)
+    grids: dict[int, Sequence[Grid]] = {}
+    for key in SHARED:
+        left = [i for i, source in enumerate(alike) if source.info.survey and getattr(source.options, key, 0) is None]
+        given = {source.domain: value for source in alike if (value := getattr(source.options, key, None)) is not None}
+        if len(set(given.values())) > 1 and left:
+            raise ValueError(
+                f"combined: {key} must be given in all sources or be the same in those that give it, got "
+                f"{', '.join(f'{value} from {name}' for name, value in given.items())}; set {key} of "
+                f"{', '.join(alike[i].domain for i in left)}"
+            )
+        grids |= {i: survey(alike[i].options) for i in left if i not in grids and (survey := alike[i].info.survey)}
+        value = next(iter(given.values())) if given else _median(key, [(alike[i], grids[i]) for i in left])
+        for i in left:
+            alike[i] = alike[i].with_keys({key: value})
+    return alike
+
+
+def _median(key: str, surveyed: Sequence[tuple[Source, Sequence[Grid]]]) -> tuple[float, ...] | None:
+    """Spacing or size of all cases of some sources together; None where there is none."""
+    axes = {source.domain: len(grids[0].shape) for source, grids in surveyed if grids}
+    if len(set(axes.values())) > 1:
+        raise ValueError(
+            f"combined: all sources must be pictures and slices, or all volumes, got numbers of axes {axes}; leave out "
+            f"those of one kind"
+        )
+    if key == "spacing":
+        return typical_spacing([grid for _, grids in surveyed for grid in grids]) if 3 in axes.values() else None
+    shapes = [shape_at(grid, getattr(source.options, "spacing", None)) for source, grids in surveyed for grid in grids]
+    return typical_size(shapes) if shapes else None
+
+
 def _part(source: Source) -> _Part:
-    dataset = source.load()
+    dataset = source.info.load(source.options)
     space = dataset.label_space
     if source.map is None:
         own = tuple(frozenset({name} - {"background"}) for name in space.classes)
@@ -151,7 +229,10 @@ def _part(source: Source) -> _Part:
     where = f"combined: source {source.domain!r}: map"
     for name in source.map:
         if name not in names:
-            raise ValueError(f"{where}: there is no label {name!r}{hint(name, names)}")
+            raise ValueError(
+                f"{where}: there is no label {name!r}{hint(name, names)}. It says what each label of the source is "
+                f"here: map = {{ label there = 'class here' }}"
+            )
     left_out = [name for name in names if name not in source.map]
     if left_out and source.rest is None:
         raise ValueError(
@@ -205,9 +286,11 @@ def _check_images(parts: Sequence[_Part]) -> None:
     for part in parts[1:]:
         expected, found = (tuple(p.dataset.train.images.shape[1:]) for p in (first, part))
         if expected != found:
+            key = "size" if expected[0] == found[0] else "channels"
             raise ValueError(
                 f"combined: images of all sources must have the same channels and size, got {expected} from "
-                f"{first.source.domain} and {found} from {part.source.domain}; set their size"
+                f"{first.source.domain} and {found} from {part.source.domain} (channels first); set {key} of one "
+                f"source to what the other has"
             )
 
 

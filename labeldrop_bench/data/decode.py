@@ -64,6 +64,33 @@ class Pixels:
         return None if self.affine is None else _axes(self.affine)
 
 
+@dataclass(frozen=True)
+class Place:
+    """What the header of a volume or slice says of its grid.
+
+    Attributes:
+        shape: voxels along the stored axes (w, h, d).
+        affine: [4, 4], as in `Pixels`.
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+    @property
+    def axes(self) -> str:
+        """Directions in which the stored axes run, such as "RAS"."""
+        return _axes(self.affine)
+
+    def turned(self, axes: str = "RAS") -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Voxels and millimetres between them along D, H, W, once W, H and D run in these directions."""
+        from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+        turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(axes))
+        goes_to = turn[:, 0].astype(int).tolist()
+        shape = [self.shape[goes_to.index(axis)] for axis in (2, 1, 0)]
+        return tuple(shape), _spacing(self.affine @ inv_ornt_aff(turn, self.shape))
+
+
 def read(path: Path, axes: str | None = None, *, labels: bool = False) -> Pixels:
     """Everything in a file.
 
@@ -92,28 +119,25 @@ def read(path: Path, axes: str | None = None, *, labels: bool = False) -> Pixels
         return Pixels(np.ascontiguousarray(apply_orientation(values, turn).T)[None], affine)
 
 
-def read_place(path: Path) -> tuple[tuple[float, float, float], str]:
-    """Millimetres between voxels along the stored axes' D, H, W turned to "RAS", and the stored axes, from the header.
+def read_place(path: Path) -> Place:
+    """Where a volume or slice lies, from its header.
 
     Raises:
         DataProblem: as `read`.
     """
-    from nibabel.orientations import inv_ornt_aff, io_orientation
-
     with told(path):
         stored = _open(path)
-        turned = stored.affine @ inv_ornt_aff(io_orientation(stored.affine), stored.shape)
-        return _spacing(turned), _axes(stored.affine)
+        return Place(stored.shape, stored.affine)
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture as stored, from its header.
+def read_size(path: Path, *, shown: bool = False) -> tuple[int, int]:
+    """(width, height) of a picture from its header, as stored or, turned by its EXIF tag, as `read` gives it.
 
     Raises:
         DataProblem: it cannot be read.
     """
     with told(path):
-        return picture_size(path)
+        return picture_size(path, shown=shown)
 
 
 def read_grey(path: Path) -> NDArray[np.uint8]:

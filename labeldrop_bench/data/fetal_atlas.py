@@ -84,7 +84,7 @@ def load(options: FetalAtlasOptions) -> Dataset:
     )  # fmt: skip
     domain = [case.domain for case in cases]
     parts = grouped_split([case.patient for case in cases], domain, (1 / 3, 1 / 3, 1 / 3), options.seed).tolist()
-    report_lacking(f"fetal_atlas: {root}", domain, parts, DOMAINS)
+    report_lacking(f"fetal_atlas: {root}", domain, parts, DOMAINS, [case.patient for case in cases])
     part_of = {case.patient: part for case, part in zip(cases, parts, strict=True)}
     return assemble(LABEL_SPACE, DOMAINS, cases, prepared, part_of, skipped)
 

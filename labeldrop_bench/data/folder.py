@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,8 @@ from labeldrop_bench.data._files import list_files, not_taken
 from labeldrop_bench.data._options import GroupOptions
 from labeldrop_bench.data._pictures import PICTURES, grey
 from labeldrop_bench.data._resample import resize_image, resize_labels
-from labeldrop_bench.data.base import VARIABLE, Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data._survey import MULTIPLE, readable, typical_size
+from labeldrop_bench.data.base import VARIABLE, Dataset, DatasetInfo, Grid, Size, find_folder, user_path
 from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read, read_size
 from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare
 from labeldrop_bench.data.split import grouped_split, report_lacking
@@ -44,7 +46,8 @@ class FolderOptions(GroupOptions):
     Attributes:
         folder: where `root` is not given, root is this folder inside the one that LABELDROP_DATA names.
         labels: name -> value in the masks (1 ... 255), in the order of the classes; background is 0.
-        size: (height, width) of the samples in pixels, or one number for both.
+        size: (height, width) of the samples in pixels, or one number for both. None means the median of the images,
+            rounded to multiples of 16.
         channels: "grey" (one channel), or "rgb" (three) where colour tells something.
         domains: name -> selectors, each an image size "WIDTHxHEIGHT" as stored or a glob pattern on the file name.
             Files that no domain selects are left out.
@@ -54,7 +57,7 @@ class FolderOptions(GroupOptions):
 
     folder: str | None = None
     labels: dict[str, Value] = Field(min_length=1)
-    size: Size = (128, 128)
+    size: Size | None = None
     channels: Literal["grey", "rgb"] = "grey"
     domains: dict[str, Selectors] = Field(default={"all": ("*",)}, min_length=1)
     together: tuple[tuple[str, ...], ...] = ()
@@ -100,7 +103,7 @@ class Read:
     """
 
     labels: tuple[tuple[str, int], ...]
-    size: tuple[int, int]
+    size: tuple[int, ...]
     channels: Literal["grey", "rgb"] = "grey"
 
     def __call__(self, case: Case) -> Prepared:
@@ -130,7 +133,9 @@ def load(options: FolderOptions) -> Dataset:
     root = options.find_root()
     domains = tuple(options.domains)
     found = _list(root, options)
-    reader = Read(tuple(options.labels.items()), options.size, options.channels)
+    grids = [] if options.size else _grids(found.cases)
+    size = options.size or typical_size([grid.shape for grid in grids] or [(MULTIPLE, MULTIPLE)])
+    reader = Read(tuple(options.labels.items()), size, options.channels)
     cases, prepared, skipped = prepare(
         found.cases, reader, name="folder", settings=asdict(reader),
         skip_bad=options.skip_bad, problems=found.problems, not_taken=found.not_taken,
@@ -139,10 +144,28 @@ def load(options: FolderOptions) -> Dataset:
     domain = [case.domain for case in cases]
     fractions = (1 - options.validation - options.test, options.validation, options.test)
     part = grouped_split([case.patient for case in cases], domain, fractions, options.seed).tolist() if cases else []
-    report_lacking(f"folder: {root}", domain, part, domains)
+    report_lacking(f"folder: {root}", domain, part, domains, [case.patient for case in cases])
     part_of = {case.patient: p for case, p in zip(cases, part, strict=True)}
     space = LabelSpace.of_classes(("background", *options.labels))
     return assemble(space, domains, cases, prepared, part_of, (*skipped, *copies, *found.unselected))
+
+
+def survey(options: FolderOptions) -> list[Grid]:
+    """The grids of its images.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`, as far as no file has to be read.
+    """
+    return _grids(_list(options.find_root(), options).cases)
+
+
+def _grids(cases: Sequence[Case]) -> list[Grid]:
+    sizes = readable((case.inputs[0] for case in cases), partial(read_size, shown=True))
+    return [Grid((height, width)) for width, height in sizes]
+
+
+def _short_name(options: FolderOptions) -> str:
+    return Path(options.folder or "folder").name if options.root is None else user_path(options.root).resolve().name
 
 
 @dataclass(frozen=True)
@@ -247,4 +270,6 @@ INFO = DatasetInfo(
     source="the folder in `root`, or `folder` inside LABELDROP_DATA",
     options=FolderOptions,
     load=load,
+    short_name=_short_name,
+    survey=survey,
 )

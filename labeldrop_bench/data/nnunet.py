@@ -8,14 +8,18 @@
 Format: github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md. Labels that are lists of values are regions; what
 each stored value may be then is told by `_regions.label_space_of_regions`. The label named `ignore` says nothing.
 
+Where dataset.json has nnU-Net's key `dataset`, case -> {"images": [one for each channel], "label": file}, the training
+cases are those, wherever their files lie; a relative path begins at the data set's folder.
+
 One key of dataset.json is not nnU-Net's, which leaves it alone: `annotated_labels`, case -> names of the labels that
 were annotated in it. A case that it does not name has all of them.
 
 A volume is turned to [D, H, W] = (superior, anterior, right), cut to what is not zero, resampled to one spacing, and
 its middle cut out or filled up (`_resample.to_grid`). A picture is resized without keeping its aspect ratio, as
-`folder` does it. Slices stored as volumes are turned to the direction that most images of the data set are stored in.
-Each channel of each case then gets mean 0 and standard deviation 1, whatever its name says. Scores refer to
-these arrays: what lies outside of `size` is neither trained on nor scored.
+`folder` does it. By default spacing and size are the medians of the cases (`_survey`); what is zero counts as a part of
+them, since no header tells it. Slices stored as volumes are turned to the direction that most images of the data set
+are stored in. Each channel of each case then gets mean 0 and standard deviation 1, whatever its name says. Scores
+refer to these arrays: what lies outside of `size` is neither trained on nor scored.
 """
 
 from __future__ import annotations
@@ -25,35 +29,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, model_validator
 
-from labeldrop_bench.data._files import list_files, not_taken
-from labeldrop_bench.data._options import GroupOptions
-from labeldrop_bench.data._pictures import PICTURES
+from labeldrop_bench.data._files import not_taken
+from labeldrop_bench.data._nnunet_raw import TEST, TRAIN, Description, describe, list_cases
+from labeldrop_bench.data._options import AnySize, GroupOptions
 from labeldrop_bench.data._regions import annotated_labels, label_space_of_regions
+from labeldrop_bench.data._survey import MULTIPLE, readable, shape_at, typical_size, typical_spacing
 from labeldrop_bench.data._volumes import ReadPictures, ReadVolumes
-from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Side, find_folder, hint
-from labeldrop_bench.data.decode import read_place
+from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Grid, find_folder, hint
+from labeldrop_bench.data.decode import Place, read_place, read_size
 from labeldrop_bench.data.edits import annotated_only, check_cases
 from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
-from labeldrop_bench.text import TextError, read_text
 
-_TRAIN, _TEST = "Tr", "Ts"
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
 
 
@@ -66,8 +60,9 @@ class NnunetOptions(GroupOptions):
         dataset: its folder in root, such as "Dataset501_Heart".
         classes_of: label name of dataset.json -> class or classes that it stands for; by default its own name.
         channels: names of the channels to use, or their numbers where several have one name; None means all.
-        size: of the samples: (height, width) in pixels, or (D, H, W) in voxels for volumes.
-        spacing: of volumes along D, H, W in millimetres; None means the median of the data set.
+        size: of the samples: (height, width) in pixels, or (D, H, W) in voxels for volumes, or one number for all axes.
+            None means the median of the cases (of volumes, resampled to `spacing`), rounded to multiples of 16.
+        spacing: of volumes along D, H, W in millimetres; None means the median of the cases.
         domains: name -> glob patterns on the case name. Cases that no domain selects are left out.
         validation, test: fractions of each domain's cases; training takes the rest. Where labelsTs is there, it is the
             test split and `test` is not used.
@@ -77,13 +72,13 @@ class NnunetOptions(GroupOptions):
     dataset: str
     classes_of: dict[str, Names] = Field(default_factory=dict)
     channels: tuple[NonNegativeInt | str, ...] | None = Field(None, min_length=1)
-    size: tuple[Side, Side] | tuple[Side, Side, Side]
+    size: AnySize = None
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     domains: dict[str, Names] = Field(default={"all": ("*",)}, min_length=1)
 
     @model_validator(mode="after")
     def _fits(self) -> NnunetOptions:
-        if self.spacing and len(self.size) == 2:
+        if self.spacing and isinstance(self.size, tuple) and len(self.size) == 2:
             raise ValueError(f"spacing is for volumes, but size has two numbers: {list(self.size)}")
         return self
 
@@ -104,55 +99,6 @@ class NnunetOptions(GroupOptions):
         return root / self.dataset
 
 
-class _Description(BaseModel):
-    """What counts of dataset.json."""
-
-    channel_names: dict[str, str] = Field(min_length=1)
-    labels: dict[str, int | tuple[int, ...]]
-    num_training: int = Field(alias="numTraining")
-    file_ending: str
-    annotated_labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-
-    @field_validator("channel_names")
-    @classmethod
-    def _numbered(cls, names: dict[str, str]) -> dict[str, str]:
-        if set(names) != {str(n) for n in range(len(names))}:
-            raise ValueError(f"channel_names must give 0, 1, ... names, got {names}")
-        return {key: names[key] for key in sorted(names, key=int)}
-
-    @field_validator("labels")
-    @classmethod
-    def _has_background(cls, labels: dict[str, int | tuple[int, ...]]) -> dict[str, int | tuple[int, ...]]:
-        if labels.get("background") != 0 or len(labels) - ("ignore" in labels) < 2:
-            raise ValueError(f"labels must name background = 0 and at least one more, got {labels}")
-        if not isinstance(labels.get("ignore", 0), int):
-            raise ValueError(f"label ignore must be one value, got {labels['ignore']}")
-        stored = [v for name, value in labels.items() if name != "background" for v in _values(value)]
-        if min(stored) < 1 or any(not _values(value) for value in labels.values()):
-            raise ValueError(f"labels but background must have values from 1 on, got {labels}")
-        return labels
-
-    @property
-    def regions(self) -> dict[str, tuple[int, ...]]:
-        """Foreground label -> its stored values."""
-        return {name: _values(value) for name, value in self.labels.items() if name not in ("background", "ignore")}
-
-
-def _values(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else value
-
-
-def _describe(folder: Path) -> _Description:
-    path = folder / "dataset.json"
-    try:
-        return _Description.model_validate_json(read_text(path))
-    except TextError as error:
-        raise ValueError(f"nnunet: {error}") from error
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}" for detail in error.errors()]
-        raise ValueError(f"nnunet: {path} is not in the format of nnU-Net 2: " + "; ".join(lines)) from error
-
-
 def load(options: NnunetOptions) -> Dataset:
     """Reads the data set.
 
@@ -165,47 +111,92 @@ def load(options: NnunetOptions) -> Dataset:
         ModuleNotFoundError: a library that reads the files is not installed.
     """
     folder = options.find()
-    description = _describe(folder)
+    description = describe(folder)
     space, value_of = _space(folder, description, options)
     channels = _channels(folder, description, options)
-    kept = channels if len(options.size) == 3 else None
-    train, test = (_list(folder, part, description, kept) for part in (_TRAIN, _TEST))
+    found = _listed(folder, description, options)
+    read = _reader(found.cases, space, value_of, description, channels, options)
+    listed = found.cases if isinstance(read, ReadPictures) else [_only(case, channels) for case in found.cases]
+    cases, prepared, skipped = prepare(
+        listed, read, name="nnunet", settings=asdict(read), skip_bad=options.skip_bad, problems=found.problems,
+        not_taken=found.not_taken,
+    )  # fmt: skip
+    part_of = _split(folder, cases, found.test_names, options)
+    dataset = assemble(space, tuple(options.domains), cases, prepared, part_of, (*skipped, *found.unselected))
+    return _annotated(folder, description, dict(value_of), dataset, found.names)
+
+
+def survey(options: NnunetOptions) -> list[Grid]:
+    """The grids of its cases.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`, as far as no case has to be read.
+    """
+    folder = options.find()
+    description = describe(folder)
+    return _grids(_listed(folder, description, options).cases, description, options)[0]
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What lies in the folder.
+
+    Attributes:
+        cases: those that a domain selects, with domain and patient, and files of all channels.
+        test_names: which of them are of labelsTs.
+        names: of all cases, those that no domain selects too.
+        problems: what is wrong with cases.
+        not_taken, unselected: lines on files that are no case's, and on cases of no domain.
+    """
+
+    cases: list[Case]
+    test_names: set[str]
+    names: list[str]
+    problems: list[DataProblem]
+    not_taken: tuple[str, ...]
+    unselected: list[str]
+
+
+def _listed(folder: Path, description: Description, options: NnunetOptions) -> _Listed:
+    train, test = (list_cases(folder, part, description) for part in (TRAIN, TEST))
     problems = [*train.problems, *test.problems]
     if len(train.cases) != description.num_training:
-        problems.append(
-            DataProblem(
-                folder / "dataset.json",
-                f"numTraining is {description.num_training}, but imagesTr and labelsTr have {len(train.cases)} whole "
-                f"cases",
-            )
-        )
+        where = "imagesTr and labelsTr have" if description.dataset is None else "`dataset` names"
+        text = f"numTraining is {description.num_training}, but {where} {len(train.cases)} whole cases"
+        problems.append(DataProblem(folder / "dataset.json", text))
     chosen = {}
     unselected: list[str] = []
-    for part, found in ((_TRAIN, train), (_TEST, test)):
+    for part, found in ((TRAIN, train), (TEST, test)):
         chosen[part], more, rest = _in_domains(folder, part, found.cases, options)
         problems += more
         unselected += rest
-    test_names = {case.name for case in chosen[_TEST]}
-    listed = [*chosen[_TRAIN], *chosen[_TEST]]
-    read = _reader(listed, space, value_of, description, channels, options)
-    cases, prepared, skipped = prepare(
-        listed, read, name="nnunet", settings=asdict(read), skip_bad=options.skip_bad, problems=problems,
-        not_taken=(*train.not_taken, *test.not_taken),
-    )  # fmt: skip
-    part_of = _split(folder, cases, test_names, options)
-    dataset = assemble(space, tuple(options.domains), cases, prepared, part_of, (*skipped, *unselected))
-    names = [case.name for case in (*train.cases, *test.cases)]
-    return _annotated(folder, description, dict(value_of), dataset, names)
+    return _Listed(
+        [*chosen[TRAIN], *chosen[TEST]],
+        {case.name for case in chosen[TEST]},
+        [case.name for case in (*train.cases, *test.cases)],
+        problems,
+        (*train.not_taken, *test.not_taken),
+        unselected,
+    )
+
+
+def _only(case: Case, channels: Sequence[int]) -> Case:
+    """A case with the files of some channels, in this order, and of its labels."""
+    *images, labels = case.inputs
+    return replace(case, inputs=(*(images[n] for n in channels), labels))
 
 
 def _space(
-    folder: Path, description: _Description, options: NnunetOptions
+    folder: Path, description: Description, options: NnunetOptions
 ) -> tuple[LabelSpace, tuple[tuple[int, int], ...]]:
     """The label space, and (stored value, label value) pairs."""
     known = [*description.regions]
     for name in options.classes_of:
         if name not in known:
-            raise ValueError(f"nnunet: classes_of: {folder / 'dataset.json'} has no label {name!r}{hint(name, known)}")
+            raise ValueError(
+                f"nnunet: classes_of: {folder / 'dataset.json'} has no label {name!r}{hint(name, known)}. It says which "
+                f"classes a label stands for: classes_of = {{ label = ['class', 'class'] }}"
+            )
     try:
         space, value_of = label_space_of_regions(description.regions, options.classes_of)
     except ValueError as error:
@@ -217,7 +208,7 @@ def _space(
 
 
 def _annotated(
-    folder: Path, description: _Description, value_of: dict[int, int], dataset: Dataset, listed: Sequence[str]
+    folder: Path, description: Description, value_of: dict[int, int], dataset: Dataset, listed: Sequence[str]
 ) -> Dataset:
     """The data set with what `annotated_labels` says; `listed` are all cases, those in no domain too."""
     key = f"nnunet: {folder / 'dataset.json'}: annotated_labels"
@@ -230,60 +221,7 @@ def _annotated(
     return annotated_only(dataset, {}, cases, key)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What lies in images.. and labels..; `not_taken` has lines on what is no case's."""
-
-    cases: list[Case]
-    problems: list[DataProblem]
-    not_taken: tuple[str, ...]
-
-
-def _list(folder: Path, part: str, description: _Description, kept: Sequence[int] | None) -> _Found:
-    """Whole cases of imagesTr or imagesTs, their domain not told yet; without any label map, imagesTs has none.
-
-    Args:
-        folder: of the data set.
-        part: "Tr" or "Ts".
-        description: dataset.json.
-        kept: channels to read, in order; None means all, of which a reader of pictures takes some.
-    """
-    ending, numbers = description.file_ending, range(len(description.channel_names))
-    in_images, in_labels = (list_files(folder / f"{kind}{part}", (ending,)) for kind in ("images", "labels"))
-    if part == _TEST and not in_labels.files:
-        return _Found([], [], in_labels.not_taken)
-    images: dict[str, dict[int, Path]] = {}
-    nameless = []
-    for stem, path in in_images.files.items():
-        if match := re.fullmatch(r"(.+)_(\d{4})", stem):
-            images.setdefault(match[1], {})[int(match[2])] = path
-        else:
-            nameless.append(path.name)
-    cases, problems = [], [*in_images.problems, *in_labels.problems]
-    for name in sorted({*images, *in_labels.files}):
-        channels = images.get(name, {})
-        whole = ending.lower() in PICTURES and set(channels) == {0}  # one colour picture may hold all channels
-        missing = [] if whole else [n for n in numbers if n not in channels]
-        problems += [
-            DataProblem(folder / f"images{part}" / f"{name}_{n:04d}{ending}", f"not there, but {name} needs it")
-            for n in missing
-        ]
-        problems += [
-            DataProblem(path, f"channel {n} is not in channel_names of dataset.json; name it there or take it away")
-            for n, path in channels.items()
-            if n not in numbers
-        ]
-        if name not in in_labels.files:
-            problems.append(DataProblem(folder / f"labels{part}" / f"{name}{ending}", "not there, but its image is"))
-        elif not missing:
-            files = [channels[n] for n in kept or numbers if n in channels]
-            cases.append(Case(name, name, 0, (*files, in_labels.files[name])))
-    reasons = {"no channel number such as _0000 stands before their ending": nameless}
-    rest = not_taken(folder / f"images{part}", reasons)
-    return _Found(cases, problems, (*in_images.not_taken, *in_labels.not_taken, *rest))
-
-
-def _channels(folder: Path, description: _Description, options: NnunetOptions) -> tuple[int, ...]:
+def _channels(folder: Path, description: Description, options: NnunetOptions) -> tuple[int, ...]:
     """Numbers of the channels to use."""
     names = list(description.channel_names.values())
     where = f"nnunet: channels: {folder / 'dataset.json'}"
@@ -325,38 +263,73 @@ def _reader(
     cases: Sequence[Case],
     space: LabelSpace,
     value_of: tuple[tuple[int, int], ...],
-    description: _Description,
+    description: Description,
     channels: tuple[int, ...],
     options: NnunetOptions,
 ) -> ReadVolumes | ReadPictures:
-    ending = description.file_ending
-    pictures = ending.lower() in PICTURES
-    if not pictures:
+    if not description.pictures:
         require("nnunet", "nibabel", "SimpleITK", "skimage")
-    if len(options.size) == 3 and pictures:
-        raise ValueError(f"nnunet: size must be two numbers for pictures ({ending}), got {list(options.size)}")
-    spacing, axes = (options.spacing, None) if pictures or options.spacing else _typical(cases)
-    if len(options.size) == 2:
-        number = len(description.channel_names)
-        return ReadPictures(value_of, space.num_labels, channels, number, options.size, axes)
-    return ReadVolumes(value_of, space.num_labels, spacing or (1.0, 1.0, 1.0), options.size)
+    size, spacing, axes = _goal(cases, description, options)
+    if len(size) == 2:
+        return ReadPictures(value_of, space.num_labels, channels, len(description.channel_names), size, axes)
+    return ReadVolumes(value_of, space.num_labels, spacing or (1.0, 1.0, 1.0), size)
 
 
-def _typical(cases: Sequence[Case]) -> tuple[tuple[float, ...] | None, str | None]:
-    """Median spacing along D, H, W, and the direction of the axes that most images have.
+def _goal(
+    cases: Sequence[Case], description: Description, options: NnunetOptions
+) -> tuple[tuple[int, ...], tuple[float, ...] | None, str | None]:
+    """Size, spacing of volumes, and the direction of the axes that most slices have; what is not given, by the files.
 
-    A file that cannot be read does not count here, and is named when its case is read.
+    Raises:
+        ValueError: what is given does not fit the files.
     """
-    found = []
-    for case in cases:
-        try:
-            found.append(read_place(case.inputs[0]))
-        except DataProblem:  # noqa: PERF203 - any of them may be bad
-            continue
-    if not found:
-        return None, None
-    median = np.median([spacing for spacing, _ in found], axis=0)
-    return tuple(float(f"{s:.5g}") for s in median), Counter(axes for _, axes in found).most_common(1)[0][0]
+    size = options.size
+    spacing: tuple[float, ...] | None = options.spacing
+    number = len(size) if isinstance(size, tuple) else 3 if spacing else None
+    if description.pictures and number == 3:
+        raise ValueError(
+            f"nnunet: size must be two numbers for pictures ({description.file_ending}), and spacing left out, got "
+            f"size = {size} and spacing = {spacing}"
+        )
+    if isinstance(size, tuple) and (description.pictures or spacing):
+        return size, spacing, None
+    grids, axes = _grids(cases, description, options)
+    number = len(grids[0].shape) if grids else number or (2 if description.pictures else 3)
+    spacing = (spacing or typical_spacing(grids)) if number == 3 else None
+    if size is None:  # without any file that can be read, reading them says why
+        size = typical_size([shape_at(grid, spacing) for grid in grids]) if grids else (MULTIPLE,) * number
+    return size if isinstance(size, tuple) else (size,) * number, spacing, axes
+
+
+def _grids(cases: Sequence[Case], description: Description, options: NnunetOptions) -> tuple[list[Grid], str | None]:
+    """Grids of the cases, of volumes along D, H, W; and the direction of the axes that most are stored in."""
+    paths = [case.inputs[0] for case in cases]
+    if description.pictures:
+        sizes = readable(paths, partial(read_size, shown=True))
+        return [Grid((height, width)) for width, height in sizes], None
+    places = readable(paths, read_place)
+    if not places:
+        return [], None
+    axes = Counter(place.axes for place in places).most_common(1)[0][0]
+    slices = sum(1 in place.shape for place in places)
+    flat = slices == len(places)
+    if isinstance(options.size, tuple):
+        flat = len(options.size) == 2
+    elif options.spacing:
+        flat = False
+    elif slices and not flat:
+        raise ValueError(
+            f"nnunet: {options.dataset}: size must be given, [height, width] or [D, H, W]: {slices} of {len(places)} "
+            f"cases are single slices, the others volumes; leave one kind out by the patterns of domains"
+        )
+    return [_slice(place, axes) if flat else Grid(*place.turned()) for place in places], axes
+
+
+def _slice(place: Place, axes: str) -> Grid:
+    """Of a file with an axis of length 1, without this axis."""
+    shape, spacing = place.turned(axes)
+    axis = shape.index(1) if 1 in shape else 0  # it has none: reading it says so
+    return Grid(shape[:axis] + shape[axis + 1 :], spacing[:axis] + spacing[axis + 1 :])
 
 
 def _split(folder: Path, cases: Sequence[Case], test_names: set[str], options: NnunetOptions) -> dict[str, int]:
@@ -374,7 +347,8 @@ def _split(folder: Path, cases: Sequence[Case], test_names: set[str], options: N
         parts = grouped_split([c.patient for c in rest], [c.domain for c in rest], fractions, options.seed)
         part_of.update((case.patient, int(part)) for case, part in zip(rest, parts, strict=True))
     domain, part = [case.domain for case in cases], [part_of[case.patient] for case in cases]
-    report_lacking(f"nnunet: {folder}", domain, part, [*options.domains])
+    where = f"nnunet: {folder}" + (", whose test split is labelsTs" if test_names else "")
+    report_lacking(where, domain, part, [*options.domains], [case.patient for case in cases])
     return part_of
 
 
@@ -385,4 +359,6 @@ INFO = DatasetInfo(
     source="the folder `dataset` in `root`, or in `folder` inside LABELDROP_DATA",
     options=NnunetOptions,
     load=load,
+    short_name=lambda options: re.sub(r"^Dataset\d{3}_(?=.)", "", options.dataset),
+    survey=survey,
 )

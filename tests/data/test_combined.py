@@ -1,7 +1,7 @@
 import pydantic
 import pytest
 import torch
-from nnunet_tree import write_nnunet
+from nnunet_tree import LABELS, volume, write_nnunet
 
 from labeldrop_bench import data
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, make_samples
@@ -150,7 +150,9 @@ def test_a_label_that_map_leaves_out_is_an_error_or_background():
     assert labels(dataset) == {"LV": {"LV"}}
     assert torch.equal(split.target[0], torch.where(before == 2, 0, before))
     assert torch.equal(split.truth, split.target)
-    with pytest.raises(ValueError, match="source 'one': map: there is no label 'LVv'; did you mean 'LV'"):
+    with pytest.raises(
+        ValueError, match=r"source 'one': map: there is no label 'LVv'; did you mean 'LV'.*label there = 'class here'"
+    ):
         combined(source("one", "LV", "RV", map={"LVv": "LV"}))
 
 
@@ -185,11 +187,76 @@ def test_labels_of_one_class_that_become_different_things():
 
 def test_sources_must_agree_in_size_and_names():
     with pytest.raises(ValueError, match=r"got \(1, 16, 16\) from one and \(1, 32, 32\) from two"):
-        combined(source("one", "LV"), source("two", "LV", size=32))
+        combined(source("one", "LV", size=16), source("two", "LV", size=32))
     with pytest.raises(pydantic.ValidationError, match="each needs a domain of its own"):
         combined(source("one", "LV"), source("one", "LA"))
     with pytest.raises(ValueError, match="domains must have different names"):
         combined(source("A", "LV", domains=["x", "y"]), source("A/x", "LA"))
+
+
+def test_a_source_without_size_takes_that_of_the_others():
+    dataset = combined(source("one", "LV"), source("two", "LV", size=32))
+    assert dataset.train.images.shape[1:] == (1, 32, 32)
+    filled = CombinedOptions(sources=[source("one", "LV"), source("two", "LV", size=32)])
+    assert [s.options.size for s in filled.sources] == [32, 32]  # so that the records of a run say it
+    with pytest.raises(ValueError, match=r"from one and \(1, 32, 32\) from two .channels first.; set size"):
+        combined(source("one", "LV"), source("two", "LV", size=32), source("three", "LV", size=48))
+
+
+def make_volumes(root, number, shape, spacing, **keys):
+    cases = {f"c{i}": volume(i, shape=shape) for i in range(3)}
+    folder = write_nnunet(root / f"Dataset00{number}_V{number}", cases, LABELS, spacing=spacing)
+    return {"name": "nnunet", "root": root, "dataset": folder.name, **keys}
+
+
+def test_sources_that_leave_it_to_their_files_share_spacing_and_size(tmp_path):
+    """Two scanners of 1 and 3 mm: one spacing and one size, the medians of all six cases."""
+    one = make_volumes(tmp_path, 1, (60, 40, 40), (1, 1, 1))
+    two = make_volumes(tmp_path, 2, (20, 60, 60), (3, 1, 1))
+    dataset = combined(one, two)
+    assert dataset.domains == ("V1", "V2")
+    assert dataset.train.images.shape[1:] == (1, 32, 48, 48)  # 60 mm at 2 mm; the median of 40 and 60
+    torch.testing.assert_close(dataset.train.spacing[:, 0], torch.tensor([2.0, 2.0]).double())
+    given = combined(one, {**two, "spacing": (1, 2, 2)})
+    assert given.train.images.shape[1:] == (1, 64, 32, 32)
+    apart = combined({**one, "spacing": (2, 2, 2)}, {**two, "spacing": (1, 2, 2)})
+    assert apart.train.images.shape[1:] == (1, 48, 32, 32)  # its own is kept; the size is still one
+    third = make_volumes(tmp_path, 3, (20, 60, 60), (3, 1, 1))
+    with pytest.raises(ValueError, match=r"combined: spacing must be given in all.*\(2.0, 2.0, 2.0\) from V1.*of V3"):
+        combined({**one, "spacing": (2, 2, 2)}, {**two, "spacing": (1, 2, 2)}, third)
+
+
+def test_pictures_and_volumes_do_not_go_together(tmp_path, picture):
+    pictures = {f"c{i}": (picture(i)[0][None], picture(i)[1]) for i in range(3)}
+    write_nnunet(tmp_path / "Dataset009_P", pictures, LABELS, ending=".png")
+    flat = {"name": "nnunet", "root": tmp_path, "dataset": "Dataset009_P"}
+    assert combined(flat, {**flat, "domain": "again"}).train.images.shape[1:] == (1, 48, 32)
+    with pytest.raises(ValueError, match=r"all sources must be pictures and slices, or all volumes.*'P': 2, 'V1': 3"):
+        combined(flat, make_volumes(tmp_path, 1, (20, 20, 20), (1, 1, 1)))
+
+
+def test_names_of_domains_by_default(tmp_path):
+    named = {
+        "Heart": {"name": "nnunet", "dataset": "Dataset501_Heart"},
+        "Dataset501_": {"name": "nnunet", "dataset": "Dataset501_"},
+        "hearts": {"name": "nnunet", "dataset": "hearts"},
+        "mine": {"name": "folder", "root": tmp_path / "mine", "labels": {"a": 1}},
+        "usgra": {"name": "folder", "folder": "sets/usgra", "labels": {"a": 1}},
+        "phantom": {"name": "phantom"},
+    }
+    assert [s.domain for s in CombinedOptions(sources=[*named.values()]).sources] == [*named]
+    with pytest.raises(pydantic.ValidationError, match=r"got \['mine', 'mine'\]; set domain in those that are alike"):
+        CombinedOptions(sources=[named["mine"], {**named["mine"], "root": tmp_path / "other" / "mine"}])
+
+
+def test_channels_that_differ_are_said_so(tmp_path):
+    cases = {f"c{i}": volume(i, channels=2) for i in range(3)}
+    write_nnunet(tmp_path / "Dataset008_C", cases, LABELS, channel_names=("T1", "T2"))
+    two = {"name": "nnunet", "root": tmp_path, "dataset": "Dataset008_C"}
+    one = make_volumes(tmp_path, 1, (18, 20, 16), (1, 1, 1))
+    with pytest.raises(ValueError, match=r"\(1, 16, 16, 16\) from V1 and \(2, 16, 16, 16\) from C.*set channels"):
+        combined(one, two)
+    assert combined(one, {**two, "channels": ["T2"]}).train.images.shape[1] == 1
 
 
 def test_options_are_checked_by_the_source_and_filled_in():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from labeldrop_bench import data
-from labeldrop_bench.data import folder
+from labeldrop_bench.data import decode, folder
 from labeldrop_bench.data.base import VARIABLE
 from labeldrop_bench.data.folder import FolderOptions
 from labeldrop_bench.data.prepare import Case
@@ -128,6 +128,29 @@ def test_size_is_height_and_width(ten):
     assert load(ten, size=[24, 50]).train.images.shape[1:] == (1, 24, 50)
 
 
+def test_the_default_size_is_the_median_of_the_images(make_folder, picture):
+    """In multiples of 16, the nearest one, of what is shown: the third picture is stored lying on its side."""
+    drawings = {f"{i}.png": picture(i, height=40 + i, width=32 + i) for i in range(5)}
+    root = make_folder(drawings)
+    assert load(root, size=None).train.images.shape[2:] == (48, 32)  # of (42, 34)
+    turned = Image.fromarray(drawings["2.png"][0].T)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode.read_size(_saved(turned, root / "x.jpg", exif), shown=True) == (34, 42)
+    assert decode.read_size(root / "x.jpg") == (42, 34)
+
+
+def _saved(picture, path, exif):
+    picture.save(path, exif=exif)
+    return path
+
+
+def test_three_pictures_are_a_split(make_folder, picture):
+    """A tenth of three is none, but each split gets one."""
+    dataset = load(make_folder({f"{i}.png": picture(i) for i in range(3)}), validation=0.1, test=0.1)
+    assert counts(dataset) == [[1], [1], [1]]
+
+
 def test_groups_by_file_name_stay_in_one_split(make_folder, picture):
     files = {f"p{patient}_f{frame}.png": marked(picture, patient, frame) for patient in range(6) for frame in range(3)}
     dataset = load(make_folder(files), group=r"p(\d+)_", validation=0.2, test=0.3)
@@ -212,8 +235,11 @@ def test_all_problems_are_listed_at_once(ten):
         ({"domains": {"x": "a*", "y": ["40x32", "c*"]}}, r"no file for domain 'y' = \['40x32', 'c\*'\]"),
         ({"group": r"^a\d"}, r"b0.png: group = '\^a\\\\d' does not match the file name"),
         ({"together": [["a0", "c0"]]}, "c0: named in together, but not there"),
-        ({"domains": {"x": "a[01].png"}}, "split 'validation' has no image of domain 'x'.*2 images in all"),
-        ({"group": r"[ab]"}, "split 'validation' has no image of domain 'all'"),
+        (
+            {"domains": {"x": "a[01].png"}},
+            r"split 'validation' has no image of domain 'x' \(2 image\(s\) of 2 patient\(s\) in all",
+        ),
+        ({"group": r"[ab]"}, r"no image of domain 'all' \(20 image\(s\) of 2 patient.*keys group, together"),
     ],
 )
 def test_errors_of_domains_groups_and_splits(ten, options, message):

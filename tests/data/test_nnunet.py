@@ -77,6 +77,41 @@ def test_the_default_spacing_is_the_median_of_the_set(tmp_path):
     assert not torch.equal(median.train.images, read(folder, spacing=(1, 2, 4)).train.images)
 
 
+def test_the_default_size_is_the_median_at_the_spacing(tmp_path):
+    """Multiples of 16, the nearest one and at least one; stored in any order of axes."""
+    folder = write_nnunet(tmp_path / "Dataset003_S", {}, LABELS)
+    for i, depth in enumerate([30, 30, 40, 60, 60]):
+        image, labels = volume(i, shape=(depth, 70, 20))
+        for part, name, values in (("images", f"c{i}_0000", image[0]), ("labels", f"c{i}", labels)):
+            write_array(folder / f"{part}Tr" / f"{name}.nii.gz", values, (3, 1, 1), ("LPS", "ASR")[i % 2])
+    change(folder, numTraining=5)
+    assert read(folder, size=None).train.images.shape[2:] == (48, 64, 16)
+    assert read(folder, size=None, spacing=(1, 2, 2)).train.images.shape[2:] == (128, 32, 16)
+    assert read(folder, size=32).train.images.shape[2:] == (32, 32, 32)
+
+
+def test_pictures_and_slices_have_a_default_size_too(tmp_path):
+    cases = {f"c{i}": picture(i, shape=(44, 20)) for i in range(5)}
+    one = write_nnunet(tmp_path / "Dataset003_P", cases, LABELS, ending=".png")
+    two = write_nnunet(tmp_path / "Dataset004_P", cases, LABELS)
+    for folder in (one, two):
+        assert read(folder, size=None).train.images.shape[1:] == (1, 48, 16)
+        assert read(folder, size=32).train.images.shape[1:] == (1, 32, 32)
+    with pytest.raises(ValueError, match=r"size must be two numbers for pictures \(.png\), and spacing left out"):
+        read(one, size=None, spacing=(1, 1, 1))
+    mixed = write_nnunet(tmp_path / "Dataset005_M", {**cases, "d": volume(0)}, LABELS)
+    with pytest.raises(ValueError, match=r"size must be given.*5 of 6 cases are single slices, the others volumes"):
+        read(mixed, size=None)
+    assert read(mixed, size=None, domains={"flat": "c*"}).train.images.shape[1:] == (1, 48, 16)
+
+
+def test_nothing_that_can_be_read_is_told_case_by_case(five):
+    for path in (five / "imagesTr").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="nnunet: 5 problem"):
+        read(five, size=None)
+
+
 def test_cut_to_what_is_not_zero_then_the_middle_filled_up_with_the_lowest(tmp_path):
     def shown(i):
         image, labels = np.zeros((1, 40, 30, 50), np.float32), np.zeros((40, 30, 50), np.uint8)
@@ -186,8 +221,10 @@ def test_domains_and_patients(tmp_path):
         read(folder, domains={"A": "a_*", "B": "*"})
     with pytest.raises(ValueError, match="a_0_0: group = 'q' does not match"):
         read(folder, group="q")
-    with pytest.raises(ValueError, match=r"split 'test' has no image of domain 'A' \(it has 2 images in all\)"):
-        read(folder, domains={"A": "a_0*", "B": "b*"})
+    with pytest.raises(
+        ValueError, match=r"split 'validation' and 'test' has no image of domain 'A' \(2 image\(s\) of 1 "
+    ):
+        read(folder, domains={"A": "a_0*", "B": "b*"}, group=r"(\w_\d)_")
 
 
 def test_all_problems_are_listed_at_once_or_left_out(tmp_path):
@@ -270,6 +307,40 @@ def test_bad_descriptions(five, keys, message):
         read(five)
 
 
+def test_cases_that_dataset_json_names(five, tmp_path, monkeypatch):
+    """nnU-Net's key `dataset`: any names, in any folder, by a path from the data set's folder or from the root."""
+    monkeypatch.setenv("ELSEWHERE", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    named = {}
+    for i in range(5):
+        image, labels = five / "imagesTr" / f"c{i}_0000.nii.gz", five / "labelsTr" / f"c{i}.nii.gz"
+        moved = image.rename(tmp_path / "elsewhere" / f"scan {i}.nii.gz")
+        named[f"d{i}"] = {"images": [f"../elsewhere/{moved.name}"], "label": str(labels)}
+    named["d1"]["images"] = ["$ELSEWHERE/scan 1.nii.gz"]
+    change(five, dataset=named)
+    cases = by_case(read(five))
+    assert set(cases) == set(named)
+    for i in range(5):
+        assert torch.equal(cases[f"d{i}"][2], torch.from_numpy(volume(i)[1]))
+    named["d2"]["images"] *= 2
+    named["d3"]["label"] = "labelsTr/c9.nii.gz"
+    named["d4"]["images"] = ["scan.mha"]
+    change(five, dataset=named)
+    with pytest.raises(ValueError, match="nnunet: 5 problem") as error:
+        read(five)
+    for line in (
+        "dataset.json: dataset: d2 must name 1 image(s), one for each channel, got 2",
+        "dataset.json: numTraining is 5, but `dataset` names 2 whole cases",
+        "labelsTr/c9.nii.gz: not there, but dataset.json names it for d3",
+        "scan.mha: must end in .nii.gz, the file_ending of dataset.json, which names it for d4",
+        "scan.mha: not there, but dataset.json names it for d4",
+    ):
+        assert f"\n  {five / line}" in str(error.value)
+    change(five, dataset=["c0"])
+    with pytest.raises(ValueError, match=r"not in the format of nnU-Net 2: dataset:"):
+        read(five)
+
+
 def test_annotated_labels_of_a_case(tmp_path):
     cases = {f"c{i}": volume(i) for i in range(5)}
     for name in ("c1", "c2", "c4"):
@@ -309,7 +380,13 @@ def test_missing_folders(five, monkeypatch):
     ("options", "message"),
     [
         ({"size": (8, 16, 16)}, "size"),
-        ({"size": (64,)}, "size"),
+        (
+            {"size": (64,)},
+            r"size must be \[height, width\] in pixels, \[D, H, W\] in voxels.*got \(64,\); leave it out",
+        ),
+        ({"size": 8}, "or one number for all axes, each 16 or more, got 8"),
+        ({"size": True}, "got True"),
+        ({"size": "64"}, "got '64'"),
         ({"size": (16, 16), "spacing": (1, 1, 1)}, "spacing is for volumes"),
         ({"spacing": (1, 1, 0)}, "spacing"),
         ({"validation": 0.5, "test": 0.5}, "must leave something to training"),

@@ -29,6 +29,29 @@ def test_groups_of_one_are_divided_by_the_fractions_in_every_domain(first, secon
             assert abs(count - fraction * total) <= 1 + 1e-9
 
 
+@given(st.lists(st.integers(1, 4), min_size=3, max_size=9), st.lists(st.integers(1, 4), min_size=3), st.integers(0, 99))
+def test_three_groups_are_enough_for_three_parts(first, second, seed):
+    """Whatever the fractions: a part of a domain that nobody could train on or score by is worth nothing."""
+    groups = [
+        f"{domain}{g}" for domain, sizes in enumerate((first, second)) for g, n in enumerate(sizes) for _ in range(n)
+    ]
+    domains = [int(group[0]) for group in groups]
+    part = grouped_split(groups, domains, (0.8, 0.1, 0.1), seed)
+    assert {*zip(part.tolist(), domains, strict=True)} == {(p, d) for p in range(3) for d in range(2)}
+
+
+def test_a_part_that_asks_for_nothing_gets_nothing():
+    assert np.bincount(grouped_split([*"abcd"], [0] * 4, (0.9, 0.1, 0.0), 0), minlength=3).tolist() == [3, 1, 0]
+
+
+def test_a_group_moves_only_where_it_leaves_others_behind():
+    """Of a domain with two groups, the second must not be taken from training to fill a part of another domain."""
+    groups, domains = [*"aabbcd"], [0, 1, 0, 1, 0, 0]
+    part = grouped_split(groups, domains, (0.8, 0.1, 0.1), 0)
+    assert {int(p) for p, d in zip(part, domains, strict=True) if d == 0} == {0, 1, 2}
+    assert 0 in {int(p) for p, d in zip(part, domains, strict=True) if d == 1}
+
+
 def test_another_seed_gives_another_split():
     groups = [str(i) for i in range(40)]
     first, second = (grouped_split(groups, [0] * 40, FRACTIONS, seed) for seed in (0, 1))
