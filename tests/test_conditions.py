@@ -115,7 +115,7 @@ def test_what_changes_the_data_only_afterwards_loads_them_once(tmp_path: Path, m
     ("old", "new", "message"),
     [
         ("gap = 0.0", "gpa = 0.0", r"conditions\.near\.data\.gpa: there is no such key; did you mean 'gap'"),
-        ("gap = 0.0", "gap = -1", r"conditions\.near\.data\.gap: .*greater than or equal to 0, got -1"),
+        ("gap = 0.0", "gap = -1", r"conditions\.near\.data\.gap: .*must be a number from 0 up, .*got -1"),
         ("data.gap = 0.0", "training.epoch = 3", r"conditions\.near\.training\.epoch: .*; did you mean 'epochs'"),
         ("data.gap = 0.0", "model.channels = [4]", r"conditions\.near\.model: .*at least two levels"),
         ("data.gap = 0.0", "patches.kind = 'box'", r"conditions\.near\.patches: size must have 2 or 3 numbers for box"),

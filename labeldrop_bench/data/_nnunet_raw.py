@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from labeldrop_bench.data._files import list_files, not_taken
 from labeldrop_bench.data._pictures import PICTURES
 from labeldrop_bench.data.prepare import Case, DataProblem
+from labeldrop_bench.records import explain
 from labeldrop_bench.text import TextError, read_text
 
 TRAIN, TEST = "Tr", "Ts"
@@ -77,12 +79,15 @@ def describe(folder: Path) -> Description:
     """
     path = folder / "dataset.json"
     try:
-        return Description.model_validate_json(read_text(path))
+        table = json.loads(read_text(path))
+        return Description.model_validate(table)
     except TextError as error:
         raise ValueError(f"nnunet: {error}") from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}" for detail in error.errors()]
-        raise ValueError(f"nnunet: {path} is not in the format of nnU-Net 2: " + "; ".join(lines)) from error
+        lines = explain(error, Description, table)
+        raise ValueError(f"nnunet: {path} is not in the format of nnU-Net 2:\n  {lines}") from error
+    except ValueError as error:
+        raise ValueError(f"nnunet: {path} is not in the format of nnU-Net 2: it is no JSON: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from labeldrop_bench.data.split import grouped_split
+from labeldrop_bench.records import Said
 
 
 def _of_any_dimension(size: object) -> object:
@@ -23,7 +24,11 @@ def _of_any_dimension(size: object) -> object:
     )
 
 
-AnySize = Annotated[int | tuple[int, ...] | None, BeforeValidator(_of_any_dimension)]
+AnySize = Annotated[
+    int | tuple[int, ...] | None,
+    BeforeValidator(_of_any_dimension),
+    Said("a list of two or three whole numbers from 16 up, or one alone for all axes"),
+]
 """Option type of a size whose number of axes the files tell: as `Size`, or of volumes; None is for the data to say."""
 
 

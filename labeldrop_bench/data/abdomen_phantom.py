@@ -25,6 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 from labeldrop_bench.data._abdomen import draw_patient
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Samples, Side, make_samples, standardise
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.records import Said
 
 LABEL_SPACE = LabelSpace.of_classes(("background", "liver", "pancreas", "stomach"))
 
@@ -45,7 +46,12 @@ class AbdomenPhantomOptions(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    size: Annotated[tuple[Side, ...], Field(min_length=2, max_length=3), BeforeValidator(_listed)] = (96, 96)
+    size: Annotated[
+        tuple[Side, ...],
+        Field(min_length=2, max_length=3),
+        BeforeValidator(_listed),
+        Said("a list of two or three whole numbers from 16 up, or one alone for two"),
+    ] = (96, 96)
     train: PositiveInt = 200
     validation: PositiveInt = 40
     test: PositiveInt = 60

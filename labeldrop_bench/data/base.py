@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from torch import Tensor
 
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.records import Said
 from labeldrop_bench.text import storable
 
 IGNORED = 255
@@ -28,7 +29,11 @@ def _pair(size: object) -> object:
 
 
 Side = Annotated[int, Field(ge=16)]
-Size = Annotated[tuple[Side, Side], BeforeValidator(_pair)]
+Size = Annotated[
+    tuple[Side, Side],
+    BeforeValidator(_pair),
+    Said("a list of two whole numbers from 16 up, or one alone for both"),
+]
 """Option type of an image size in pixels: (height, width), or one number for both; 16 or more."""
 
 

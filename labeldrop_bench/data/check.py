@@ -15,7 +15,7 @@ from torch import Tensor
 from labeldrop_bench import data
 from labeldrop_bench.data.base import Dataset, Samples, known_classes
 from labeldrop_bench.data.edits import edited, setting
-from labeldrop_bench.records import DataConfig
+from labeldrop_bench.records import DataConfig, explain
 
 _LISTED = 8  # labels; of more, those with the commonest number stand together
 
@@ -61,7 +61,8 @@ def _load(name: str, options: dict[str, Any]) -> Dataset | list[str]:
             warnings.simplefilter("ignore", UserWarning)  # what was left out is listed by `describe`
             return info.load(info.options.model_validate(options))
     except ValidationError as error:
-        return [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
+        lines = explain(error, info.options, options, "data.", DataConfig.model_fields).splitlines()
+        return [line.removeprefix("  ") for line in lines]
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         return str(error).splitlines()
 

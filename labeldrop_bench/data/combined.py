@@ -20,20 +20,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from labeldrop_bench import data
 from labeldrop_bench.data._survey import shape_at, typical_size, typical_spacing
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Grid, Samples, hint
 from labeldrop_bench.label_space import Label, LabelSpace
+from labeldrop_bench.records import SomeNames
 
 SHARED = ("spacing", "size")
 """Keys whose value all sources share, the one that the other follows from first."""
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
 
 
 class Source(BaseModel):
@@ -51,28 +50,33 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
     domain: str = ""
-    map: dict[str, Names] | None = None
+    map: dict[str, SomeNames] | None = None
     rest: Literal["background"] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, table: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
         """Checks the data set's own keys by its own model, and adds their defaults."""
-        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+        if (info := _info(table)) is None:
             return table  # the fields' own checks say what is wrong
-        info = data.get(table["name"])
         if taken := set(info.options.model_fields) & set(cls.model_fields):
             raise ValueError(f"data set {info.name} has keys of its own named {', '.join(sorted(taken))}")
         own = {key: value for key, value in table.items() if key not in cls.model_fields}
-        try:
-            options = info.options.model_validate(own)
-        except ValidationError as error:
-            known = [*cls.model_fields, *info.options.model_fields]
-            raise ValidationError.from_exception_data(
-                cls.__name__, [_own_key(e, known) for e in error.errors()]
-            ) from error
+        options = info.options.model_validate(own)
         short = info.short_name(options) if info.short_name else info.name
         return {**table, **options.model_dump(mode="json"), "domain": table.get("domain") or short}
+
+    @field_validator("name")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        data.get(name)
+        return name
+
+    @classmethod
+    def beside(cls, table: Mapping[str, Any]) -> type[BaseModel] | None:
+        """The record that has the data set's own keys (see `records.explain`); None if there is no such data set."""
+        info = _info(table)
+        return info.options if info else None
 
     @property
     def info(self) -> DatasetInfo:
@@ -89,13 +93,12 @@ class Source(BaseModel):
         return Source.model_validate({**self.model_dump(), **keys})
 
 
-def _own_key(error: Any, known: Sequence[str]) -> InitErrorDetails:  # noqa: ANN401 - pydantic's ErrorDetails
-    """The same error, told so that an unknown key is compared with the keys of this data set."""
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        text = f"there is no such key{hint(str(error['loc'][-1]), known)}"
-        kind = PydanticCustomError("value_error", "{error}", {"error": text})
-    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=error.get("ctx", {}))
+def _info(table: Any) -> DatasetInfo | None:  # noqa: ANN401 - whatever TOML holds
+    """The data set that a table names; None if there is none."""
+    try:
+        return data.get(table["name"])
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 class CombinedOptions(BaseModel):

@@ -48,6 +48,7 @@ class EchonetDynamicOptions(FileOptions):
 
     Attributes:
         folder: where `root` is not given, root is this folder inside the one that LABELDROP_DATA names.
+        size: (height, width) of the samples in pixels, or one number for both.
         crop_cone: make everything outside of the ultrasound sector black.
     """
 

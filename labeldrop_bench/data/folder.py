@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from labeldrop_bench.data._files import list_files, not_taken
 from labeldrop_bench.data._options import GroupOptions
@@ -33,11 +33,11 @@ from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read, 
 from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.records import SomeNames
 
 _PIXEL_SIZE = re.compile(r"\d+x\d+")
 
 Value = Annotated[int, Field(ge=1, le=255)]
-Selectors = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 
 class FolderOptions(GroupOptions):
@@ -59,7 +59,7 @@ class FolderOptions(GroupOptions):
     labels: dict[str, Value] = Field(min_length=1)
     size: Size | None = None
     channels: Literal["grey", "rgb"] = "grey"
-    domains: dict[str, Selectors] = Field(default={"all": ("*",)}, min_length=1)
+    domains: dict[str, SomeNames] = Field(default={"all": ("*",)}, min_length=1)
     together: tuple[tuple[str, ...], ...] = ()
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.3, gt=0, lt=1)

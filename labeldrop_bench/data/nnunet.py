@@ -31,9 +31,8 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from labeldrop_bench.data._files import not_taken
 from labeldrop_bench.data._nnunet_raw import TEST, TRAIN, Description, describe, list_cases
@@ -47,8 +46,7 @@ from labeldrop_bench.data.edits import annotated_only, check_cases
 from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
-
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
+from labeldrop_bench.records import SomeNames
 
 
 class NnunetOptions(GroupOptions):
@@ -70,11 +68,11 @@ class NnunetOptions(GroupOptions):
 
     folder: str = "nnUNet_raw"
     dataset: str
-    classes_of: dict[str, Names] = Field(default_factory=dict)
+    classes_of: dict[str, SomeNames] = Field(default_factory=dict)
     channels: tuple[NonNegativeInt | str, ...] | None = Field(None, min_length=1)
     size: AnySize = None
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    domains: dict[str, Names] = Field(default={"all": ("*",)}, min_length=1)
+    domains: dict[str, SomeNames] = Field(default={"all": ("*",)}, min_length=1)
 
     @model_validator(mode="after")
     def _fits(self) -> NnunetOptions:
@@ -194,8 +192,8 @@ def _space(
     for name in options.classes_of:
         if name not in known:
             raise ValueError(
-                f"nnunet: classes_of: {folder / 'dataset.json'} has no label {name!r}{hint(name, known)}. It says which "
-                f"classes a label stands for: classes_of = {{ label = ['class', 'class'] }}"
+                f"nnunet: classes_of: {folder / 'dataset.json'} has no label {name!r}{hint(name, known)}. It says "
+                f"which classes a label stands for: classes_of = {{ label = ['class', 'class'] }}"
             )
     try:
         space, value_of = label_space_of_regions(description.regions, options.classes_of)

@@ -55,7 +55,7 @@ class PhantomOptions(BaseModel):
     def _one_or_all(cls, domains: dict[str, float | tuple[float, ...]]) -> dict[str, float | tuple[float, ...]]:
         for name, shift in domains.items():
             if isinstance(shift, tuple) and len(shift) != len(STYLE):
-                raise ValueError(f"domains: {name} needs one shift, or {len(STYLE)}, got {len(shift)}")
+                raise ValueError(f"{name} needs one shift, or a list of {len(STYLE)}, got {list(shift)}")
         return domains
 
 

@@ -97,17 +97,24 @@ class SuiteConfig(Record):
         seeds: every strategy is trained once with each, in every condition.
         split_by_seed: whether the data set's own `seed`, of its splits, is that of the run: cross-validation.
         workers: how many runs go side by side; "auto": as many as there are GPUs, or cores for `training.threads`.
+        data: which data set, and what training may see of it.
+        model: the network.
+        patches: what of an image the network sees at once.
+        training: the optimizer and how long it works.
+        augmentation: random changes of training images.
+        scoring: how test images are scored.
         conditions: a leaderboard is made for each; none means the tables as they stand.
         standard: name of the strategy that takes what is unannotated for background: where the gap to `full` begins,
             and what the others are tested against. Without a strategy of this name no gap is given, and they are tested
             against the first that is not `full`.
         figures: pictures besides the leaderboard (`labeldrop_bench.leaderboard.figures`).
+        strategies: what is compared, each a loss with or without label dropout.
     """
 
     name: str
     title: str
     description: str = ""
-    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     split_by_seed: bool = False
     workers: PositiveInt | Literal["auto"] = 1
     data: DataConfig

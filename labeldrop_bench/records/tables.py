@@ -18,7 +18,16 @@ from pydantic import (
     model_validator,
 )
 
+from labeldrop_bench.records.words import Said
+
 Probability = float
+_ALONE = BeforeValidator(lambda names: (names,) if isinstance(names, str) else names)
+Names = Annotated[tuple[str, ...], _ALONE, Said("a list of texts in quotes, or one alone")]
+"""Names, or one without brackets."""
+SomeNames = Annotated[
+    tuple[str, ...], _ALONE, Said("a list of one or more texts in quotes, or one alone"), Field(min_length=1)
+]
+"""The same, but not none of them."""
 Seed = Annotated[NonNegativeInt, Field(lt=2**32)]  # what all generators take
 
 
@@ -40,8 +49,8 @@ class HiddenConfig(Record):
         seed: of the choice; nothing to do with a run's seed.
     """
 
-    labels: tuple[str, ...]
-    domains: tuple[str, ...] | None = Field(None, min_length=1)
+    labels: Names
+    domains: SomeNames | None = None
     share: float | None = Field(None, ge=0, le=1)
     independently: bool = False
     seed: NonNegativeInt = 0
@@ -78,11 +87,15 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
-    classes: tuple[str, ...] | None = None
-    annotated: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    classes: Names | None = None
+    annotated: dict[str, Names] = Field(default_factory=dict)
     annotated_file: Path | None = None
-    hidden: Annotated[tuple[HiddenConfig, ...], BeforeValidator(_entries)] = ()
-    train_domains: tuple[str, ...] | None = None
+    hidden: Annotated[
+        tuple[HiddenConfig, ...],
+        BeforeValidator(_entries),
+        Said("a table of DOMAIN = a list of labels, or a list of tables with labels and what else they need"),
+    ] = ()
+    train_domains: Names | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -147,6 +160,8 @@ class TrainingConfig(Record):
     """The `[training]` table.
 
     Attributes:
+        epochs: times that training goes through all images.
+        batch_size: images, boxes or slabs of one step.
         optimizer: "sgd" with Nesterov momentum, "rmsprop", or "adamw".
         schedule: of the learning rate, over all steps: "one_cycle" up to the peak and down to nothing; "poly" down as
             (1 - t)^0.9; "cosine_restarts" from the peak to `final_learning_rate` every `restart_steps` steps.
@@ -155,6 +170,10 @@ class TrainingConfig(Record):
         momentum: of SGD and RMSprop; for AdamW beta1, the decay of the mean gradient (beta2 is 0.999, epsilon 1e-8).
         weight_decay: for SGD and RMSprop added to the gradient, times the weight; for AdamW decoupled from it: a step
             takes `learning_rate * weight_decay` of each weight away (Loshchilov and Hutter 2019).
+        final_learning_rate: where "cosine_restarts" ends each time.
+        restart_steps: steps from one restart to the next, for "cosine_restarts".
+        momentum: of "sgd" and "rmsprop".
+        weight_decay: of the weights towards zero, as the optimizer adds it to the gradient.
         precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a step
             with each; "32-true" where the hardware has no bf16 arithmetic.
         validate_every: epochs between validations; the last epoch is always validated.
@@ -232,8 +251,9 @@ class AugmentationConfig(Record):
             if key not in theirs and getattr(self, key) != field.default
         ]
         if of_other:
+            given = ", ".join(f"{key} = {getattr(self, key)!r}" for key in of_other)
             of = f"preset = {self.preset!r}" if self.preset else "no preset"
-            raise ValueError(f"with {of} there is no {' and no '.join(of_other)} to choose: leave it out")
+            raise ValueError(f"with {of} there is no {' and no '.join(of_other)} to choose: leave it out, got {given}")
         return self
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import itertools
+import operator
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from labeldrop_bench.errors import SuiteError
-from labeldrop_bench.records import SuiteConfig
+from labeldrop_bench.records import SuiteConfig, closest, explain
 from labeldrop_bench.text import read_text
 
 if sys.version_info >= (3, 11):
@@ -22,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Suite", "closest", "explain", "load", "names"]
+__all__ = ["FILLED_IN", "Suite", "fill_in", "load", "names"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(suite: str, overrides: Sequence[str] = ()) -> Suite:
-    """Read a suite file, apply overrides, check keys and values.
+    """Read a suite file, apply overrides, fill in what was left out, check keys and values.
 
     Whether the data set, the losses and the networks exist is checked by `sweep.prepare`, which has to load them.
 
@@ -63,38 +64,16 @@ def load(suite: str, overrides: Sequence[str] = ()) -> Suite:
         raise SuiteError(f"{source}: not a TOML file: {error}") from error
     if folder is not None:
         _found_from(folder, table)
-    for override in overrides:
+    of_strategies = [_path(override.partition("=")[0])[:1] == ["strategies"] for override in overrides]
+    for override in itertools.compress(overrides, map(operator.not_, of_strategies)):
+        _apply(table, override)
+    fill_in(table, Path(source).stem)
+    for override in itertools.compress(overrides, of_strategies):  # also of those that were filled in
         _apply(table, override)
     try:
         return Suite(source, SuiteConfig.model_validate(table))
     except ValidationError as error:
         raise SuiteError(f"{source}: {explain(error, SuiteConfig, table)}") from error
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """End of a message about an unknown word: the closest known one, if one is close, and all of them."""
-    known = [str(k) for k in known]
-    match = difflib.get_close_matches(word, known, n=1)
-    return (f"; did you mean {match[0]!r}?" if match else ".") + f" Known: {', '.join(known)}"
-
-
-def explain(
-    error: ValidationError,
-    model: type[BaseModel],
-    table: Mapping[str, Any],
-    prefix: str = "",
-    beside: Iterable[str] = (),
-) -> str:
-    """What a table got wrong, a line for each mistake, by dotted key.
-
-    Args:
-        error: from validating the table.
-        model: what it was validated by.
-        table: names the entries of arrays.
-        prefix: dotted key of the table in its file, with a dot at its end.
-        beside: keys of the same table that another record has.
-    """
-    return "\n  ".join(_explain(dict(detail), model, table, prefix, beside) for detail in error.errors())
 
 
 def _read(suite: str) -> tuple[str, str, Path | None]:
@@ -117,6 +96,48 @@ def _found_from(folder: Path, table: Mapping[str, Any]) -> None:
         data = owner.get("data") if isinstance(owner, dict) else None
         if isinstance(data, dict) and isinstance(path := data.get("annotated_file"), str):
             data["annotated_file"] = str(folder / Path(path).expanduser())
+
+
+FILLED_IN = {
+    "name": "the name of the file, without `.toml`",
+    "title": "`name`",
+    "strategies": "`full` where the suite hides something; `standard`, `adaptive`, `adaptive + dropout 0.3`, "
+    "`marginal`, `marginal + dropout 0.3`",
+}
+"""Keys that a suite file may leave out although the record has to have them, and what they are then."""
+_FULL: dict[str, Any] = {"name": "full", "loss": "ce", "full_labels": True}
+_STRATEGIES: list[dict[str, Any]] = [
+    {"name": "standard", "loss": "ce"},
+    {"name": "adaptive", "loss": "adaptive_ce"},
+    {"name": "adaptive + dropout 0.3", "loss": "adaptive_ce", "dropout": 0.3},
+    {"name": "marginal", "loss": "marginal_ce"},
+    {"name": "marginal + dropout 0.3", "loss": "marginal_ce", "dropout": 0.3},
+]
+
+
+def fill_in(table: dict[str, Any], stem: str) -> None:
+    """Give a suite the keys of `FILLED_IN` that it leaves out.
+
+    Without hidden labels there are no others to train `full` on.
+    """
+    table.setdefault("name", stem)
+    table.setdefault("title", table["name"])
+    if "strategies" not in table:
+        table["strategies"] = [dict(row) for row in ([_FULL] if _hides(table) else []) + _STRATEGIES]
+
+
+def _hides(table: Mapping[str, Any]) -> bool:
+    """Whether any condition keeps labels from training that are there."""
+
+    def hidden(owner: object) -> Any:  # noqa: ANN401 - whatever TOML holds
+        data = owner.get("data") if isinstance(owner, Mapping) else None
+        return data.get("hidden") if isinstance(data, Mapping) else None
+
+    conditions = table.get("conditions") or [{}]
+    found = [hidden(table) if (own := hidden(c)) is None else own for c in conditions]
+    lists = [[*each.values()] if isinstance(each, Mapping) else each for each in found]
+    entries = [entry for each in lists if isinstance(each, list) for entry in each]
+    return any(e.get("share") != 0 and e.get("labels") if isinstance(e, Mapping) else e for e in entries)
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
@@ -169,54 +190,3 @@ def _value(key: str, text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
         if not text or re.match(r"[\[{\"']", text):
             raise SuiteError(f"--set {key}: {text!r} is no value in TOML's syntax: {error}") from error
         return text
-
-
-def _explain(
-    detail: dict[str, Any], model: type[BaseModel], table: Mapping[str, Any], prefix: str, beside: Iterable[str]
-) -> str:
-    *parents, last = loc = list(detail["loc"]) or [""]
-    key = (prefix + ".".join(_dotted(loc, table))).rstrip(".")
-    context = detail.get("ctx", {})
-    if detail["type"] == "extra_forbidden":
-        # a condition's tables are the suite's own, with some keys changed
-        owner = _model_at(model, parents[2:] if parents[:1] == ["conditions"] and parents[2:] else parents)
-        fields = owner.model_fields if owner else ()
-        return f"{key}: there is no such key{closest(str(last), [*fields, *(() if parents else beside)])}"
-    if detail["type"] == "missing":
-        return f"{key}: this key is required"
-    if detail["type"] == "literal_error":
-        known = re.findall(r"'([^']*)'", context["expected"])
-        return f"{key}: there is no choice {detail['input']!r}{closest(str(detail['input']), known)}"
-    message = str(context["error"]) if detail["type"] == "value_error" else f"{detail['msg']}, got {detail['input']!r}"
-    return f"{key}: {message}" if key else message
-
-
-def _dotted(loc: Sequence[str | int], table: Any) -> list[str]:  # noqa: ANN401 - whatever TOML holds
-    """Parts of a dotted key, an array's entries by name where they have one."""
-    parts = []
-    for part in loc:
-        try:
-            table = table[part]
-        except (KeyError, IndexError, TypeError):
-            table = None
-        named = isinstance(part, int) and isinstance(table, dict) and "name" in table
-        parts.append(str(table["name"]) if named else str(part))
-    return parts
-
-
-def _model_at(model: type[BaseModel], parts: Sequence[str | int]) -> type[BaseModel] | None:
-    """The record that a location within another one belongs to."""
-    found: type[BaseModel] | None = model
-    for part in parts:
-        if isinstance(part, int) or found is None:
-            continue  # an entry of an array: its record was found with the array
-        field = found.model_fields.get(part)
-        found = _record(field.annotation) if field else None
-    return found
-
-
-def _record(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type form
-    """The first record inside a type such as tuple[StrategyConfig, ...]."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for a in get_args(annotation) if (found := _record(a))), None)

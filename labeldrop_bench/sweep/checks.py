@@ -18,9 +18,9 @@ from labeldrop_bench.data.edits import edited
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.evaluate import check_scoring
 from labeldrop_bench.patches import make_patches
-from labeldrop_bench.records import DataConfig, RunConfig, StrategyConfig, SuiteConfig
+from labeldrop_bench.records import DataConfig, RunConfig, StrategyConfig, SuiteConfig, closest, explain
 from labeldrop_bench.run import own_labels, unknown_to_full
-from labeldrop_bench.suites import Suite, closest, explain
+from labeldrop_bench.suites import Suite
 
 Precision = Literal["bf16-mixed", "32-true"]
 

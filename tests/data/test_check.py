@@ -178,7 +178,7 @@ def test_what_was_left_out_is_listed(pictures):
 @pytest.mark.parametrize(
     ("name", "options", "line"),
     [
-        ("phantom", {"gapp": 1}, "  gapp: Extra inputs"),
+        ("phantom", {"gapp": 1}, "  data.gapp: there is no such key; did you mean 'gap'? Known: size, gap, "),
         ("phantm", {}, "  there is no data set 'phantm'; did you mean 'phantom'"),
         ("fetal_atlas", {"root": "/nowhere"}, "  fetal_atlas: root must be a folder, and there is none at /nowhere"),
     ],

@@ -1,3 +1,5 @@
+import re
+
 import pydantic
 import pytest
 import torch
@@ -7,6 +9,7 @@ from labeldrop_bench import data
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, make_samples
 from labeldrop_bench.data.combined import CombinedOptions, load
 from labeldrop_bench.label_space import Label, LabelSpace
+from labeldrop_bench.records import explain
 
 PHANTOM = {"name": "phantom", "size": 16, "train": 3, "validation": 1, "test": 2}
 
@@ -272,18 +275,19 @@ def test_options_are_checked_by_the_source_and_filled_in():
     ("table", "place", "message"),
     [
         ({"gapp": 2}, "gapp", "there is no such key; did you mean 'gap'"),
-        ({"gap": -1}, "gap", "greater than or equal to 0"),
-        ({"map": {"LV": []}}, "map", "at least 1 item"),
-        ({"rest": "x"}, "rest", "'background'"),
-        ({"name": "phantm"}, None, "no data set 'phantm'; did you mean 'phantom'"),
-        ({"name": 3}, "name", "valid string"),
+        ({"gap": -1}, "gap", r"must be a number from 0 up, such as 1.0 \(the default\), got -1"),
+        ({"map": {"LV": []}}, "map", r"must be a list of one or more texts in quotes, or one alone, got \[\]"),
+        ({"rest": "x"}, "rest", "there is no choice 'x'. Known: background"),
+        ({"name": "phantm"}, "name", "there is no data set 'phantm'; did you mean 'phantom'"),
+        ({"name": 3}, "name", "must be text in quotes, got 3"),
     ],
 )
 def test_errors_name_the_source_and_the_key(table, place, message):
-    with pytest.raises(pydantic.ValidationError, match=message) as error:
-        CombinedOptions(sources=[PHANTOM, {**PHANTOM, "domain": "x", **table}])
-    (detail,) = error.value.errors()
-    assert detail["loc"][:3] == ("sources", 1, *([place] if place else []))
+    options = {"sources": [PHANTOM, {**PHANTOM, "domain": "x", **table}]}
+    with pytest.raises(pydantic.ValidationError) as error:
+        CombinedOptions.model_validate(options)
+    (line,) = explain(error.value, CombinedOptions, options).splitlines()
+    assert re.fullmatch(rf"sources\.{table.get('name', 'phantom')}\.{place}(\.LV)?: {message}.*", line), line
 
 
 def test_a_data_set_with_keys_like_those_of_a_source_is_refused(monkeypatch):

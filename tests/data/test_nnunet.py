@@ -295,7 +295,7 @@ def test_a_volume_is_no_picture(five):
         ({"labels": {"a": 1}}, "labels: .*must name background = 0"),
         ({"labels": {"background": 0, "a": [1, 0]}}, "labels: .*must have values from 1 on"),
         ({"labels": {"background": 0, "a": 1, "ignore": [2]}}, "label ignore must be one value"),
-        ({"labels": {"0": "background", "1": "a"}}, "not in the format of nnU-Net 2: labels"),
+        ({"labels": {"0": "background", "1": "a"}}, r"not in the format of nnU-Net 2:\s+labels"),
         ({"channel_names": {"1": "T2"}}, "channel_names must give 0, 1"),
         ({"file_ending": None}, "file_ending"),
         ({"labels": {"background": 0, "a": [1, 2], "b": [2, 3]}}, "dataset.json: no class is in all of a, b"),
@@ -337,7 +337,7 @@ def test_cases_that_dataset_json_names(five, tmp_path, monkeypatch):
     ):
         assert f"\n  {five / line}" in str(error.value)
     change(five, dataset=["c0"])
-    with pytest.raises(ValueError, match=r"not in the format of nnU-Net 2: dataset:"):
+    with pytest.raises(ValueError, match=r"not in the format of nnU-Net 2:\s+dataset:"):
         read(five)
 
 
@@ -360,7 +360,7 @@ def test_annotated_labels_of_a_case(tmp_path):
         ({"c1": ["aa", "b"]}, "annotated_labels: case 'c1': there is no label 'aa'; did you mean 'a'"),
         ({"c1": ["b", "b"]}, "annotated_labels: these label maps hold pixels of labels"),
         ({"c1": ["a"]}, r"c1, domain all: \d+ pixel\(s\) of b\n"),
-        ({"c1": "a"}, "not in the format of nnU-Net 2: annotated_labels.c1"),
+        ({"c1": "a"}, r"not in the format of nnU-Net 2:\s+annotated_labels.c1"),
     ],
 )
 def test_annotated_labels_must_fit(five, said, message):
