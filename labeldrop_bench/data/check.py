@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from labeldrop_bench import data
 from labeldrop_bench.data.base import Dataset, Samples, known_classes
 from labeldrop_bench.data.edits import edited, setting
-from labeldrop_bench.records import DataConfig, explain
+from labeldrop_bench.records import DataConfig, explain, toml
 
 _LISTED = 8  # labels; of more, those with the commonest number stand together
 
@@ -69,30 +69,102 @@ def _load(name: str, options: dict[str, Any]) -> Dataset | list[str]:
 
 def _checked(table: DataConfig, dataset: Dataset | list[str]) -> Checked:
     """What a table makes of its data set."""
-    given = table.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
-    heading = f"{table.name}: {', '.join(f'{key} = {value!r}' for key, value in given.items()) or 'its defaults'}"
     good = isinstance(dataset, Dataset)
     try:
-        lines = describe(edited(dataset, table)) if isinstance(dataset, Dataset) else dataset
+        if isinstance(dataset, Dataset):
+            lines = describe(edited(dataset, table), edited(dataset, table.model_copy(update={"hidden": ()})))
+        else:
+            lines = dataset
     except ValueError as error:
         lines, good = str(error).splitlines(), False
-    return Checked((heading, *(f"  {line}" for line in lines)), good)
+    return Checked((table.name, *(f"  {line}" for line in (*_given(table), *lines))), good)
 
 
-def describe(dataset: Dataset) -> list[str]:
-    """Images of each domain and split, those in which training sees each label, and those in which it can be scored."""
+def _given(table: DataConfig) -> list[str]:
+    """What a table says, a line for each key and for each table in a list of tables."""
+    lines = []
+    for key, value in table.model_dump(mode="json", exclude={"name"}, exclude_defaults=True).items():
+        tables = value if isinstance(value, list) and value and all(isinstance(each, dict) for each in value) else []
+        lines += [f"{key}: {toml(each)}" for each in tables] or [f"{key} = {toml(value)}"]
+    return lines
+
+
+def describe(dataset: Dataset, whole: Dataset) -> list[str]:
+    """What training sees of each domain and split, what can be scored there, and what a person should think about.
+
+    Args:
+        dataset: as it is trained on.
+        whole: the same before labels were hidden.
+    """
     space = dataset.label_space
     labels, classes = [label.name for label in space.labels], list(space.classes)
-    rows = [["domain", "split", "images", "annotated (what training sees)", "known (what can be scored)"]]
+    rows = [["domain", "split", "images", "patients", "training sees", "can be scored"]]
     for d, name in enumerate(dataset.domains):
         for split, samples in dataset.splits().items():
             here = samples.domain == d
-            counts = _counted(labels, samples.annotated[here]), _counted(classes, samples.known[here])
-            rows.append([name, split, str(int(here.sum())), *counts])
-    shape = " x ".join(map(str, dataset.train.images.shape[2:]))
-    channels = dataset.train.images.shape[1]
-    lines = [f"images: {shape}, {channels} channel{'s' * (channels > 1)}", *_columns(rows), *_unscored(dataset)]
-    return [*lines, *never_shown(dataset), *(f"left out: {line}" for line in dataset.skipped)]
+            patients = {p for p, inside in zip(samples.patients, here.tolist(), strict=True) if inside}
+            annotated, there = samples.annotated[here], whole.splits()[split].annotated[here]
+            seen = {label: _seen(annotated[:, v], there[:, v]) for v, label in enumerate(labels) if v}
+            known = {c: str(int(samples.known[here, k].sum())) for k, c in enumerate(classes) if k}
+            known = {c: "unknown" if number == "0" else number for c, number in known.items()}
+            number = int(here.sum())
+            cells = [_counted(seen), _counted(known)] if number else ["none", "none"]
+            rows.append([name, split, str(number), str(len(patients)), *cells])
+    return [
+        _pictures(dataset),
+        *_columns(rows),
+        *_few(dataset),
+        *_unscored(dataset),
+        *never_shown(dataset),
+        *(f"left out: {line}" for line in dataset.skipped),
+    ]
+
+
+def _pictures(dataset: Dataset) -> str:
+    """Size, channels, unit of distances, classes."""
+    space, images = dataset.label_space, dataset.train.images
+    shape, channels = " x ".join(map(str, images.shape[2:])), images.shape[1]
+    unit = "pixels" if bool(dataset.test.spacing.isnan().any()) else "mm"
+    several = {x.name: [space.classes[c] for c in sorted(x.classes)] for x in space.labels if len(x.classes) > 1}
+    labels = "".join(f"; label {name} = {' or '.join(members)}" for name, members in several.items())
+    named = f"{len(space.classes) - 1} class{'es' * (len(space.classes) > 2)}: {', '.join(space.classes[1:])}{labels}"
+    return f"images: {shape}, {channels} channel{'s' * (channels > 1)}; distances in {unit}; {named}"
+
+
+def _seen(annotated: Tensor, there: Tensor) -> str:
+    """What training sees of a label, both [n] bool: in how many images, and whether an experiment hides it."""
+    seen, hidden = int(annotated.sum()), int((there & ~annotated).sum())
+    if hidden:
+        return f"{seen}, hidden in {hidden}" if seen else "hidden"
+    return str(seen) if seen else "unannotated"
+
+
+def _few(dataset: Dataset) -> list[str]:
+    """Sentences on splits that hang on one patient of a domain, or on none."""
+    lines: list[str] = []
+    trained = {d for d in range(len(dataset.domains)) if bool((dataset.train.domain == d).any())}
+    for split, consequence in _ONE.items():
+        samples = dataset.splits()[split]
+        patients = set(zip(samples.domain.tolist(), samples.patients, strict=True))
+        counts = Counter(d for d, _ in patients)
+        for number, words in enumerate(("no patient", "a single patient")):
+            domains = [dataset.domains[d] for d in sorted(trained | {*counts}) if counts[d] == number]
+            if domains:
+                lines.append(f"{words} of {_some(domains)} in {split}: {consequence[number]}")
+    return lines
+
+
+_ONE = {
+    "validation": (
+        "the epoch that is kept is chosen without it; give validation a larger share",
+        "the epoch that is kept hangs on it; give validation a larger share, or more patients",
+    ),
+    "test": (
+        "nothing is scored there; give test a larger share",
+        "its scores say nothing of other patients; give test a larger share, or more patients",
+    ),
+}
+"""Split -> what follows from no patient of a domain, and from one."""
 
 
 def never_shown(dataset: Dataset) -> list[str]:
@@ -123,25 +195,42 @@ def never_shown(dataset: Dataset) -> list[str]:
 
 
 def _unscored(dataset: Dataset) -> list[str]:
-    """What the scores will leave out, and whether any of them tells of what is unannotated."""
+    """What the leaderboard ranks by, what the scores leave out, and what nobody can score."""
     space, test = dataset.label_space, dataset.test
-    shown, unannotated, lines = _shown(test, space.num_classes), [], []
+    shown, lines = _shown(test, space.num_classes), []
     covered = known_classes(space, dataset.train.annotated)
+    ranked, unknown, unseen = [], [], False
     for d, domain in enumerate(dataset.domains):
         of_test, of_training = test.domain == d, dataset.train.domain == d
         known = (test.known & of_test[:, None]).any(0)
         seen = (shown & test.known & of_test[:, None]).any(0)
+        missing = ~covered[of_training].any(0)
+        unseen = unseen or bool(missing.any())
         lines += [
             f"no test image of {domain} shows {space.classes[c]}, which is left out of the scores there"
             for c in (known & ~seen).nonzero().flatten().tolist()
             if c
         ]
-        unannotated += seen[~covered[of_training].any(0)].tolist()
-    if unannotated and not any(unannotated):
+        ranked += [f"{space.classes[c]} in {domain}" for c in (missing & seen).nonzero().flatten().tolist() if c]
+        unknown += [f"{space.classes[c]} in {domain}" for c in (missing & ~known).nonzero().flatten().tolist() if c]
+    if ranked:
+        lines.append(f"strategies are ranked by what training does not see and the test images have: {_some(ranked)}")
+    elif bool(covered.all()):
+        lines.append(
+            f"every label is annotated in every training image, so strategies have nothing to differ by: hide some, as "
+            f"in {setting('hidden', dataset.domains[-1], [space.labels[-1].name])}"
+        )
+    elif not unseen:
+        lines.append(
+            "every class counts as annotated in the scores: some training images of each domain have its label"
+        )
+    else:
         lines.append(
             "nothing that is unannotated in training can be scored: the leaderboard ranks by what is annotated, and "
             "shows how often the rest is found"
         )
+    if unknown:
+        lines.append(f"nobody knows where it is, so the table Presence alone tells of it: {_some(unknown)}")
     return lines
 
 
@@ -150,14 +239,17 @@ def _shown(samples: Samples, num_classes: int) -> Tensor:
     return torch.stack([(samples.truth == c).flatten(1).any(1) for c in range(num_classes)], dim=1)
 
 
-def _counted(names: Sequence[str], chosen: Tensor) -> str:
-    """In how many of the samples each foreground name is chosen; of many names, those that differ from the rest."""
-    numbers = dict(zip(names[1:], chosen.sum(0).tolist()[1:], strict=True))
-    common, often = Counter(numbers.values()).most_common(1)[0]
-    if len(numbers) <= _LISTED or often == 1:
-        return ", ".join(f"{name} {n}" for name, n in numbers.items())
-    rest = [f"{name} {n}" for name, n in numbers.items() if n != common]
-    return ", ".join([f"{often} of {len(numbers)} labels {common}", *rest])
+def _counted(texts: Mapping[str, str]) -> str:
+    """What is said of each name; of many names, those that differ from the rest."""
+    common, often = Counter(texts.values()).most_common(1)[0]
+    if len(texts) <= _LISTED or often == 1:
+        return ", ".join(f"{name} {text}" for name, text in texts.items())
+    rest = [f"{name} {text}" for name, text in texts.items() if text != common]
+    return ", ".join([f"{often} of {len(texts)} labels {common}", *rest])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if names[_LISTED:] else "")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from labeldrop_bench import data
 from labeldrop_bench.cli import app
-from labeldrop_bench.data.check import check, never_shown
+from labeldrop_bench.data.check import check, describe, never_shown
 from labeldrop_bench.data.edits import edited
 from labeldrop_bench.records import DataConfig
 
@@ -65,17 +65,23 @@ def call(*arguments):
 def test_counts_of_every_data_set_of_a_suite(suite):
     result = call(suite)
     assert result.exit_code == 0, result.output
-    headings = [line for line in result.stdout.splitlines() if line.startswith("phantom: ")]
-    assert ["gap = 0.5" in line for line in headings] == [True, False, False]
-    assert ["hidden = " in line for line in headings] == [False, False, True]
-    assert "  images: 16 x 16, 1 channel\n" in result.stdout
+    parts = result.stdout.split("phantom\n")[1:]
+    assert ["  gap = 0.5\n" in part for part in parts] == [True, False, False]
+    hidden = '  hidden: { labels = ["LVM", "LA"], domains = ["B"] }\n'
+    assert [hidden in part for part in parts] == [False, False, True]
+    said = "  images: 16 x 16, 1 channel; distances in pixels; 3 classes: LV, LVM, LA\n"
+    assert all(said in part for part in parts)
+    ranked = "strategies are ranked by what training does not see and the test images have: LVM in B, LA in B"
+    assert [ranked in part for part in parts] == [False, False, True]
+    same = "every label is annotated in every training image, so strategies have nothing to differ by"
+    assert [same in part for part in parts] == [True, True, False]
     rows = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
     rows = [row for row in rows if row[0] in ("A", "B")]
     counts = {"train": 3, "validation": 1, "test": 2}
     whole = {split: f"LV {n}, LVM {n}, LA {n}" for split, n in counts.items()}
-    sees = [whole] * 5 + [{split: f"LV {n}, LVM 0, LA 0" for split, n in counts.items()}]
+    sees = [whole] * 5 + [{split: f"LV {n}, LVM hidden, LA hidden" for split, n in counts.items()}]
     assert rows == [
-        [domain, split, str(n), seen[split], whole[split]]
+        [domain, split, str(n), str(n), seen[split], whole[split]]
         for domain, seen in zip("ABABAB", sees, strict=True)
         for split, n in counts.items()
     ]
@@ -122,7 +128,8 @@ def test_where_nothing_unannotated_can_be_scored_it_is_said(tmp_path, monkeypatc
     rows = [re.split(r"  +", line.strip()) for line in lacking.lines]
     rows = [row for row in rows if row[0] == "all"]
     assert [row[1] for row in rows] == ["train", "validation", "test"]
-    assert all(row[3:] == [f"a {row[2]}, b 0"] * 2 for row in rows)
+    assert all(row[4:] == [f"a {row[2]}, b unannotated", f"a {row[2]}, b unknown"] for row in rows)
+    assert lacking.lines[-1].endswith("so the table Presence alone tells of it: b in all")
     assert not any(nothing in line for line in lines(hidden={"B": ["LA"]}))
 
 
@@ -146,13 +153,65 @@ def test_a_label_that_is_in_no_image_of_a_domain_is_asked_about():
     assert never_shown(nowhere) == []  # a class that the data set does not have at all
 
 
+def test_what_is_hidden_in_a_share_and_where_nothing_is_trained_on():
+    found = lines(hidden=[{"labels": ["LA"], "share": 0.7}, {"labels": ["LV"], "domains": ["B"]}], train_domains=["A"])
+    assert 'hidden: { labels = ["LA"], share = 0.7 }' in found
+    some = "every class counts as annotated in the scores: some training images of each domain have its label"
+    assert some in lines(hidden=[{"labels": ["LA"], "share": 0.7}])
+    rows = [re.split(r"  +", line) for line in found]
+    assert [row[2:] for row in rows if row[:1] in (["A"], ["B"])] == [
+        ["3", "3", "LV 3, LVM 3, LA 1, hidden in 2", "LV 3, LVM 3, LA 3"],
+        ["1", "1", "LV 1, LVM 1, LA 1", "LV 1, LVM 1, LA 1"],
+        ["2", "2", "LV 2, LVM 2, LA 2", "LV 2, LVM 2, LA 2"],
+        ["0", "0", "none", "none"],
+        ["0", "0", "none", "none"],
+        ["2", "2", "LV hidden, LVM 2, LA 2", "LV 2, LVM 2, LA 2"],
+    ]
+    assert [line for line in found if line.startswith("strategies are ranked")] == [
+        "strategies are ranked by what training does not see and the test images have: LV in B, LVM in B, LA in B"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "warnings"),
+    [
+        ({"validation": 2}, []),
+        ({"validation": 1}, ["a single patient of A, B in validation"]),
+        ({"validation": 1, "train_domains": ["B"]}, ["a single patient of B in validation"]),
+        ({"validation": 2, "test": 1}, ["a single patient of A, B in test"]),
+    ],
+)
+def test_splits_that_hang_on_one_patient_are_named(keys, warnings):
+    found = [line.partition(":")[0] for line in lines(**keys)]
+    assert [line for line in found if "patient of" in line] == warnings
+
+
+def test_splits_without_a_patient_of_a_domain_are_named():
+    phantom = data.get("phantom")
+    whole = phantom.load(phantom.options.model_validate(SMALL))
+    only_a = replace(whole, validation=whole.validation.take((whole.validation.domain == 0).nonzero().flatten()))
+    found = [line.partition(":")[0] for line in describe(only_a, only_a)]
+    assert "no patient of B in validation" in found
+    assert "a single patient of A in validation" in found
+
+
+def test_labels_that_are_several_classes_are_told(tmp_path, picture):
+    drawings = {f"c{i}": picture(i) for i in range(5)}
+    cases = {name: (image[None], mask) for name, (image, mask) in drawings.items()}
+    folder = write_nnunet(tmp_path / "Dataset001_P", cases, {"background": 0, "a": 1, "both": 2}, ending=".png")
+    keys = {"root": folder.parent, "dataset": folder.name, "size": 16, "classes_of": {"both": ["b", "c"]}}
+    (checked,) = check([table("nnunet", keys)])
+    assert checked.good, checked.lines
+    assert any(line.endswith("3 classes: a, b, c; label both = b or c") for line in checked.lines)
+
+
 def test_of_many_labels_those_that_differ_are_named():
     (checked,) = check(
         [table("brain_phantom", {**SMALL, "size": [16, 16, 16], "hidden": [{"labels": ["pallidum L"], "share": 0.7}]})]
     )
     assert checked.good, checked.lines
     train = next(line for line in checked.lines if re.match(r" +\S+ +train", line))
-    assert re.split(r"  +", train.strip())[3:] == ["27 of 28 labels 3, pallidum L 1", "28 of 28 labels 3"]
+    assert re.split(r"  +", train.strip())[4:] == ["27 of 28 labels 3, pallidum L 1, hidden in 2", "28 of 28 labels 3"]
 
 
 def test_all_problems_and_exit_code(suite, pictures):
