@@ -76,6 +76,24 @@ def common(
     """Train partial-label segmentation strategies side by side, and rank them by accuracy and speed."""
 
 
+@app.command("init")
+def init_suite(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="nnU-Net's raw data, or folders with images/ and masks/.")
+    ],
+) -> None:
+    """Look at data folders and print a suite file with what was found: `init FOLDER... > my.toml`.
+
+    Looks for labels by name, which source or domain lacks which label, sizes, spacing, hospitals and patients in names.
+    Of a file that is bad it says so on standard error. The file can be checked (`data check`) and run as it is.
+    """
+    with _clean_errors():
+        from labeldrop_bench.init import suite_for  # imports torch
+
+        text = suite_for(folders, lambda line: typer.echo(line, err=True))
+        typer.echo(text.encode(), nl=False)  # UTF-8 whatever the locale says, as TOML wants it
+
+
 @app.command()
 def run(
     suite: Annotated[str, typer.Argument(help="Name of a suite (see `suites`), or path of a TOML file.")],

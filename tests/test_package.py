@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "losses": ["constants", "label_space", "plugins", "rules", "ops", "reference"],
     "__init__": ["label_space", "rules", "dropout", "ops", "reference", "losses"],
     "data": ["label_space", "plugins", "records", "text"],
+    "init": ["data", "errors"],
     "augment": ["records"],
     "suites": ["errors", "records", "text"],
     "leaderboard": ["records", "text"],
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     ],
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
     "cli": [
-        "__init__", "losses", "data", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
+        "__init__", "losses", "data", "init", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
         "submit", "speed", "errors", "records",
     ],
 }  # fmt: skip

@@ -156,11 +156,11 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     return grey(pixels.values[:, 0])
 
 
-def look_up(path: Path, stored: NDArray[Any], value_of: dict[int, int]) -> NDArray[np.uint8]:
-    """Stored label values as those of a label space; what is within rounding of a whole number is that number.
+def label_values(path: Path, stored: NDArray[Any]) -> tuple[NDArray[Any], list[int]]:
+    """The different values in a label map, as stored and as whole numbers, which they are within rounding.
 
     Raises:
-        DataProblem: a value that is no whole number, or that `value_of` lacks.
+        DataProblem: a value that is no whole number.
     """
     found = np.unique(stored)
     whole = np.rint(found.astype(np.float64))
@@ -172,7 +172,16 @@ def look_up(path: Path, stored: NDArray[Any], value_of: dict[int, int]) -> NDArr
             f"label values must be whole numbers, got {[float(v) for v in broken[:5]]}; was the map interpolated? "
             f"Export it again",
         )
-    values = [int(value) for value in whole]
+    return found, [int(value) for value in whole]
+
+
+def look_up(path: Path, stored: NDArray[Any], value_of: dict[int, int]) -> NDArray[np.uint8]:
+    """Stored label values as those of a label space.
+
+    Raises:
+        DataProblem: a value that is no whole number, or that `value_of` lacks.
+    """
+    found, values = label_values(path, stored)
     if unknown := [value for value in values if value not in value_of]:
         raise DataProblem(path, f"label values {unknown[:9]} are unknown; known: {sorted(value_of)}")
     return np.array([value_of[value] for value in values], np.uint8)[np.searchsorted(found, stored)]

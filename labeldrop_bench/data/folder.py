@@ -132,8 +132,8 @@ def load(options: FolderOptions) -> Dataset:
     """
     root = options.find_root()
     domains = tuple(options.domains)
-    found = _list(root, options)
-    grids = [] if options.size else _grids(found.cases)
+    found = list_data(root, options)
+    grids = [] if options.size else grids_of(found.cases)
     size = options.size or typical_size([grid.shape for grid in grids] or [(MULTIPLE, MULTIPLE)])
     reader = Read(tuple(options.labels.items()), size, options.channels)
     cases, prepared, skipped = prepare(
@@ -156,10 +156,11 @@ def survey(options: FolderOptions) -> list[Grid]:
     Raises:
         ValueError, FileNotFoundError: as `load`, as far as no file has to be read.
     """
-    return _grids(_list(options.find_root(), options).cases)
+    return grids_of(list_data(options.find_root(), options).cases)
 
 
-def _grids(cases: Sequence[Case]) -> list[Grid]:
+def grids_of(cases: Sequence[Case]) -> list[Grid]:
+    """The grids of images, from their headers."""
     sizes = readable((case.inputs[0] for case in cases), partial(read_size, shown=True))
     return [Grid((height, width)) for width, height in sizes]
 
@@ -169,7 +170,7 @@ def _short_name(options: FolderOptions) -> str:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Listing:
     """What lies in the two folders; `not_taken` and `unselected` are lines on what is no case's."""
 
     cases: list[Case]
@@ -178,7 +179,7 @@ class _Found:
     unselected: tuple[str, ...]
 
 
-def _list(root: Path, options: FolderOptions) -> _Found:
+def list_data(root: Path, options: FolderOptions) -> Listing:
     """Every picture that a domain selects, in the order of the file names, with its group as patient."""
     images, masks = (list_files(root / part, PICTURES) for part in ("images", "masks"))
     problems = [*images.problems, *masks.problems]
@@ -206,7 +207,7 @@ def _list(root: Path, options: FolderOptions) -> _Found:
         Case(name, group, domain_of[name], (images.files[name], masks.files[name])) for name, group in group_of.items()
     ]
     rest = tuple(not_taken(root / "images", {"no domain selects them": unselected}))
-    return _Found(cases, [*problems, *more], (*images.not_taken, *masks.not_taken), rest)
+    return Listing(cases, [*problems, *more], (*images.not_taken, *masks.not_taken), rest)
 
 
 def _domain(path: Path, domains: dict[str, tuple[str, ...]]) -> int | None:

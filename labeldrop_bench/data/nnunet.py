@@ -110,9 +110,9 @@ def load(options: NnunetOptions) -> Dataset:
     """
     folder = options.find()
     description = describe(folder)
-    space, value_of = _space(folder, description, options)
+    space, value_of = label_space_of(folder, description, options)
     channels = _channels(folder, description, options)
-    found = _listed(folder, description, options)
+    found = list_data(folder, description, options)
     read = _reader(found.cases, space, value_of, description, channels, options)
     listed = found.cases if isinstance(read, ReadPictures) else [_only(case, channels) for case in found.cases]
     cases, prepared, skipped = prepare(
@@ -132,12 +132,12 @@ def survey(options: NnunetOptions) -> list[Grid]:
     """
     folder = options.find()
     description = describe(folder)
-    return _grids(_listed(folder, description, options).cases, description, options)[0]
+    return grids_of(list_data(folder, description, options).cases, description, options)[0]
 
 
 @dataclass(frozen=True)
-class _Listed:
-    """What lies in the folder.
+class Listing:
+    """What lies in a data set's folder.
 
     Attributes:
         cases: those that a domain selects, with domain and patient, and files of all channels.
@@ -155,7 +155,8 @@ class _Listed:
     unselected: list[str]
 
 
-def _listed(folder: Path, description: Description, options: NnunetOptions) -> _Listed:
+def list_data(folder: Path, description: Description, options: NnunetOptions) -> Listing:
+    """The cases of a data set; nothing is read."""
     train, test = (list_cases(folder, part, description) for part in (TRAIN, TEST))
     problems = [*train.problems, *test.problems]
     if len(train.cases) != description.num_training:
@@ -168,7 +169,7 @@ def _listed(folder: Path, description: Description, options: NnunetOptions) -> _
         chosen[part], more, rest = _in_domains(folder, part, found.cases, options)
         problems += more
         unselected += rest
-    return _Listed(
+    return Listing(
         [*chosen[TRAIN], *chosen[TEST]],
         {case.name for case in chosen[TEST]},
         [case.name for case in (*train.cases, *test.cases)],
@@ -184,7 +185,7 @@ def _only(case: Case, channels: Sequence[int]) -> Case:
     return replace(case, inputs=(*(images[n] for n in channels), labels))
 
 
-def _space(
+def label_space_of(
     folder: Path, description: Description, options: NnunetOptions
 ) -> tuple[LabelSpace, tuple[tuple[int, int], ...]]:
     """The label space, and (stored value, label value) pairs."""
@@ -291,7 +292,7 @@ def _goal(
         )
     if isinstance(size, tuple) and (description.pictures or spacing):
         return size, spacing, None
-    grids, axes = _grids(cases, description, options)
+    grids, axes = grids_of(cases, description, options)
     number = len(grids[0].shape) if grids else number or (2 if description.pictures else 3)
     spacing = (spacing or typical_spacing(grids)) if number == 3 else None
     if size is None:  # without any file that can be read, reading them says why
@@ -299,7 +300,7 @@ def _goal(
     return size if isinstance(size, tuple) else (size,) * number, spacing, axes
 
 
-def _grids(cases: Sequence[Case], description: Description, options: NnunetOptions) -> tuple[list[Grid], str | None]:
+def grids_of(cases: Sequence[Case], description: Description, options: NnunetOptions) -> tuple[list[Grid], str | None]:
     """Grids of the cases, of volumes along D, H, W; and the direction of the axes that most are stored in."""
     paths = [case.inputs[0] for case in cases]
     if description.pictures:

@@ -1,0 +1,229 @@
+"""What lies in a folder: cases, headers, and which labels the label maps show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from labeldrop_bench.data import folder, nnunet
+from labeldrop_bench.data._nnunet_raw import describe
+from labeldrop_bench.data._pictures import PICTURES
+from labeldrop_bench.data.base import Grid
+from labeldrop_bench.data.decode import label_values, read, read_place, read_size
+from labeldrop_bench.data.edits import read_annotated
+from labeldrop_bench.data.prepare import Case, DataProblem, require
+from labeldrop_bench.errors import UserError
+
+Say = Callable[[str], None]
+MOST_PIXELS = 4_000_000_000
+"""Pixels of label maps that are read of one source, about a minute's worth; of more, a sample of the cases."""
+_COLOURS_LOOKED_AT = 20  # pictures that say whether a folder's have colours
+
+
+class InitError(UserError, ValueError):
+    """A folder that no suite can be written for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set on disk.
+
+    Attributes:
+        kind: registered name of its reader.
+        folder: absolute path; of nnU-Net's data sets the one with dataset.json.
+        name: what it is called among others.
+        channels: their names.
+        labels: name -> value in the files; of nnU-Net's regions the value that they have in the reader's label space.
+        files: case -> name that patterns of `domains` and `group` see.
+        test: cases of its own test split.
+        grids: of the cases whose header can be read.
+        shown: case -> labels that its label map shows; the cases whose map was read.
+        problems: a line for each file that is bad.
+        tables: CSV files beside it with the columns case and label.
+    """
+
+    kind: Literal["nnunet", "folder"]
+    folder: Path
+    name: str
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    files: dict[str, str]
+    test: frozenset[str]
+    grids: tuple[Grid, ...]
+    shown: dict[str, frozenset[str]]
+    problems: tuple[str, ...]
+    tables: tuple[Path, ...]
+
+    @property
+    def all_read(self) -> bool:
+        """Whether no label map was left out to save time, so that what none of those read shows is nowhere."""
+        return len(self.shown) + len(self.problems) >= len(self.files)
+
+    def count(self, label: str, cases: Sequence[str]) -> int:
+        """How many of the cases show a label."""
+        return sum(label in self.shown.get(case, ()) for case in cases)
+
+
+def find(given: Path) -> list[Path]:
+    """The data sets that a folder is, or holds.
+
+    Raises:
+        InitError: there is none; says what was looked for and what is there.
+    """
+    place = Path(os.path.abspath(given.expanduser()))  # noqa: PTH100 - links keep the name that the user knows
+    if not place.is_dir():
+        raise InitError(f"{place}: must be a folder, and {'is a file' if place.exists() else 'is not there'}")
+    if _is_data_set(place):
+        return [place]
+    inside = [path for path in sorted(place.iterdir()) if not path.name.startswith(".") and path.is_dir()]
+    if found := [path for path in inside if _is_data_set(path)]:
+        return found
+    there = [path.name + "/" * path.is_dir() for path in sorted(place.iterdir()) if not path.name.startswith(".")]
+    listed = ", ".join(there[:10]) + (", ..." if there[10:] else "")
+    raise InitError(
+        f"{place}: looked for dataset.json (a data set in nnU-Net's raw format), for images/ with masks/ (pictures "
+        f"beside masks of the same names), and for folders with either; found {listed or 'nothing'}"
+    )
+
+
+def _is_data_set(place: Path) -> bool:
+    return (place / "dataset.json").is_file() or all((place / part).is_dir() for part in ("images", "masks"))
+
+
+def look(place: Path, say: Say) -> Source:
+    """Everything that a suite needs to know of a data set.
+
+    Args:
+        place: of `find`.
+        say: takes lines on what takes long.
+
+    Raises:
+        InitError: it cannot be a data set, such as a dataset.json of another format.
+    """
+    try:
+        source, label_maps, value_of = _nnunet(place) if (place / "dataset.json").is_file() else _folder(place)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise InitError(f"{place}: {error}") from error
+    if not label_maps:
+        lines = "\n  ".join(source.problems[:20]) or "no image with a label map"
+        raise InitError(f"{place}: there is no case that could be read:\n  {lines}")
+    chosen = _sample(label_maps, source.grids)
+    say(f"{source.name}: {len(source.files)} cases; reading {len(chosen)} label maps")
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        found = list(executor.map(_read_labels, chosen))
+    problems = [line for line in found if isinstance(line, str)]
+    values = {case.name: values for case, values in zip(chosen, found, strict=True) if not isinstance(values, str)}
+    if source.kind == "folder":
+        there = sorted({v for of_case in values.values() for v in of_case} - {0})
+        source = replace(source, labels={f"label {value}": value for value in there if value < 256})
+        value_of = {0: 0, **{value: value for value in there if value < 256}}
+    name_of = {value: name for name, value in source.labels.items()}
+    shown = {}
+    for case in chosen:
+        if case.name not in values:
+            continue
+        if unknown := [v for v in values[case.name] if v not in value_of]:
+            problems.append(
+                f"{case.inputs[-1]}: label values {unknown[:9]} are unknown; known: {sorted(value_of)[:99]}"
+            )
+            continue
+        shown[case.name] = frozenset(name_of[value_of[v]] for v in values[case.name] if value_of[v] in name_of)
+    return replace(source, shown=shown, problems=(*source.problems, *problems))
+
+
+def _nnunet(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
+    """The data set, its cases, and stored value -> label value; its label maps are not read."""
+    options = nnunet.NnunetOptions.model_validate({"root": place.parent, "dataset": place.name})
+    description = describe(place)
+    if not description.pictures:
+        require("init", "nibabel", "SimpleITK", "skimage")
+    space, value_of = nnunet.label_space_of(place, description, options)
+    listing = nnunet.list_data(place, description, options)
+    grids, _ = nnunet.grids_of(listing.cases, description, options)
+    assert nnunet.INFO.short_name is not None  # noqa: S101 - for the type checker
+    source = Source(
+        "nnunet",
+        place,
+        nnunet.INFO.short_name(options),
+        tuple(description.channel_names.values()),
+        {label.name: value for value, label in enumerate(space.labels) if value},
+        {case.name: case.name for case in listing.cases},
+        frozenset(listing.test_names),
+        tuple(grids),
+        {},
+        tuple(map(str, listing.problems)),
+        _tables(place),
+    )
+    return source, listing.cases, dict(value_of)
+
+
+def _folder(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
+    """As `_nnunet`; which values its masks hold is not known yet."""
+    options = folder.FolderOptions.model_validate({"root": place, "labels": {"any": 1}})
+    listing = folder.list_data(place, options)
+    step = max(1, len(listing.cases) // _COLOURS_LOOKED_AT)
+    coloured = [_has_colours(case.inputs[0]) for case in listing.cases[::step]]
+    source = Source(
+        "folder",
+        place,
+        place.name or "folder",
+        ("red", "green", "blue") if 2 * sum(coloured) > len(coloured) else ("grey",),
+        {},
+        {case.name: case.inputs[0].name for case in listing.cases},
+        frozenset(),
+        tuple(folder.grids_of(listing.cases)),
+        {},
+        tuple(map(str, listing.problems)),
+        _tables(place),
+    )
+    return source, listing.cases, {}
+
+
+def _tables(place: Path) -> tuple[Path, ...]:
+    """CSV files that say who annotated what."""
+    found = []
+    for path in sorted(place.glob("*.csv")):
+        try:
+            if not path.name.startswith(".") and read_annotated(path):
+                found.append(path)
+        except ValueError:  # noqa: PERF203 - a table of something else
+            continue
+    return tuple(found)
+
+
+def _has_colours(path: Path) -> bool:
+    try:
+        return len(read(path).values) == 3
+    except DataProblem:  # it is named when it is read
+        return False
+
+
+def _sample(cases: Sequence[Case], grids: Sequence[Grid]) -> list[Case]:
+    """All cases, or as many as can be read in time, evenly spread."""
+    pixels = sum(float(np.prod(grid.shape)) for grid in grids) / max(1, len(grids))
+    number = min(len(cases), max(1, int(MOST_PIXELS / max(1.0, pixels))))
+    return [cases[i * len(cases) // number] for i in range(number)]
+
+
+def _read_labels(case: Case) -> list[int] | str:
+    """The values that a case's label map holds; or what is wrong with it."""
+    image, path = case.inputs[0], case.inputs[-1]
+    try:
+        size = partial(read_size, shown=True) if path.name.lower().endswith(PICTURES) else _shape
+        of_labels, of_image = size(path), size(image)
+        if of_labels != of_image:
+            return f"{path}: has {of_labels} pixels, but {image.name} has {of_image}; resample or export one of them"
+        return label_values(path, read(path, labels=True).values)[1]
+    except DataProblem as problem:
+        return str(problem)
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    return read_place(path).turned()[0]

@@ -1,0 +1,183 @@
+"""`labeldrop-bench init`: whatever it is shown, the file that it prints passes `data check` and can be run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nnunet_tree import write_array, write_nnunet
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from labeldrop_bench import suites
+from labeldrop_bench.cli import app
+from labeldrop_bench.records import SuiteConfig
+
+HEART = {"background": 0, "LV": 1, "LVM": 2, "LA": 3}
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELDROP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def case(
+    seed: int, values: tuple[int, ...], shape: tuple[int, ...] = (20, 24, 20)
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An image with noise, nowhere zero, and a label map with a block of each value; two axes or three."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint8)
+    for i, value in enumerate(values):
+        labels[..., 2 + 4 * i : 5 + 4 * i, 3:9] = value
+    image = rng.integers(1, 40, shape) + 30 * labels
+    return image.astype(np.uint8 if len(shape) == 2 else np.float32)[None], labels
+
+
+def cases(prefix: str, number: int, values: tuple[int, ...] = (1, 2, 3), **kwargs: Any) -> dict[str, Any]:
+    return {f"{prefix}{i:03}": case(sum(map(ord, prefix)) + i, values, **kwargs) for i in range(number)}
+
+
+def pictures(folder: Path, drawings: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Path:
+    """An image-mask folder."""
+    for name, (image, labels) in drawings.items():
+        for part, array in (("images", image[0]), ("masks", labels)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / part / f"{name}.png")
+    return folder
+
+
+def init(tmp_path: Path, *folders: Path) -> tuple[SuiteConfig, str, str]:
+    """The suite that it prints, its text, and what it says beside; the text has passed `data check`."""
+    result = runner.invoke(app, ["init", *map(str, folders)])
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "my.toml"
+    path.write_bytes(result.stdout_bytes)
+    checked = runner.invoke(app, ["data", "check", str(path)])
+    assert checked.exit_code == 0, checked.output + result.stdout
+    return suites.load(str(path)).config, result.stdout, result.stderr
+
+
+FLAT: dict[str, Any] = {"shape": (40, 40)}
+
+
+def test_two_hospitals_in_nnunets_format_one_without_a_class(tmp_path: Path) -> None:
+    """Labels are matched whatever their spelling, and all sources get one spacing and size."""
+    raw = tmp_path / "nnUNet_raw"
+    raw.mkdir()
+    write_nnunet(raw / "Dataset001_Alpha", cases("a", 7), HEART, spacing=(2, 1, 1))
+    labels = {"background": 0, "lvm": 1, "L V": 2}
+    write_nnunet(raw / "Dataset002_Beta", cases("b", 5, (1, 2)), labels, spacing=(4, 1, 1))
+    config, text, said = init(tmp_path, raw)
+    one, two = config.data.options["sources"]
+    assert (one["dataset"], one["domain"], "map" in one) == ("Dataset001_Alpha", "Alpha", False)
+    assert two["map"] == {"lvm": "LVM", "L V": "LV"}
+    assert one["spacing"] == two["spacing"] == [2, 1, 1]
+    assert one["size"] == two["size"] == [16, 32, 16]
+    names = ["standard", "adaptive", "adaptive + dropout 0.3", "marginal", "marginal + dropout 0.3"]
+    assert [s.name for s in config.strategies] == names
+    assert [s.dropout_classes for s in config.strategies if s.dropout] == [("LA",), ("LA",)]
+    assert re.search(r"with LA +7 +-\n", text)
+    assert "Alpha: 7 cases; reading 7 label maps" in said
+
+
+def test_what_a_hospital_never_shows_was_not_annotated_there(tmp_path: Path) -> None:
+    """Image-mask folder: the masks have no names, the names of the files tell of two hospitals."""
+    root = pictures(tmp_path / "pics", {**cases("hospA_", 8, (1, 7), **FLAT), **cases("hospB_", 6, (1,), **FLAT)})
+    config, text, _ = init(tmp_path, root)
+    assert config.data.options["labels"] == {"label 1": 1, "label 7": 7}
+    assert config.data.options["domains"] == {"hospA": "hospA_*", "hospB": "hospB_*"}
+    assert config.data.annotated == {"hospB": ("label 1",)}
+    assert "(!) No label map of hospB shows label 7" in text
+    assert config.data.options["size"] == [48, 48]
+
+
+def test_everything_annotated_everywhere_is_said(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    root.mkdir()
+    folder = write_nnunet(root / "Dataset001_Whole", cases("case_", 3, **FLAT), HEART, ending=".png")
+    config, text, said = init(tmp_path, folder)
+    assert "nothing is partially labelled" in said
+    assert "(!) Every label is annotated everywhere" in text
+    assert config.data.annotated == {}
+    assert all(s.dropout_classes is None for s in config.strategies)
+    # what is commented out is TOML that works
+    taken_in = re.sub(r"(?m)^# (?=hidden = |\[\[strategies\]\]|name = \"full\"|loss = \"ce\"|full_labels)", "", text)
+    (tmp_path / "hidden.toml").write_text(taken_in, encoding="utf-8")
+    hidden = suites.load(str(tmp_path / "hidden.toml")).config
+    assert hidden.data.hidden[0].labels == ("LA",)
+    assert hidden.strategies[0].name == "full"
+    assert runner.invoke(app, ["data", "check", str(tmp_path / "hidden.toml")]).exit_code == 0
+
+
+def test_it_runs_to_a_leaderboard(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pics", {**cases("hospA_", 4, (1, 2), **FLAT), **cases("hospB_", 4, (1,), **FLAT)})
+    init(tmp_path, root)
+    small = ["training.epochs=1", "seeds=[0]", "model.channels=[4, 8]", "workers=1", "training.precision=32-true"]
+    command = ["run", str(tmp_path / "my.toml"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    result = runner.invoke(app, [*command, *(word for override in small for word in ("--set", override))])
+    assert result.exit_code == 0, result.output
+    assert "marginal + dropout 0.3" in result.stdout
+
+
+def test_names_that_toml_has_to_quote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spaces, quotes, non-ASCII and brackets, in folders, labels and cases; a relative folder, and one in the home."""
+    root = tmp_path / 'Müller "neu" [1]'
+    root.mkdir()
+    labels = {"background": 0, 'linker "Ventrikel"': 1, "Vorhof, rechts = β": 2}
+    drawings = {**cases("Zürich [x] ", 4, (1, 2), **FLAT), **cases("Bern's ", 4, (1,), **FLAT)}
+    write_nnunet(root / "Dataset003_Herz é", drawings, labels, ending=".png")
+    monkeypatch.chdir(tmp_path)
+    config, _, _ = init(tmp_path, Path(root.name))
+    assert config.data.options["root"] == str(root)
+    assert config.data.annotated == {"Bern's": ('linker "Ventrikel"',)}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert init(tmp_path, Path("~") / root.name)[0] == config
+
+
+def test_bad_files_are_said_and_may_be_left_out(tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path / "Dataset001_Bad", cases("c", 9), HEART)
+    (folder / "labelsTr" / "c000.nii.gz").write_bytes(b"torn")
+    (folder / "imagesTr" / "c001_0000.nii.gz").unlink()
+    (folder / "imagesTr" / "._c002_0000.nii.gz").write_bytes(b"what a Mac leaves behind")
+    drawn = case(2, (1, 9))[1]
+    write_array(folder / "labelsTr" / "c002.nii.gz", drawn, (1, 1, 1))
+    write_array(folder / "labelsTr" / "c003.nii.gz", drawn[:-1], (1, 1, 1))
+    result = runner.invoke(app, ["init", str(folder)])
+    assert result.exit_code == 0
+    assert "set skip_bad = true" in result.stderr
+    for line in (
+        "labelsTr/c000.nii.gz: cannot be read",
+        "imagesTr/c001_0000.nii.gz: not there",
+        "labelsTr/c002.nii.gz: label values [9] are unknown; known: [0, 1, 2, 3]",
+        "labelsTr/c003.nii.gz: has (19, 24, 20) pixels, but c003_0000.nii.gz has (20, 24, 20)",
+    ):
+        assert line in result.stderr
+    path = tmp_path / "my.toml"
+    path.write_text(result.stdout.replace("# skip_bad", "skip_bad"), encoding="utf-8")
+    assert runner.invoke(app, ["data", "check", str(path)]).exit_code == 0
+
+
+def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    for folder, message in (
+        (tmp_path, "looked for dataset.json .*images/ with masks/.*found notes.txt"),
+        (tmp_path / "none", "must be a folder, and is not there"),
+        (tmp_path / "notes.txt", "must be a folder, and is a file"),
+    ):
+        result = runner.invoke(app, ["init", str(folder)])
+        assert result.exit_code == 2
+        assert re.search(message, result.stderr), result.stderr
+        assert not result.stdout
+    pictures(tmp_path / "pics", {"a": case(0, (), **FLAT)})
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}}), encoding="utf-8")
+    for name, message in (("pics", "no label map shows any label"), ("old", "not in the format of nnU-Net 2")):
+        result = runner.invoke(app, ["init", str(tmp_path / name)])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in result.stderr
