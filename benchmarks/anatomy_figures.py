@@ -58,11 +58,11 @@ def draw_abdomen():
     samples = partial.train
     figure, axes = plt.subplots(3, COLUMNS, figsize=(9.6, 3.7))
     bare(axes)
-    rows = {"image": None, "truth": samples.truth, "seen in\ntraining": samples.target}
+    rows = {"image": None, "truth": samples.truth[:], "seen in\ntraining": samples.target[:]}
     for row, (name, maps) in zip(axes, rows.items(), strict=True):
         row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
         for i, axis in enumerate(row):
-            axis.imshow(samples.images[i, 0], cmap="gray")
+            axis.imshow(samples.images[i][0], cmap="gray")
             for value, colour in enumerate(ORGANS.values(), start=1):
                 if maps is not None and (maps[i] == value).any():
                     axis.contourf(maps[i] == value, [0.5, 1], colors=[colour], alpha=0.25)
@@ -87,8 +87,8 @@ def draw_brain(case=0):
     def load(**options):
         return info.load(info.options(train=case + 1, validation=1, test=1, **options)).train
 
-    clean, fine = load(), load(size=(80, 96, 80)).images[case, 0]  # the same subject
-    image = clean.images[case, 0]
+    clean, fine = load(), load(size=(80, 96, 80)).images[case][0]  # the same subject
+    image = clean.images[case][0]
     columns = {"2 mm": (fine, None), "4 mm": (image, None), "truth": (image, clean.truth[case].numpy())}
     columns |= {name: (image, load(noise=noise).target[case].numpy()) for name, noise in NOISE.items()}
     colours = [STRUCTURES[name.removesuffix(" L").removesuffix(" R")] for name in NAMES]

@@ -41,7 +41,7 @@ def draw_figure(size=160, gap=1.0):
     figure, axes = plt.subplots(3, len(widths), figsize=(9.6, 4.0), width_ratios=widths)
     for axis in axes.flat:
         axis.set_axis_off()
-    for i, image in enumerate(samples.images[:, 0].numpy()):
+    for i, image in enumerate(samples.images[:][:, 0].numpy()):
         column = axes[:, i + (i >= COLUMNS_PER_DOMAIN)]
         for axis, labels in zip(column, (None, samples.truth[i], samples.target[i]), strict=True):
             axis.imshow(image, cmap="gray")

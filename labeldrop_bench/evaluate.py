@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labeldrop_bench import metrics
-from labeldrop_bench.data.base import Dataset, Samples, class_map, known_classes
+from labeldrop_bench.data.arrays import Images
+from labeldrop_bench.data.base import Dataset, Samples, class_lookup, known_classes
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.patches import Patches
 from labeldrop_bench.records import (
@@ -73,13 +75,14 @@ class Predictor:
         views = self.views(images)
         return views[0] if len(views) == 1 else torch.stack(views).mean(0)
 
-    def classes(self, images: Tensor) -> Tensor:
-        """Class maps [n, *spatial] int64 of any number of images, on the CPU."""
+    def classes(self, images: Images | Tensor) -> Iterator[Tensor]:
+        """Class maps [m, *spatial] uint8 of any number of images, on the CPU, portion by portion."""
         self.network.eval()
-        return torch.cat([self.loss.predict(self.logits(images[part])).cpu() for part in portions(images)])
+        for part in portions(images):
+            yield self.loss.predict(self.logits(images[part])).to(torch.uint8).cpu()
 
 
-def portions(images: Tensor) -> list[slice]:
+def portions(images: Images | Tensor) -> list[slice]:
     """Which of the images [n, channels, *spatial] go through a network together; they cut all that lies beside."""
     size = IMAGES_AT_ONCE if images.ndim <= 4 else 1
     return [slice(first, first + size) for first in range(0, len(images), size)]
@@ -87,12 +90,19 @@ def portions(images: Tensor) -> list[slice]:
 
 def validate(predictor: Predictor, samples: Samples, space: LabelSpace) -> tuple[float, float]:
     """Foreground Dice against what is annotated, which is all that training may look at, and against the truth."""
-    prediction = predictor.classes(samples.images)
-    annotated, truth = (
-        metrics.foreground_dice(prediction, class_map(space, samples.target), known_classes(space, samples.annotated)),
-        metrics.foreground_dice(prediction, samples.truth, samples.known),
+    sides = (
+        (samples.target.mapped(class_lookup(space)), known_classes(space, samples.annotated)),
+        (samples.truth, samples.known),
     )
-    return float(annotated), float(truth)
+    dice: list[list[Tensor]] = [[], []]
+    parts = portions(samples.images)
+    for part, prediction in zip(parts, predictor.classes(samples.images), strict=True):
+        for found, (maps, _) in zip(dice, sides, strict=True):
+            found.append(metrics.dice_per_image(prediction, maps[part], space.num_classes))
+    annotated, truth = (
+        float(metrics.mean_foreground(torch.cat(found), counts)) for found, (_, counts) in zip(dice, sides, strict=True)
+    )
+    return annotated, truth
 
 
 def score(predictor: Predictor, dataset: Dataset, config: RunConfig) -> tuple[list[ResultRow], list[CaseRow]]:
@@ -176,7 +186,7 @@ def _example(predictor: Predictor, dataset: Dataset, i: int) -> Example:
     logits = predictor.logits(test.images[i : i + 1])
     flips = getattr(loss, "flip_probability", None)
     maps = {} if flips is None else {"flip probability": _grey(flips(logits)[0].amax(0), 0.0, 1.0)}
-    image = test.images[i, 0].float()
+    image = test.images[i][0]
     return Example(
         case=test.cases[i],
         domain=dataset.domains[int(test.domain[i])],
@@ -206,11 +216,11 @@ def _scored(dataset: Dataset) -> Tensor:
     for the strategy that makes it, where the others have none.
     """
     test = dataset.test
-    scored = torch.zeros_like(test.known)
+    scored, shown = torch.zeros_like(test.known), test.truth.counts > 0
     for domain in range(len(dataset.domains)):
         for c in range(1, dataset.label_space.num_classes):
             known = test.known[:, c] & (test.domain == domain)
-            scored[known, c] = bool((test.truth[known] == c).any())
+            scored[known, c] = bool(shown[known, c].any())
     return scored
 
 

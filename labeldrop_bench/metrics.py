@@ -176,7 +176,11 @@ def foreground_dice(prediction: Tensor, target: Tensor, annotated: Tensor) -> Te
         raise ValueError(
             f"foreground_dice: annotated must be [n, K] with n = {len(prediction)}, got {tuple(annotated.shape)}"
         )
-    dice = dice_per_image(prediction, target, annotated.shape[1])
+    return mean_foreground(dice_per_image(prediction, target, annotated.shape[1]), annotated)
+
+
+def mean_foreground(dice: Tensor, annotated: Tensor) -> Tensor:
+    """The mean of Dice [n, K] as `foreground_dice` takes it, for what was computed a few images at a time."""
     counted = dice.masked_fill(~annotated.bool(), float("nan"))[:, 1:]
     return counted.nanmean(0).nanmean()
 

@@ -134,8 +134,7 @@ def everything_known(dataset: Dataset) -> Dataset:
     def of(samples: Samples) -> Samples:
         annotated = torch.zeros_like(samples.annotated)
         annotated[:, list(value_of.values())] = samples.known[:, list(value_of)]
-        target = torch.stack([lookup[image.int()] for image in samples.truth])
-        return replace(samples, target=target, annotated=annotated)
+        return replace(samples, target=samples.truth.mapped(lookup), annotated=annotated)
 
     return dataset.map(of)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from labeldrop_bench.data.prepare import DataProblem, Prepared
+from labeldrop_bench.data.case_file import Prepared
+from labeldrop_bench.data.prepare import DataProblem
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,10 @@ def test_what_was_there_before_is_not_counted() -> None:
 def test_a_step_leaves_no_trace(fabric: Fabric) -> None:
     """Weights and the next random numbers matter to nobody after a run, but the samples are shared by all runs."""
     config, dataset = run_config(), discs()
-    before = dataset.train.target.clone(), dataset.train.annotated.clone(), dataset.train.images.clone()
+    before = dataset.train.target[:], dataset.train.annotated.clone(), dataset.train.images[:]
     learner = train.make_learner(config, dataset, fabric)
     weights = {name: weight.clone() for name, weight in learner.network.state_dict().items()}
     step_cost(learner, config, dataset)
-    after = dataset.train.target, dataset.train.annotated, dataset.train.images
+    after = dataset.train.target[:], dataset.train.annotated, dataset.train.images[:]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(torch.equal(weights[name], weight) for name, weight in learner.network.state_dict().items())

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -16,6 +17,7 @@ from tiny import discs, run_config
 from torch import Tensor
 
 from labeldrop_bench import losses, procedures, train
+from labeldrop_bench.data.arrays import Images, LabelMaps
 from labeldrop_bench.data.base import IGNORED, Samples
 from labeldrop_bench.procedures.heteroscedastic import PlainLoss, Schedule
 from labeldrop_bench.procedures.rejection import Rejection, sporadic_errors
@@ -48,7 +50,7 @@ def learner(fabric: Fabric, samples: Samples, images: Tensor, rule: str = "smile
     """One whose network gives logits [n, 2 (K - 1), h, w]."""
     strategy = {"name": "it", "loss": "label_flip", "loss_options": {"rule": rule}}
     made = train.make_learner(run_config(strategy), discs(n=1), fabric)
-    samples = dataclasses.replace(samples, images=images)
+    samples = dataclasses.replace(samples, images=Images.of(images))
     return dataclasses.replace(made, network=Given(), samples=samples)
 
 
@@ -58,15 +60,21 @@ def found(fabric: Fabric, samples: Samples, logits: Tensor, threshold: float = 1
     return sporadic_errors(given, given.samples, threshold)
 
 
+def relabelled(samples: Samples, where: Any, value: int) -> Samples:
+    """With another label value in some pixels."""
+    target = samples.target[:]
+    target[where] = value
+    return dataclasses.replace(samples, target=LabelMaps.of(target))
+
+
 def agreeing(samples: Samples) -> Tensor:
     """Logits that say what is labelled, and are sure of it."""
-    classes = torch.stack([samples.target == c for c in (1, 2)], dim=1).float() * 20 - 10
+    classes = torch.stack([samples.target[:] == c for c in (1, 2)], dim=1).float() * 20 - 10
     return torch.cat([classes, torch.full_like(classes, CERTAIN)], dim=1)
 
 
 def test_errors_are_what_the_network_disagrees_with_and_did_not_expect(fabric: Fabric) -> None:
-    samples = discs(n=1).train
-    samples.target[:, :3, :3] = 0
+    samples = relabelled(discs(n=1).train, np.s_[:, :3, :3], 0)
     logits = agreeing(samples)
     assert not found(fabric, samples, logits).any()
     logits[0, 0, 0, 0] = 10  # says "bright" where background is labelled, surely
@@ -83,9 +91,8 @@ def test_errors_are_what_the_network_disagrees_with_and_did_not_expect(fabric: F
 
 @pytest.mark.parametrize("rule", ["smile", "adaptive", "standard"])
 def test_terms_that_do_not_count_are_no_errors(rule: str, fabric: Fabric) -> None:
-    samples = discs(n=1).train  # image 1, of domain B, has no "dark" annotated
-    samples.target[:, :2, :4] = 0
-    samples.target[:, 0, 0] = IGNORED
+    samples = relabelled(discs(n=1).train, np.s_[:, :2, :4], 0)  # image 1, of domain B, has no "dark" annotated
+    samples = relabelled(samples, np.s_[:, 0, 0], IGNORED)
     logits = agreeing(samples)
     logits[:, :2, 0, 0] = 10  # ignored
     logits[:, 1, 0, 1] = 10  # "dark" on background: wrong in A, open in B
@@ -101,8 +108,7 @@ def test_terms_that_do_not_count_are_no_errors(rule: str, fabric: Fabric) -> Non
 
 
 def test_every_view_must_agree_that_it_is_an_error(fabric: Fabric) -> None:
-    samples = discs(n=1).train
-    samples.target[:, :2, :4] = 0
+    samples = relabelled(discs(n=1).train, np.s_[:, :2, :4], 0)
     logits, change = agreeing(samples), torch.zeros(1, 4, 16, 16)
     logits[0, 0, 0, :3] = 10
     change[0, 0, 0, 1] = -20  # the second view sees no "bright" at the second pixel
@@ -123,8 +129,7 @@ def test_images_are_looked_at_in_portions(fabric: Fabric, monkeypatch: pytest.Mo
 
 
 def test_what_is_found_stays_masked_until_the_next_search_which_starts_from_the_labels(fabric: Fabric) -> None:
-    samples = discs(n=1).train
-    samples.target[:, :2, :4] = 0
+    samples = relabelled(discs(n=1).train, np.s_[:, :2, :4], 0)
     right = agreeing(samples)
     right[0, 0, 0, 3] = 10  # but for this pixel, which it never agrees with
     images = right.clone()
@@ -138,10 +143,9 @@ def test_what_is_found_stays_masked_until_the_next_search_which_starts_from_the_
         if epoch == 7:
             given.network = Shift(right - images)  # now it agrees with all other labels; asked before epoch 8
         hook.before_epoch(epoch, given)
-        masked.append((given.samples.target == IGNORED).nonzero().tolist())
-        assert torch.equal(given.samples.target[given.samples.target != IGNORED], samples.target[
-            given.samples.target != IGNORED
-        ])  # fmt: skip
+        masked.append((given.samples.target[:] == IGNORED).nonzero().tolist())
+        left = given.samples.target[:]
+        assert torch.equal(left[left != IGNORED], samples.target[:][left != IGNORED])
     always = [0, 0, 3]
     first, second = [[0, 0, 0], always], [always, [0, 1, 1]]
     assert masked == [[], first, first, first, second, second, second, [always]]
@@ -162,8 +166,7 @@ class Shift(torch.nn.Module):
 
 
 def test_the_mask_is_the_hooks_state(fabric: Fabric) -> None:
-    samples = discs(n=1).train
-    samples.target[:, :2] = 0
+    samples = relabelled(discs(n=1).train, np.s_[:, :2], 0)
     images = agreeing(samples)
     images[0, 0, 0, 0] = 10
     first = Schedule(0, Rejection(1, 5, 1e-3))
@@ -173,7 +176,7 @@ def test_the_mask_is_the_hooks_state(fabric: Fabric) -> None:
     second, given = Schedule(0, Rejection(1, 5, 1e-3)), learner(fabric, samples, agreeing(samples))
     second.load_state_dict(state)
     second.before_epoch(2, given)  # no search is due
-    assert (given.samples.target == IGNORED).nonzero().tolist() == [[0, 0, 0]]
+    assert (given.samples.target[:] == IGNORED).nonzero().tolist() == [[0, 0, 0]]
     assert Schedule(3).state_dict() == {}
 
 
@@ -192,7 +195,7 @@ def test_the_warm_up_is_the_plain_loss_on_the_class_logits(name: str, options: d
     shared = {key: value for key, value in options.items() if key != "rule"}
     expected = losses.create(plain, label_space=dataset.label_space, ignore_index=IGNORED, **shared)
     logits = torch.randn(4, 4, 16, 16, requires_grad=True)
-    target, annotated = dataset.train.target, dataset.train.annotated
+    target, annotated = dataset.train.target[:], dataset.train.annotated
     warm = PlainLoss(full)
     value = warm(logits, target, annotated)
     assert value == expected(logits[:, :2], target, annotated)

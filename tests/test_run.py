@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from tiny import discs, run_config
 
 from labeldrop_bench import evaluate, records, run, train
+from labeldrop_bench.data.arrays import LabelMaps
 from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
 from labeldrop_bench.data.edits import hide
 from labeldrop_bench.errors import DivergenceError, TrainingError
@@ -109,7 +110,7 @@ def test_full_trains_and_validates_on_all_ground_truth(tmp_path: Path, fabric: F
     assert [(row.domain, row.class_) for row in _dice(partly) if not row.annotated] == [("B", "dark")]
     # Nothing but the labels differs, so where everything is annotated anyway "full" and "standard" are one run
     known = run.everything_known(dataset)
-    assert torch.equal(known.train.target, dataset.train.truth)
+    assert torch.equal(known.train.target[:], dataset.train.truth[:])
     same = _run(run_config({"name": "standard", "loss": "ce"}), known, tmp_path / "same", fabric)
     assert [row.value for row in same.rows] == [row.value for row in result.rows]
     assert same.validation_dice == result.validation_dice
@@ -211,10 +212,10 @@ def test_full_labels_take_the_truth_where_there_is_one() -> None:
         [[0, 3, 2, IGNORED], [0, 1, 1, 0]],
         [[True, False, True, True], [True, True, False, False]],
     )
-    hidden = dataclasses.replace(dataset.train, target=torch.zeros_like(dataset.train.target))
+    hidden = dataclasses.replace(dataset.train, target=LabelMaps.of(torch.zeros_like(dataset.train.target[:])))
     changed = run.everything_known(dataclasses.replace(dataset, train=hidden)).train
     # a pixel of a super-label may be either class, and nobody knows which
-    assert changed.target.flatten(1).tolist() == [[0, 3, 2, IGNORED], [0, IGNORED, IGNORED, 0]]
+    assert changed.target[:].flatten(1).tolist() == [[0, 3, 2, IGNORED], [0, IGNORED, IGNORED, 0]]
     assert changed.annotated.tolist() == [[True, False, True, True], [True, False, False, False]]
 
 

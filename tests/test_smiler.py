@@ -14,6 +14,7 @@ from torch import Tensor
 
 from labeldrop_bench import losses, procedures, train
 from labeldrop_bench.checkpoints import Epoch
+from labeldrop_bench.data.arrays import Images
 from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
 from labeldrop_bench.evaluate import Predictor
 from labeldrop_bench.label_space import Label, LabelSpace
@@ -54,7 +55,7 @@ P_B = torch.tensor([0.1, 0.2, 0.9, 0.1, 0.6, 0.51])
 def make(dataset: Dataset, share: float, fabric: Fabric, **options: Any) -> tuple[list[int], list[bool]]:
     """Target and annotated of the one training image after a round."""
     samples = labelled(dataset, predictor(dataset, fabric), share, Options(**options))
-    return samples.target.flatten().tolist(), samples.annotated[0].tolist()
+    return samples.target[:].flatten().tolist(), samples.annotated[0].tolist()
 
 
 def test_the_most_certain_share_of_a_missing_class_becomes_a_label_of_its_own(fabric: Fabric) -> None:
@@ -87,10 +88,10 @@ def test_a_pixel_that_two_classes_claim_goes_to_the_likelier_one(fabric: Fabric)
 def test_positives_of_earlier_rounds_stay(fabric: Fabric) -> None:
     first = with_self_made_labels(one_row(torch.stack([P_A, P_B]), [0] * 6, [True, False, True]))
     made = labelled(first, predictor(first, fabric), 0.4, Options())
-    assert made.target.flatten().tolist() == [0, 3, 0, 0, 3, 0]
+    assert made.target[:].flatten().tolist() == [0, 3, 0, 0, 3, 0]
     # the next model thinks otherwise
     images = torch.stack([1 - P_A, P_B]).logit()[None, :, None].float()
-    second = dataclasses.replace(first, train=dataclasses.replace(made, images=images))
+    second = dataclasses.replace(first, train=dataclasses.replace(made, images=Images.of(images)))
     assert make(second, 1.0, fabric)[0] == [0, 3, 0, 3, 3, 0]
 
 
@@ -124,17 +125,19 @@ def test_the_deviation_ranks_by_how_little_the_passes_differ(fabric: Fabric, mon
     dataset = with_self_made_labels(one_row(torch.stack([certain, P_B]), [0] * 6, [True, False, True]))
     given = dataclasses.replace(predictor(dataset, fabric), network=Shaky())
     options = Options(ranking="deviation", passes=50)
-    probability, certainty = smiler.certainties(given, dataset.train.images, options)
+    probability, certainty = smiler.certainties(given, dataset.train.images[:], options)
     torch.testing.assert_close(probability[0, 0], certain)  # without dropout
     # sd of the probability is about p (1 - p) times that of the logit
     expected = -(certain * (1 - certain)) * torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     torch.testing.assert_close(certainty[0, 0], expected, rtol=0.5, atol=1e-3)
     assert certainty[0, 0, 0] == 0
     first = labelled(dataset, given, 0.1, options)
-    assert first.target.flatten().tolist() == [3, 0, 0, 0, 0, 0]
-    assert torch.equal(labelled(dataset, given, 0.5, options).target, labelled(dataset, given, 0.5, options).target)
+    assert first.target[:].flatten().tolist() == [3, 0, 0, 0, 0, 0]
+    assert torch.equal(
+        labelled(dataset, given, 0.5, options).target[:], labelled(dataset, given, 0.5, options).target[:]
+    )
     by_score = labelled(dataset, given, 0.1, Options())
-    assert by_score.target.flatten().tolist() == [0, 0, 0, 0, 0, 3]
+    assert by_score.target[:].flatten().tolist() == [0, 0, 0, 0, 0, 3]
 
 
 def test_equal_certainty_takes_whole_pixels_and_no_more() -> None:

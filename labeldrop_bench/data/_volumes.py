@@ -9,8 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from labeldrop_bench.data._resample import new_spacing, resize_image, resize_labels, to_grid
+from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import Pixels, check_same_grid, finite, look_up, read
-from labeldrop_bench.data.prepare import Case, DataProblem, Prepared
+from labeldrop_bench.data.prepare import Case, DataProblem
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every data set gives: samples in memory, with what is annotated and everything that is known."""
+"""What every data set gives: samples, with what is annotated and everything that is known."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, Field
 from torch import Tensor
 
+from labeldrop_bench.data.arrays import Images, LabelMaps
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import Said
 from labeldrop_bench.text import storable
@@ -42,11 +43,11 @@ _UNKNOWN = torch.empty(0)
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with their label maps, as CPU tensors.
+    """Images with their label maps, which are read when they are asked for, and what is said of them, as CPU tensors.
 
     Attributes:
         images: [n, channels, *spatial] float32, each channel of each image with mean 0 and standard deviation 1
-            (`standardise`).
+            (`standardise`), unless the data set says otherwise.
         target: [n, *spatial] uint8, label values as annotated, mistakes included; a label that was not reads
             background (0), and IGNORED pixels say nothing.
         annotated: [n, L] bool, was label value l annotated in this sample? Column 0 is True.
@@ -59,14 +60,14 @@ class Samples:
             resizing made the sample; NaN where the files do not say it, which is what leaving it out means.
 
     Raises:
-        TypeError: a tensor of another dtype.
+        TypeError: something of another type, or a tensor of another dtype.
         ValueError: shapes or lengths that do not fit together, or background that is not annotated or known.
     """
 
-    images: Tensor
-    target: Tensor
+    images: Images
+    target: LabelMaps
     annotated: Tensor
-    truth: Tensor
+    truth: LabelMaps
     known: Tensor
     domain: Tensor
     cases: tuple[str, ...]
@@ -74,14 +75,18 @@ class Samples:
     spacing: Tensor = field(default=_UNKNOWN)
 
     def __post_init__(self) -> None:
+        for name, kind in _READ.items():
+            if not isinstance(found := getattr(self, name), kind):
+                got = type(found).__name__
+                raise TypeError(
+                    f"Samples: {name} must be {kind.__name__}, got {got}; {kind.__name__}.of takes a tensor"
+                )
         if self.spacing is _UNKNOWN:
             unknown = torch.full((len(self.images), self.images.ndim - 2), torch.nan, dtype=torch.float64)
             object.__setattr__(self, "spacing", unknown)
         for name, dtype in _DTYPES.items():
             if (found := getattr(self, name).dtype) != dtype:
                 raise TypeError(f"Samples: {name} must be {dtype}, got {found}")
-        if self.images.ndim < 3:
-            raise ValueError(f"Samples: images must be [n, channels, *spatial], got shape {tuple(self.images.shape)}")
         n = len(self.images)
         image_shape = (n, *self.images.shape[2:])
         expected = {
@@ -114,17 +119,18 @@ class Samples:
     def take(self, index: Tensor) -> Samples:
         """The samples at some places, `index` being [m] int64."""
         chosen = index.tolist()
-        tensors = {name: getattr(self, name)[index] for name in _DTYPES}
-        return Samples(
-            **tensors, cases=tuple(self.cases[i] for i in chosen), patients=tuple(self.patients[i] for i in chosen)
+        return replace(
+            self,
+            **{name: getattr(self, name).take(index) for name in _READ},
+            **{name: getattr(self, name)[index] for name in _DTYPES},
+            cases=tuple(self.cases[i] for i in chosen),
+            patients=tuple(self.patients[i] for i in chosen),
         )
 
 
+_READ = {"images": Images, "target": LabelMaps, "truth": LabelMaps}
 _DTYPES = {
-    "images": torch.float32,
-    "target": torch.uint8,
     "annotated": torch.bool,
-    "truth": torch.uint8,
     "known": torch.bool,
     "domain": torch.int64,
     "spacing": torch.float64,
@@ -157,20 +163,20 @@ class Dataset:
     def __post_init__(self) -> None:
         space = self.label_space
         sizes = {"annotated": space.num_labels, "known": space.num_classes}
-        limits = {"target": space.num_labels, "truth": space.num_classes, "domain": len(self.domains)}
+        limits = {"target": space.num_labels, "truth": space.num_classes}
         for name, split in self.splits().items():
             if len(split) == 0:
                 raise ValueError(f"Dataset: split {name!r} must hold at least one sample, got none")
             for what, columns in sizes.items():
-                if (found := getattr(split, what).shape[1]) != columns:
-                    raise ValueError(f"Dataset: {what} of split {name!r} must have {columns} columns, got {found}")
-            for what, limit in limits.items():
-                values: Tensor = getattr(split, what)
-                values = values if what == "domain" else values[values != IGNORED]
-                if values.numel() and (int(values.min()) < 0 or int(values.max()) >= limit):
+                if (got := getattr(split, what).shape[1]) != columns:
+                    raise ValueError(f"Dataset: {what} of split {name!r} must have {columns} columns, got {got}")
+            values = {what: getattr(split, what).counts[:, :IGNORED].any(0).nonzero().flatten() for what in limits}
+            for what, found in {**values, "domain": split.domain}.items():
+                limit = limits.get(what, len(self.domains))
+                if found.numel() and (int(found.min()) < 0 or int(found.max()) >= limit):
                     raise ValueError(
                         f"Dataset: {what} of split {name!r} must lie in 0 ... {limit - 1}, "
-                        f"got values from {int(values.min())} to {int(values.max())}"
+                        f"got values from {int(found.min())} to {int(found.max())}"
                     )
         _check_names(self)
 
@@ -293,8 +299,8 @@ def hint(name: str, known: Sequence[str], most: int | None = None) -> str:
 
 def make_samples(
     space: LabelSpace,
-    images: Tensor,
-    labels: Tensor,
+    images: Images | Tensor,
+    labels: LabelMaps | Tensor,
     annotated: Tensor,
     domain: Tensor,
     cases: Sequence[str],
@@ -305,7 +311,7 @@ def make_samples(
 
     Args:
         space: what label values mean.
-        images: [n, channels, *spatial] float32.
+        images: [n, channels, *spatial] float32; a tensor is taken as it is.
         labels: [n, *spatial] uint8 label values, or IGNORED.
         annotated: [n, L] bool.
         domain: [n] int64 index of each sample's domain.
@@ -313,18 +319,20 @@ def make_samples(
         patients: n names.
         spacing: [n, d] float64 millimetres; None where nobody knows.
     """
-    truth, known = class_map(space, labels), known_classes(space, annotated)
+    images = Images.of(images) if isinstance(images, Tensor) else images
+    labels = LabelMaps.of(labels) if isinstance(labels, Tensor) else labels
+    truth, known = labels.mapped(class_lookup(space)), known_classes(space, annotated)
     rest = _UNKNOWN if spacing is None else spacing
     return Samples(images, labels, annotated, truth, known, domain, tuple(cases), tuple(patients), rest)
 
 
-def class_map(space: LabelSpace, labels: Tensor) -> Tensor:
-    """[n, *spatial] uint8 label values as classes; IGNORED where a label may be one of several classes."""
+def class_lookup(space: LabelSpace) -> Tensor:
+    """[256] uint8: label value -> its class; IGNORED where a label may be one of several classes."""
     lookup = torch.full((256,), IGNORED, dtype=torch.uint8)
     for value, label in enumerate(space.labels):
         if len(label.classes) == 1:
             (lookup[value],) = label.classes
-    return torch.stack([lookup[image.int()] for image in labels])
+    return lookup
 
 
 def known_classes(space: LabelSpace, annotated: Tensor) -> Tensor:

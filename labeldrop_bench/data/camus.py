@@ -30,8 +30,9 @@ from labeldrop_bench.data._options import SplitOptions
 from labeldrop_bench.data._resample import new_spacing, resize_image, resize_labels
 from labeldrop_bench.data._volumes import one_slice
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read
-from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.text import TextError, read_text
 

@@ -176,9 +176,9 @@ def never_shown(dataset: Dataset) -> list[str]:
     pixels = torch.zeros(len(dataset.domains), 256, dtype=torch.int64)
     annotated = torch.zeros(len(dataset.domains), len(labels), dtype=torch.bool)
     for samples in dataset.splits().values():
-        for d, target, of_sample in zip(samples.domain.tolist(), samples.target, samples.annotated, strict=True):
-            pixels[d] += torch.bincount(target.flatten().int(), minlength=256)
-            annotated[d] |= of_sample
+        pixels.index_add_(0, samples.domain, samples.target.counts.long())
+        for d in range(len(dataset.domains)):
+            annotated[d] |= samples.annotated[samples.domain == d].any(0)
     shown = pixels[:, : len(labels)] > 0
     suspect = annotated & ~shown & shown.any(0)
     lines = []
@@ -236,7 +236,7 @@ def _unscored(dataset: Dataset) -> list[str]:
 
 def _shown(samples: Samples, num_classes: int) -> Tensor:
     """[n, K] bool: does an image's truth have a pixel of the class?"""
-    return torch.stack([(samples.truth == c).flatten(1).any(1) for c in range(num_classes)], dim=1)
+    return samples.truth.counts[:, :num_classes] > 0
 
 
 def _counted(texts: Mapping[str, str]) -> str:

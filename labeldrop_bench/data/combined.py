@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from labeldrop_bench import data
 from labeldrop_bench.data._survey import shape_at, typical_size, typical_spacing
+from labeldrop_bench.data.arrays import Images, LabelMaps
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Grid, Samples, hint
 from labeldrop_bench.label_space import Label, LabelSpace
 from labeldrop_bench.records import SomeNames
@@ -311,15 +312,15 @@ def _translated(part: _Part, samples: Samples, space: LabelSpace, domains: Seque
         for meant in part.of_class
     ]
     annotated = _columns(samples.annotated, values, space.num_labels)
-    target = _looked_up(samples.target, values)
+    lookup = _lookup(values).repeat(len(samples), 1)
     for value in {v for v in values if v and values.count(v) > 1}:  # one of two with this meaning may not be annotated
-        target[~annotated[:, value]] *= target[~annotated[:, value]] != value
+        lookup[~annotated[:, value]] *= lookup[~annotated[:, value]] != value
     prefix = part.source.domain
     return Samples(
         samples.images,
-        target,
+        samples.target.mapped(lookup),
         annotated,
-        _looked_up(samples.truth, [IGNORED if c is None else c for c in classes]),
+        samples.truth.mapped(_lookup([IGNORED if c is None else c for c in classes])),
         _columns(samples.known, classes, space.num_classes),
         samples.domain + domains.index(part.domains[0]),
         tuple(f"{prefix}/{case}" for case in samples.cases),
@@ -338,10 +339,10 @@ def _columns(given: torch.Tensor, goes_to: Sequence[int | None], number: int) ->
     return result
 
 
-def _looked_up(values: torch.Tensor, new: Sequence[int]) -> torch.Tensor:
+def _lookup(new: Sequence[int]) -> torch.Tensor:
     lookup = torch.full((256,), IGNORED, dtype=torch.uint8)
     lookup[: len(new)] = torch.tensor(new, dtype=torch.uint8)
-    return torch.stack([lookup[image.int()] for image in values])
+    return lookup
 
 
 def _joined(pieces: Sequence[Samples]) -> Samples:
@@ -349,10 +350,10 @@ def _joined(pieces: Sequence[Samples]) -> Samples:
         return torch.cat([getattr(piece, name) for piece in pieces])
 
     return Samples(
-        tensor("images"),
-        tensor("target"),
+        Images.joined([piece.images for piece in pieces]),
+        LabelMaps.joined([piece.target for piece in pieces]),
         tensor("annotated"),
-        tensor("truth"),
+        LabelMaps.joined([piece.truth for piece in pieces]),
         tensor("known"),
         tensor("domain"),
         tuple(case for piece in pieces for case in piece.cases),

@@ -28,8 +28,9 @@ from labeldrop_bench.data._options import FileOptions
 from labeldrop_bench.data._pictures import grey
 from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder
+from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import told
-from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.text import read_rows
 

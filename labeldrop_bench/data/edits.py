@@ -143,11 +143,11 @@ def _contradictions(dataset: Dataset, samples: Samples, stays: Tensor) -> list[t
     """For each label map with pixels of a label that is said to be unannotated there: what is wrong, how to hide it."""
     found = []
     names = [label.name for label in dataset.label_space.labels]
+    counts = samples.target.counts[:, : len(names)]
     for i in (~stays).any(1).nonzero().flatten().tolist():
-        pixels = torch.bincount(samples.target[i].flatten().int(), minlength=len(names))[: len(names)]
-        for value in ((pixels > 0) & ~stays[i]).nonzero().flatten().tolist():
+        for value in ((counts[i] > 0) & ~stays[i]).nonzero().flatten().tolist():
             domain = dataset.domains[int(samples.domain[i])]
-            line = f"{samples.cases[i]}, domain {domain}: {int(pixels[value])} pixel(s) of {names[value]}"
+            line = f"{samples.cases[i]}, domain {domain}: {int(counts[i, value])} pixel(s) of {names[value]}"
             found.append((line, setting("hidden", domain, [names[value]])))
     return found
 
@@ -206,9 +206,9 @@ def only_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     def narrow(samples: Samples) -> Samples:
         return replace(
             samples,
-            target=_looked_up(samples.target, new_value),
+            target=samples.target.mapped(new_value),
             annotated=samples.annotated[:, columns],
-            truth=_looked_up(samples.truth, new_class),
+            truth=samples.truth.mapped(new_class),
             known=samples.known[:, class_columns],
         )
 
@@ -281,8 +281,7 @@ def hide_labels(samples: Samples, hidden: Tensor) -> Samples:
     annotated = samples.annotated & ~hidden
     lookup = torch.arange(256).repeat(len(samples), 1).to(torch.uint8)
     lookup[:, : hidden.shape[1]] *= ~hidden
-    target = torch.stack([row[image.int()] for row, image in zip(lookup, samples.target, strict=True)])
-    return replace(samples, target=target, annotated=annotated)
+    return replace(samples, target=samples.target.mapped(lookup), annotated=annotated)
 
 
 def check_domains(key: str, dataset: Dataset, domains: Sequence[str]) -> None:
@@ -308,7 +307,3 @@ def _lookup(kept: Tensor) -> Tensor:
     lookup[kept] = torch.arange(len(kept), dtype=torch.uint8)
     lookup[IGNORED] = IGNORED
     return lookup
-
-
-def _looked_up(values: Tensor, lookup: Tensor) -> Tensor:
-    return torch.stack([lookup[image.int()] for image in values])

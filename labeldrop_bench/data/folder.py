@@ -10,7 +10,6 @@ A folder says nothing about who annotated what, so every label counts as annotat
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,8 +28,9 @@ from labeldrop_bench.data._pictures import PICTURES, grey
 from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data._survey import MULTIPLE, readable, typical_size
 from labeldrop_bench.data.base import VARIABLE, Dataset, DatasetInfo, Grid, Size, find_folder, user_path
+from labeldrop_bench.data.case_file import Kept, Prepared
 from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read, read_size
-from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import SomeNames
@@ -244,13 +244,13 @@ def _groups(
 
 
 def _without_copies(
-    cases: Sequence[Case], prepared: Sequence[Prepared], skip_bad: bool
-) -> tuple[list[Case], list[Prepared], tuple[str, ...]]:
+    cases: Sequence[Case], prepared: Sequence[Kept], skip_bad: bool
+) -> tuple[list[Case], list[Kept], tuple[str, ...]]:
     """Leaves out, or raises for, the same pixels as in another group: they would leak from training to test."""
-    first: dict[str, Case] = {}
+    first: dict[bytes, Case] = {}
     kept, lines = [], []
     for case, item in zip(cases, prepared, strict=True):
-        original = first.setdefault(hashlib.sha256(item.image.astype(np.float32).tobytes()).hexdigest(), case)
+        original = first.setdefault(item.digest, case)
         if original.patient == case.patient:
             kept.append((case, item))
         else:

@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from scipy.special import ndtri
 
 from labeldrop_bench.data._shapes import smooth_field
+from labeldrop_bench.data.arrays import LabelMaps
 from labeldrop_bench.data.base import IGNORED, Samples, hint
 
 Labels = NDArray[np.uint8]
@@ -83,12 +84,12 @@ def add_noise(samples: Samples, options: NoiseOptions, names: Sequence[str]) -> 
     if not options.predictable and not options.sporadic:
         return samples
     noisy = []
-    for case, target in zip(samples.cases, samples.target.numpy(), strict=True):
+    for case, target in zip(samples.cases, samples.target, strict=True):
         streams = np.random.SeedSequence([options.seed, zlib.crc32(case.encode())]).spawn(2)
         for_outlines, for_pieces = (np.random.default_rng(stream) for stream in streams)
-        labels = mislabel(target, options.sporadic, values, for_pieces)
+        labels = mislabel(target.numpy(), options.sporadic, values, for_pieces)
         noisy.append(torch.from_numpy(displace_outlines(labels, options.predictable, values, for_outlines)))
-    return replace(samples, target=torch.stack(noisy))
+    return replace(samples, target=LabelMaps.of(torch.stack(noisy)))
 
 
 def displace_outlines(labels: Labels, probability: float, values: Sequence[int], rng: np.random.Generator) -> Labels:

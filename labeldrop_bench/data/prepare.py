@@ -16,12 +16,10 @@ import json
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -34,15 +32,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from labeldrop_bench.data._beside import side_files
-from labeldrop_bench.data.base import Dataset, Samples, make_samples, standardise, user_path
+from labeldrop_bench.data.arrays import Images, LabelMaps
+from labeldrop_bench.data.base import Dataset, Samples, make_samples, user_path
+from labeldrop_bench.data.case_file import InFiles, Kept, Prepared, keep, kept
 from labeldrop_bench.label_space import LabelSpace
 
 CACHE_VARIABLE = "LABELDROP_CACHE"
 """Environment variable: the folder that prepared cases are kept in."""
-_FORMAT = 2  # of the files in the cache; a change of it prepares everything again
+_FORMAT = 3  # of the files in the cache; a change of it prepares everything again
 _ALONE = 3.0  # seconds of reading in this process before it starts others, which takes them about as long
 
 
@@ -80,44 +79,6 @@ class Case:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """One sample as read.
-
-    Attributes:
-        image: [channels, *spatial] uint8 (shown in 256 steps) or float32.
-        labels: [*spatial] uint8 label values, or IGNORED.
-        annotated: for each of the L label values, was it annotated? The first (background) is True.
-        spacing: millimetres between the pixels of `labels` along each axis; None where the files do not say it.
-
-    Raises:
-        TypeError: another dtype.
-        ValueError: shapes that do not fit together, background that is not annotated, or a spacing that is none.
-    """
-
-    image: NDArray[Any]
-    labels: NDArray[np.uint8]
-    annotated: tuple[bool, ...]
-    spacing: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.image.dtype not in (np.uint8, np.float32) or self.labels.dtype != np.uint8:
-            raise TypeError(
-                f"Prepared: image must be uint8 or float32 and labels uint8, got {self.image.dtype} and "
-                f"{self.labels.dtype}"
-            )
-        if self.labels.shape != self.image.shape[1:]:
-            raise ValueError(
-                f"Prepared: labels must have the image's shape {self.image.shape[1:]}, got {self.labels.shape}"
-            )
-        if not self.annotated or not self.annotated[0]:
-            raise ValueError(f"Prepared: annotated must begin with True (background), got {self.annotated}")
-        if self.spacing is not None and (len(self.spacing) != self.labels.ndim or not all(s > 0 for s in self.spacing)):
-            raise ValueError(
-                f"Prepared: spacing must have a positive number for each of {self.labels.ndim} axes, got {self.spacing}"
-            )
-
-
 Read = Callable[[Case], Prepared]
 
 
@@ -130,8 +91,8 @@ def prepare(
     skip_bad: bool,
     problems: Sequence[DataProblem] = (),
     not_taken: Sequence[str] = (),
-) -> tuple[list[Case], list[Prepared], tuple[str, ...]]:
-    """Reads what is not in the cache yet, by several processes if it is much, and takes everything else from there.
+) -> tuple[list[Case], list[Kept], tuple[str, ...]]:
+    """Reads what is not in the cache yet, by several processes if it is much. Pixels stay there until asked for.
 
     Args:
         cases: what to read.
@@ -145,7 +106,7 @@ def prepare(
         not_taken: lines on files that are no case's, with the reason: a warning, no error.
 
     Returns:
-        The cases that could be read, in the order given; what they hold; and a line for each problem and each of
+        The cases that could be read, in the order given; what is kept of them; and a line for each problem and each of
         `not_taken`.
 
     Raises:
@@ -157,17 +118,17 @@ def prepare(
     files: dict[str, Path] = {}
     for case in cases:
         try:
-            files[case.name] = _folder() / name / f"{_key(case, name, settings)}.npz"
+            files[case.name] = _folder() / name / f"{_key(case, name, settings)}.npy"
         except DataProblem as problem:  # noqa: PERF203 - all problems are listed at once
             found.append(str(problem))
     listed = [case for case in cases if case.name in files]
-    result = {case.name: kept for case in listed if (kept := _kept(files[case.name]))}
+    result = {case.name: there for case in listed if (there := kept(files[case.name]))}
     todo = [case for case in listed if case.name not in result]
     for case, line in _read_all(todo, read, files, name):
         if line is not None:
             found.append(line)
-        elif kept := _kept(files[case.name]):
-            result[case.name] = kept
+        elif there := kept(files[case.name]):
+            result[case.name] = there
         else:
             raise OSError(f"{name}: {files[case.name]} was written just now and cannot be read; is the disk all right?")
     _report(name, sorted(found), not_taken, skip_bad)
@@ -179,11 +140,11 @@ def assemble(
     space: LabelSpace,
     domains: Sequence[str],
     cases: Sequence[Case],
-    prepared: Sequence[Prepared],
+    prepared: Sequence[Kept],
     part_of: Mapping[str, int],
     skipped: tuple[str, ...] = (),
 ) -> Dataset:
-    """The data set, its images standardised, everything in it as its owners annotated it.
+    """The data set, everything in it as its owners annotated it. Its pixels stay where they are until asked for.
 
     Args:
         space: what label values mean.
@@ -202,15 +163,18 @@ def assemble(
                 f"the {split} split has no case: {len(cases)} case(s) of {len({c.patient for c in cases})} patient(s) "
                 f"could be read in all, {len(skipped)} problem(s) left out"
             )
+        items = tuple(item for _, item in chosen)
+        if len({item.shape for item in items}) > 1:
+            raise ValueError(f"all images must have one shape, got {sorted({item.shape for item in items})}")
         return make_samples(
             space,
-            torch.cat([standardise(torch.from_numpy(item.image.astype(np.float32))[None]) for _, item in chosen]),
-            torch.stack([torch.from_numpy(item.labels) for _, item in chosen]),
-            torch.tensor([item.annotated for _, item in chosen]),
+            Images.stored(InFiles.images(items), torch.from_numpy(np.stack([item.scaling for item in items]))),
+            LabelMaps.stored(InFiles.labels(items), torch.from_numpy(np.stack([item.counts for item in items]))),
+            torch.tensor([item.annotated for item in items]),
             torch.tensor([case.domain for case, _ in chosen]),
             [case.name for case, _ in chosen],
             [case.patient for case, _ in chosen],
-            torch.tensor([item.spacing or (nan,) * item.labels.ndim for _, item in chosen], dtype=torch.float64),
+            torch.tensor([item.spacing or (nan,) * (len(item.shape) - 1) for item in items], dtype=torch.float64),
         )
 
     return Dataset(space, tuple(domains), part(0), part(1), part(2), skipped)
@@ -248,28 +212,9 @@ def _key(case: Case, name: str, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(file: Path) -> Prepared | None:
-    """What the cache holds; None where that is nothing, or no whole file (zip keeps a checksum of each array)."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            spacing = tuple(arrays["spacing"].tolist()) or None
-            return Prepared(arrays["image"], arrays["labels"], tuple(arrays["annotated"].tolist()), spacing)
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
-        return None
-
-
 def _keep(file: Path, prepared: Prepared) -> None:
-    """Writes under another name first: whoever reads `file` finds all of it or nothing."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            try:
-                annotated, spacing = np.array(prepared.annotated), np.array(prepared.spacing or (), np.float64)
-                np.savez(part, image=prepared.image, labels=prepared.labels, annotated=annotated, spacing=spacing)
-                Path(part.name).replace(file)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        keep(file, prepared)
     except OSError as error:
         raise OSError(
             error.errno,

@@ -37,8 +37,9 @@ from labeldrop_bench.data._files import masked_to_cone
 from labeldrop_bench.data._options import SplitOptions, by_chance
 from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder, hint
+from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import read_grey
-from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
 
 _FILES = {

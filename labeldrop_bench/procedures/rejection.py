@@ -22,6 +22,9 @@ from labeldrop_bench.train import Learner
 class Rejection:
     """A hook that masks sporadic errors.
 
+    The mask, and the label maps in which it masks something, are kept in memory, each a byte a pixel: they alone grow
+    with the data set.
+
     Args:
         first: epoch before which errors are looked for first.
         every: epochs from one search to the next.
@@ -45,7 +48,9 @@ class Rejection:
             self.mask, pixels = mask, int(mask.sum())
             self.found.append({"epoch": epoch, "pixels": pixels, "share": pixels / mask.numel()})
         if self.mask is not None:
-            learner.samples = replace(self.samples, target=self.samples.target.masked_fill(self.mask, IGNORED))
+            of = self.samples.target
+            masked = {i: of[i].masked_fill(self.mask[i], IGNORED) for i in range(len(of)) if self.mask[i].any()}
+            learner.samples = replace(self.samples, target=of.replaced(masked))
 
     def state_dict(self) -> dict[str, Any]:
         """The pixels that are masked, and what each search has found."""

@@ -104,6 +104,8 @@ def with_self_made_labels(dataset: Dataset) -> Dataset:
 def labelled(dataset: Dataset, predictor: Predictor, share: float, options: Options) -> Samples:
     """The training samples with the most certain positives of the unannotated classes as self-made labels.
 
+    The label maps that hold such labels are kept in memory, a byte a pixel: they alone grow with the data set.
+
     Args:
         dataset: with self-made labels in its label space.
         predictor: of the last round.
@@ -113,18 +115,21 @@ def labelled(dataset: Dataset, predictor: Predictor, share: float, options: Opti
     samples, space = dataset.train, dataset.label_space
     first = space.num_labels - space.num_classes  # label value of class k's self-made label is first + k
     covered = rules.covered_classes(samples.annotated, *rules.membership(space))
-    target, annotated = samples.target.clone(), samples.annotated.clone()
+    annotated, changed = samples.annotated.clone(), {}
     torch.manual_seed(0)  # of the Monte-Carlo passes: a round that is looked at again gives the same labels
     for i, image in enumerate(samples.images):
         missing = (~covered[i]).nonzero().flatten().tolist()
         if not missing:
             continue
         probability, certainty = certainties(predictor, image[None], options)
-        made = positives(probability, certainty, target[i] == 0, missing, share)
-        target[i] = torch.where(made > 0, made + first, target[i].long()).to(torch.uint8)
+        before = samples.target[i]
+        made = positives(probability, certainty, before == 0, missing, share)
+        if not made.any():
+            continue
+        changed[i] = torch.where(made > 0, made + first, before.long()).to(torch.uint8)
         for k in made.unique().tolist():
             annotated[i, first + k] |= k > 0
-    return replace(samples, target=target, annotated=annotated)
+    return replace(samples, target=samples.target.replaced(changed), annotated=annotated)
 
 
 def certainties(predictor: Predictor, image: Tensor, options: Options) -> tuple[Tensor, Tensor]:

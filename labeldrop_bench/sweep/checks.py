@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from labeldrop_bench import data, losses, procedures, train
-from labeldrop_bench.data.base import Dataset, DatasetInfo, class_map, known_classes
+from labeldrop_bench.data.base import Dataset, DatasetInfo, class_lookup, known_classes
 from labeldrop_bench.data.check import never_shown
 from labeldrop_bench.data.edits import edited
 from labeldrop_bench.errors import SuiteError
@@ -157,8 +157,8 @@ def choose_device(device: str, prepared: Prepared) -> str:
 def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> None:
     """What training needs of a data set and a network."""
     space, validation = dataset.label_space, dataset.validation
-    classes, covered = class_map(space, validation.target), known_classes(space, validation.annotated)
-    if not any(bool((classes[covered[:, c]] == c).any()) for c in range(1, space.num_classes)):
+    shown = validation.target.mapped(class_lookup(space)).counts[:, : space.num_classes] > 0
+    if not (shown & known_classes(space, validation.annotated))[:, 1:].any():
         raise SuiteError(
             f"{suite.source}: {prefix}data: the validation split shows no class that is annotated as a label of its "
             f"own, so no epoch is best: leave it more labels, or take other samples"

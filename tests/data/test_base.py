@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeldrop_bench import data
+from labeldrop_bench.data.arrays import LabelMaps
 from labeldrop_bench.data.base import (
     IGNORED,
     Dataset,
-    class_map,
+    class_lookup,
     find_folder,
     known_classes,
     make_samples,
@@ -47,7 +48,7 @@ def test_class_map_and_known_classes_by_their_definition(foreground, num_labels,
     drawn = torch.tensor(choose.draw(st.lists(values, min_size=6, max_size=6)), dtype=torch.uint8).view(1, 2, 3)
     annotated = torch.tensor([[True, *choose.draw(st.tuples(*[st.booleans()] * num_labels))]])
 
-    truth, known = class_map(space, drawn), known_classes(space, annotated)
+    truth, known = LabelMaps.of(drawn).mapped(class_lookup(space))[:], known_classes(space, annotated)
 
     for value, c in zip(drawn.flatten().tolist(), truth.flatten().tolist(), strict=True):
         meant = {IGNORED} if value == IGNORED else space.labels[value].classes
@@ -80,8 +81,8 @@ def test_make_samples():
     drawn = torch.tensor([[[0, 1], [2, IGNORED]]], dtype=torch.uint8)
     annotated = torch.tensor([[True, True, False]])
     made = make_samples(space, torch.zeros(1, 1, 2, 2), drawn, annotated, torch.tensor([1]), ["c"], ["p"])
-    assert torch.equal(made.target, drawn)
-    assert made.truth.tolist() == [[[0, 1], [IGNORED, IGNORED]]]
+    assert torch.equal(made.target[:], drawn)
+    assert made.truth[:].tolist() == [[[0, 1], [IGNORED, IGNORED]]]
     assert made.known.tolist() == [[True, True, False, False]]
     assert (made.cases, made.patients, made.domain.tolist()) == (("c",), ("p",), [1])
 
@@ -91,7 +92,7 @@ def test_take():
     some = every.take(torch.tensor([2, 0]))
     assert (some.cases, some.patients) == (("p2-ED", "p0-ED"), ("p2", "p0"))
     for name in ("images", "target", "annotated", "truth", "known", "domain"):
-        assert torch.equal(getattr(some, name), getattr(every, name)[[2, 0]])
+        assert torch.equal(getattr(some, name)[:], getattr(every, name)[:][[2, 0]])
 
 
 def test_standardise():
@@ -106,10 +107,15 @@ def test_standardise():
 @pytest.mark.parametrize(
     ("field", "value", "error", "message"),
     [
-        ("images", torch.zeros(2, 1, 5, 6, dtype=torch.float64), TypeError, "images must be torch.float32"),
-        ("target", torch.zeros(2, 5, 6, dtype=torch.int64), TypeError, "target must be torch.uint8, got torch.int64"),
-        ("images", torch.zeros(2, 1), ValueError, r"images must be \[n, channels"),
-        ("truth", torch.zeros(2, 6, 5, dtype=torch.uint8), ValueError, r"truth must have shape \(2, 5, 6\)"),
+        ("images", torch.zeros(2, 1, 5, 6), TypeError, "images must be Images, got Tensor; Images.of"),
+        ("target", torch.zeros(2, 5, 6, dtype=torch.uint8), TypeError, "target must be LabelMaps, got Tensor"),
+        ("domain", torch.zeros(2), TypeError, "domain must be torch.int64, got torch.float32"),
+        (
+            "truth",
+            LabelMaps.of(torch.zeros(2, 6, 5, dtype=torch.uint8)),
+            ValueError,
+            r"truth must have shape \(2, 5, 6\)",
+        ),
         ("known", torch.ones(3, 4, dtype=torch.bool), ValueError, r"known must have shape \(2, 4\)"),
         ("domain", torch.zeros(3, dtype=torch.int64), ValueError, r"domain must have shape \(2,\)"),
         ("annotated", torch.zeros(2, 4, dtype=torch.bool), ValueError, "column 0.*of annotated"),
@@ -130,7 +136,7 @@ def test_dataset_errors():
         (samples(labels=3, prefix="g"), "annotated of split 'test' must have 4 columns"),
         (dataclasses.replace(good, domain=torch.tensor([0, 1])), r"domain of split 'test' must lie in 0 \.\.\. 0"),
         (
-            dataclasses.replace(good, truth=torch.full((2, 5, 6), 4, dtype=torch.uint8)),
+            dataclasses.replace(good, truth=LabelMaps.of(torch.full((2, 5, 6), 4, dtype=torch.uint8))),
             r"truth of split 'test' must lie in 0 \.\.\. 3",
         ),
         (dataclasses.replace(good, cases=("a", "a")), "cases must have different names, got more than once: a"),
@@ -142,7 +148,7 @@ def test_dataset_errors():
     ):
         with pytest.raises(ValueError, match=message):
             Dataset(SPACE, ("A",), train, validation, bad)
-    ignored = dataclasses.replace(good, truth=torch.full((2, 5, 6), IGNORED, dtype=torch.uint8))
+    ignored = dataclasses.replace(good, truth=LabelMaps.of(torch.full((2, 5, 6), IGNORED, dtype=torch.uint8)))
     assert Dataset(SPACE, ("A",), train, validation, ignored).test is ignored
 
 

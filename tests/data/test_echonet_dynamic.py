@@ -24,7 +24,7 @@ def load(root, **options):
 def by_case(dataset):
     """Case name -> (image [H, W], target [H, W])."""
     return {
-        case: (split.images[i, 0].numpy(), split.target[i].numpy())
+        case: (split.images[:][i, 0].numpy(), split.target[i].numpy())
         for split in dataset.splits().values()
         for i, case in enumerate(split.cases)
     }

@@ -25,7 +25,7 @@ def test_one_volume_of_each_group_in_each_split(atlas):
         assert split.images.shape == (2, 1, 16, 16, 16)
         assert split.domain.tolist() == [0, 1]
         assert [case.split("_")[1] for case in split.cases] == ["notoperated", "operated"]
-        assert all(torch.unique(truth).tolist() == [*range(9)] for truth in split.truth)
+        assert all(torch.unique(truth).tolist() == [*range(9)] for truth in split.truth[:])
         assert split.known.all()
     assert sorted(case for split in dataset.splits().values() for case in split.cases) == sorted(FETAL_ATLAS)
     other = load(FetalAtlasOptions(root=atlas, size=(16, 16, 16), seed=1))
@@ -58,12 +58,12 @@ def test_real_atlas():
     """The default grid holds every brain: a larger one has the same voxels of every tissue."""
     default, larger = (load(FetalAtlasOptions(size=size)) for size in ((56, 64, 56), (72, 80, 72)))
     for name, split in default.splits().items():
-        for truth, whole in zip(split.truth, larger.splits()[name].truth, strict=True):
+        for truth, whole in zip(split.truth[:], larger.splits()[name].truth[:], strict=True):
             counts = torch.bincount(truth.flatten().long(), minlength=9)
             assert torch.equal(counts[1:], torch.bincount(whole.flatten().long(), minlength=9)[1:])
             assert (counts[1:] > 0).all()
     # The CSF around the brain is brightest in T2, cortical grey and deep grey matter are dark.
-    image, truth = default.test.images[1, 0], default.test.truth[1]
+    image, truth = default.test.images[:][1, 0], default.test.truth[1]
     level = [image[truth == c].mean() for c in range(9)]
     assert level[4] > level[1] > level[5] > level[0]
 

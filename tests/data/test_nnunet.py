@@ -55,8 +55,8 @@ def test_resampling_keeps_places_in_millimetres(tmp_path):
     dataset = read(folder, size=(20, 20, 20), spacing=(1, 1, 1))
     truth = torch.zeros(20, 20, 20, dtype=torch.uint8)
     truth[5:10, 5:9, 10:16] = 1
-    assert (dataset.train.truth == truth).all()
-    image = dataset.train.images[0, 0]
+    assert (dataset.train.truth[:] == truth).all()
+    image = dataset.train.images[:][0, 0]
     assert image[6:9, 6:8, 12:14].min() > image[12:].max()
     # By default nothing is resampled where all have the same spacing.
     whole = read(folder, size=(40, 20, 60))
@@ -73,8 +73,8 @@ def test_the_default_spacing_is_the_median_of_the_set(tmp_path):
         write_array(folder / "labelsTr" / f"c{i}.nii.gz", labels, spacing, "LPS")
     change(folder, numTraining=5)
     median, asked = read(folder), read(folder, spacing=(1, 2, 3))
-    assert torch.equal(median.train.images, asked.train.images)
-    assert not torch.equal(median.train.images, read(folder, spacing=(1, 2, 4)).train.images)
+    assert torch.equal(median.train.images[:], asked.train.images[:])
+    assert not torch.equal(median.train.images[:], read(folder, spacing=(1, 2, 4)).train.images[:])
 
 
 def test_the_default_size_is_the_median_at_the_spacing(tmp_path):
@@ -136,9 +136,9 @@ def test_channels_are_standardised_each_and_chosen_by_name(tmp_path):
         image[1] *= 1000
     folder = write_nnunet(tmp_path / "Dataset005_C", cases, LABELS, channel_names=("T1", "T2"))
     both, second, turned = read(folder), read(folder, channels=["T2"]), read(folder, channels=["T2", "T1"])
-    torch.testing.assert_close(both.train.images.std((2, 3, 4), correction=0), torch.ones(3, 2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(turned.train.images, both.train.images.flip(1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(second.train.images, both.train.images[:, 1:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(both.train.images[:].std((2, 3, 4), correction=0), torch.ones(3, 2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(turned.train.images[:], both.train.images[:].flip(1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(second.train.images[:], both.train.images[:][:, 1:], atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"channels: \S+dataset.json has no channel 'T3'. Known: T1, T2"):
         read(folder, channels=["T3"])
 
@@ -158,7 +158,7 @@ def test_regions_super_labels_and_ignore(tmp_path):
     assert heart.label_space.classes == ("background", "LV", "LVM", "LA")
     assert heart.train.annotated.tolist() == [[True, True]] * 3
     assert heart.train.known.tolist() == [[True, False, False, False]] * 3
-    for target, truth in zip(heart.train.target, heart.train.truth, strict=True):
+    for target, truth in zip(heart.train.target[:], heart.train.truth[:], strict=True):
         assert torch.equal(target == 1, (drawn > 0) & (drawn < 4))
         assert torch.equal(truth == IGNORED, drawn > 0)
     with pytest.raises(ValueError, match=r"classes_of: .* has no label 'heart'.*Known: whole heart"):
@@ -185,7 +185,7 @@ def test_a_colour_picture_may_hold_all_channels(tmp_path):
         write_array(folder / "labelsTr" / f"c{i}.png", labels, ())
     change(folder, numTraining=5)
     dataset = read(folder, size=(24, 20))
-    torch.testing.assert_close(dataset.train.images[:, 0], -dataset.train.images[:, 2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(dataset.train.images[:][:, 0], -dataset.train.images[:][:, 2], atol=1e-4, rtol=0)
     assert read(folder, size=(24, 20), channels=["B"]).train.images.shape[1] == 1
 
 

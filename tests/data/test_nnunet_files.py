@@ -48,9 +48,9 @@ def test_two_channels_may_have_one_name(tmp_path):
     """In nnU-Net a channel's name chooses its normalisation: phases of CT share one."""
     cases = {f"c{i}": volume(i, channels=3) for i in range(5)}
     folder = write_nnunet(tmp_path / "Dataset015_C", cases, LABELS, channel_names=("CT", "CT", "PET"))
-    whole = read(folder).train.images
+    whole = read(folder).train.images[:]
     assert whole.shape[1] == 3
-    torch.testing.assert_close(read(folder, channels=[1, "PET"]).train.images, whole[:, 1:])
+    torch.testing.assert_close(read(folder, channels=[1, "PET"]).train.images[:], whole[:, 1:])
     with pytest.raises(ValueError, match=r"has 2 channels named 'CT'; say their numbers: channels = \[0, 1\]"):
         read(folder, channels=["CT"])
 
@@ -60,7 +60,7 @@ def test_a_constant_channel_leaves_the_others_alone(tmp_path):
     for image, _ in cases.values():
         image[1] = 1000.1
     folder = write_nnunet(tmp_path / "Dataset016_C", cases, LABELS, channel_names=("T1", "T2"), spacing=(1, 1, 1.5))
-    images = read(folder, spacing=(1, 1, 1), size=(18, 20, 24)).train.images
+    images = read(folder, spacing=(1, 1, 1), size=(18, 20, 24)).train.images[:]
     torch.testing.assert_close(images[:, 0].flatten(1).std(1, correction=0), torch.ones(3), atol=1e-5, rtol=0)
     assert not images[:, 1].any()
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 from number_reader import ReadNumber
 
+from labeldrop_bench.data import case_file
 from labeldrop_bench.data import prepare as module
-from labeldrop_bench.data.prepare import Case, DataProblem, Prepared, assemble, prepare, require
+from labeldrop_bench.data.case_file import Prepared
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.label_space import LabelSpace
 
 SPACE = LabelSpace.of_classes(("background", "odd"))
@@ -81,16 +83,18 @@ def test_a_change_prepares_only_what_it_concerns(cases, run):
 
 def test_a_file_that_is_not_whole_is_not_taken(cases, run, cache):
     run(cases)
-    files = sorted(cache.rglob("*.npz"))
+    files = sorted(cache.rglob("*.npy"))
     assert len(files) == 6
     for file in files[:2]:
         file.write_bytes(file.read_bytes()[:200])
-    content = bytearray(files[2].read_bytes())
-    content[len(content) // 4] ^= 1  # a flipped bit in the image
-    files[2].write_bytes(content)
+    files[2].write_bytes(files[2].read_bytes() + b"more")
+    files[3].write_bytes(b"something else")
+    np.save(files[4].open("wb"), np.zeros(3))
     values, read, _ = run(cases)
     assert values == ALL
-    assert len(read) == 3
+    assert read == [f"c{i}" for i in range(6) if f"c{i}" in read]
+    assert len(read) == 5
+    assert run(cases) == (ALL, [], ())
 
 
 KILLED = """
@@ -98,10 +102,10 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from labeldrop_bench.data.prepare import Case
-from labeldrop_bench.data import prepare as module
+from labeldrop_bench.data import case_file, prepare as module
 from number_reader import ReadNumber
 
-module.np.savez = lambda file, **arrays: (file.write(b"PK half of it"), file.flush(), os._exit(9))
+case_file.np.save = lambda file, record: (file.write(b"half of it"), file.flush(), os._exit(9))
 folder = Path(sys.argv[1])
 cases = [Case("c0", "p0", 0, (folder / "0.txt",))]
 module.prepare(cases, ReadNumber(folder / "log"), name="numbers", settings={}, skip_bad=False)
@@ -145,7 +149,7 @@ def test_several_processes_give_the_same_as_one(cases, run, monkeypatch, cache, 
     cases[1].inputs[0].write_text("one", "utf-8")
     with pytest.warns(UserWarning, match="problem"):
         alone = run(cases, skip_bad=True)
-    for file in cache.rglob("*.npz"):
+    for file in cache.rglob("*.npy"):
         file.unlink()
     monkeypatch.setattr(module, "_processes", lambda todo: 2)
     monkeypatch.setattr(module, "_ALONE", 0.0)
@@ -188,8 +192,8 @@ def test_assemble(cases, tmp_path):
     assert dataset.validation.patients == ("p2", "p2")
     assert dataset.test.annotated.tolist() == [[True, True], [True, False]]
     assert dataset.test.known.tolist() == [[True, True], [True, False]]
-    assert torch.equal(dataset.train.target[1], torch.from_numpy(prepared[3].labels))
-    assert dataset.train.images.std(correction=0) == pytest.approx(1, abs=1e-5)
+    assert torch.equal(dataset.train.target[1], torch.from_numpy(prepared[3].labels.copy()))
+    assert dataset.train.images[:].std(correction=0) == pytest.approx(1, abs=1e-5)
     assert dataset.skipped == ("a line",)
     with pytest.raises(ValueError, match="the test split has no case: 6"):
         assemble(SPACE, ("all",), kept, prepared, {**parts, "p0": 1})
@@ -216,13 +220,13 @@ def test_require():
 
 
 def test_a_disk_that_is_full_leaves_no_half_a_file(tmp_path, monkeypatch):
-    def full(*arguments, **arrays):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.np, "savez", full)
-    item = module.Prepared(np.zeros((1, 16, 16), np.uint8), np.zeros((16, 16), np.uint8), (True, True))
+    monkeypatch.setattr(case_file.np, "save", full)
+    item = Prepared(np.zeros((1, 16, 16), np.uint8), np.zeros((16, 16), np.uint8), (True, True))
     with pytest.raises(OSError, match=r"cannot be kept .*make room"):
-        module._keep(tmp_path / "kept" / "one.npz", item)
+        module._keep(tmp_path / "kept" / "one.npy", item)
     assert list((tmp_path / "kept").iterdir()) == []
 
 
@@ -230,16 +234,17 @@ def test_the_home_directory_is_expanded(cases, run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(module.CACHE_VARIABLE, "~/kept")
     run(cases)
-    assert len(list((tmp_path / "kept").rglob("*.npz"))) == 6
+    assert len(list((tmp_path / "kept").rglob("*.npy"))) == 6
 
 
 def test_spacing_is_kept_and_handed_on(cases, tmp_path):
     item = Prepared(np.zeros((1, 16, 16), np.uint8), np.zeros((16, 16), np.uint8), (True, True), (0.5, 0.25))
-    module._keep(tmp_path / "one.npz", item)
-    assert module._kept(tmp_path / "one.npz").spacing == (0.5, 0.25)
-    unknown = replace(item, spacing=None)
+    for name, spacing in (("one", item.spacing), ("two", None)):
+        case_file.keep(tmp_path / name, replace(item, spacing=spacing))
+        assert case_file.kept(tmp_path / name).spacing == spacing
+    known, unknown = (case_file.kept(tmp_path / name) for name in ("one", "two"))
     parts = {"p0": 0, "p1": 1, "p2": 2}
-    spacing = assemble(SPACE, ("all",), cases, [item, unknown, *[item] * 4], parts).train.spacing
+    spacing = assemble(SPACE, ("all",), cases, [known, unknown, *[known] * 4], parts).train.spacing
     assert spacing[0].tolist() == [0.5, 0.25]
     assert spacing[1].isnan().all()
     with pytest.raises(ValueError, match=r"positive number for each of 2 axes, got \(1.0, 0.0\)"):

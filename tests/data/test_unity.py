@@ -151,7 +151,7 @@ def test_pixels_outside_of_the_sector_are_made_black(root):
     Image.fromarray(picture).save(path)
     for crop, there in ((True, False), (False, True)):
         train = load(root, crop_cone=crop).train
-        image = train.images[train.cases.index(key(2)[:-4]), 0]
+        image = train.images[train.cases.index(key(2)[:-4])][0]
         assert bool(image[2, 40:60].mean() > image[30, 30]) == there
     Image.fromarray(picture * 0).save(path)
     with pytest.raises(ValueError, match=r"0000.png: no ultrasound sector found"):
