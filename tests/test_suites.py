@@ -128,7 +128,7 @@ def test_mistakes_are_named_with_the_closest_match(suite: str, overrides: list[s
     ("old", "new", "message"),
     [
         ('title = "Tiny"', 'title = "Tiny', "tiny.toml: not a TOML file: .*line 3"),
-        ('name = "phantom"', "", "tiny.toml: data.name: this key is required: registered data set"),
+        ('name = "phantom"', "", "tiny.toml: data.name: this key is required: of a data set; `lab"),
         ("full_labels = true", "", "tiny.toml: strategies.full: .*is named 'full'"),
         ("[model]", "[modle]", "tiny.toml: modle: there is no such key; did you mean 'model'"),
         ("[data]", "[dat]", r"tiny.toml: dat: there is no such key; did you mean 'data'\? Known: [\w, ]+$"),

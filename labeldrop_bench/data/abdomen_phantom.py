@@ -41,7 +41,7 @@ class AbdomenPhantomOptions(BaseModel):
         size: (height, width) in pixels for slices, or one number for both; (slices, height, width) for volumes. The
             shorter side of a slice is 400 mm, all slices together are 200 mm high.
         train, validation, test: patients, one sample of each.
-        split: which patients are in the test and validation splits, see above.
+        split: which part of the patients is the test split; 0 to 4 go through all of them, if `test` is a fifth.
         seed: of the patients; nothing to do with a run's seed.
     """
 

@@ -221,9 +221,7 @@ def _unscored(dataset: Dataset) -> list[str]:
             f"in {setting('hidden', dataset.domains[-1], [space.labels[-1].name])}"
         )
     elif not unseen:
-        lines.append(
-            "every class counts as annotated in the scores: some training images of each domain have its label"
-        )
+        lines.append("every class counts as annotated in the scores: each domain has its label in some training images")
     else:
         lines.append(
             "nothing that is unannotated in training can be scored: the leaderboard ranks by what is annotated, and "

@@ -40,7 +40,7 @@ class Source(BaseModel):
     """One `[[data.sources]]` entry. Keys beyond these belong to the data set and are checked by it.
 
     Attributes:
-        name: registered data set.
+        name: of a data set; `labeldrop-bench datasets` lists them.
         domain: what its domain is called here, or the beginning of its domains' names if it has several, as in
             "CAMUS/A"; also of its cases' and patients' names. By default the data set's own name, such as "Heart" for
             Dataset501_Heart of `nnunet`, or the name of the folder of `folder`.

@@ -30,14 +30,14 @@ class StrategyConfig(Record):
 
     Attributes:
         name: unique in the suite; the one trained on all labels is named `full`.
-        loss: registered loss name.
-        loss_options: keyword arguments of the loss.
+        loss: name of a loss (`labeldrop-bench losses` lists them), or names with `+` between for their sum.
+        loss_options: options of the loss, such as `{ gamma = 1.0 }`.
         dropout: probability of hiding each droppable label in each sample.
         dropout_classes: names of the labels that may drop; None means all but background.
         full_labels: train on all labels (the upper bound).
         augmented: whether training images are changed as the `[augmentation]` table says.
-        procedure: the scheme around the loss, if it takes more than one round of training: its `name` (see
-            `labeldrop_bench.procedures`) and its own options.
+        procedure: the scheme around the loss, if it takes more than one round of training: its `name`
+            and its own options.
     """
 
     name: str
@@ -91,7 +91,7 @@ class SuiteConfig(Record):
     """One suite file.
 
     Attributes:
-        name: of the suite.
+        name: of the suite, and of its directory.
         title: one line, the heading of its leaderboard.
         description: what it shows.
         seeds: every strategy is trained once with each, in every condition.
@@ -107,7 +107,7 @@ class SuiteConfig(Record):
         standard: name of the strategy that takes what is unannotated for background: where the gap to `full` begins,
             and what the others are tested against. Without a strategy of this name no gap is given, and they are tested
             against the first that is not `full`.
-        figures: pictures besides the leaderboard (`labeldrop_bench.leaderboard.figures`).
+        figures: pictures besides those that every leaderboard has.
         strategies: what is compared, each a loss with or without label dropout.
     """
 

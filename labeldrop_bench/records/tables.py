@@ -73,7 +73,7 @@ class DataConfig(BaseModel):
     """The `[data]` table. Keys beyond these belong to the data set (its own options) and are checked by it.
 
     Attributes:
-        name: registered data set.
+        name: of a data set; `labeldrop-bench datasets` lists them.
         classes: foreground classes to segment, the others becoming background; None means all.
         annotated: domain -> names of the foreground labels that its owners annotated; a domain that is not named has
             all that the data set says. What is not annotated is neither trained on as absent nor scored.
@@ -117,7 +117,7 @@ class ModelConfig(Record):
     """The `[model]` table.
 
     Attributes:
-        name: registered network.
+        name: of a network; `labeldrop-bench models` lists them.
         channels: its widths, one per resolution level.
         dropout: probability with which its units drop while training (and in Monte-Carlo passes).
     """
@@ -172,7 +172,7 @@ class TrainingConfig(Record):
             takes `learning_rate * weight_decay` of each weight away (Loshchilov and Hutter 2019).
         final_learning_rate: where "cosine_restarts" ends each time.
         restart_steps: steps from one restart to the next, for "cosine_restarts".
-        momentum: of "sgd" and "rmsprop".
+        momentum: of the optimizer; "adamw" takes it for its first beta.
         weight_decay: of the weights towards zero, as the optimizer adds it to the gradient.
         precision: Lightning Fabric's word, or "auto": the faster of the two where the suite runs, by a step
             with each; "32-true" where the hardware has no bf16 arithmetic.
