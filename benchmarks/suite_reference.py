@@ -34,9 +34,8 @@ HEAD = f"""\
 Made from the code by `{COMMAND}`: do not edit.
 
 A suite is one file in [TOML](https://toml.io). Keys of the whole suite stand at its top; then come tables, each under
-its name in brackets, such as `[training]`, and lists of tables, each of them under its name in two pairs of brackets, such
-as `[[strategies]]`. `hidden.B = ["LA"]` is short for a table `hidden` with a key `B`. The smallest suite is a table
-`[data]`:
+its name in brackets, such as `[training]`, and lists of tables, each under its name in two pairs of brackets, such as
+`[[strategies]]`. `hidden.B = ["LA"]` is short for a table `hidden` with a key `B`. The smallest suite is one table:
 
 ```toml
 [data]

@@ -101,6 +101,7 @@ def write_volumes(folder: Path, labels: dict[str, int], cases: int = 10, size: i
 
 RECIPES = {
     "all": Recipe(PHANTOM),
+    "camus-echonet": Recipe(echo("camus", "echonet_dynamic"), (camus, echonet), SOME_PIXELS),
     "fetal": Recipe(
         ("data.size=[16, 16, 16]", "patches.size=[8, 8, 8]", "patches.per_image=2"),
         (lambda root: write_fetal_atlas(root / "fetal_brain_atlas"),),

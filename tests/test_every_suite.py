@@ -47,6 +47,8 @@ def test_a_suite_of_the_package_runs_to_its_leaderboard(name: str, data: Path, t
     assert board.boards[0].distances == RECIPES[name].distances
     if name == "ld-exp2":
         assert_truth_of_three_sources(out)
+    if name == "camus-echonet":
+        assert_what_is_scored_of_two_sources(out)
 
 
 def assert_whole(board: leaderboard.Leaderboard, out: Path, config: SuiteConfig) -> None:
@@ -67,6 +69,18 @@ def assert_whole(board: leaderboard.Leaderboard, out: Path, config: SuiteConfig)
         assert f"HD95 in {board.boards[0].distances}." in text
         assert ("Wilcoxon" in text) or "wilcoxon" not in config.figures
     assert config.title.split()[0] in leaderboard.render(board, "terminal")
+
+
+def assert_what_is_scored_of_two_sources(out: Path) -> None:
+    """As the suite's description says it: EchoNet-Dynamic's LV alone, and CAMUS's hidden LV as unannotated."""
+    config = records.read_suite(out)
+    assert config.description.startswith("Scores LV, LVM and LA on CAMUS, and on EchoNet-Dynamic the LV alone")
+    for condition, hidden in (("as annotated", False), ("LV hidden in CAMUS", True)):
+        runs = [r for r in config.runs() if r.condition == condition and not r.strategy.full_labels]
+        rows = [row for run in runs for row in records.read_result(out, run).rows]
+        scored = {(row.domain, row.class_, row.annotated) for row in rows if row.metric == "dice"}
+        camus = {("CAMUS", "LV", not hidden), ("CAMUS", "LVM", True), ("CAMUS", "LA", True)}
+        assert scored == camus | {("EchoNet", "LV", True)}
 
 
 def assert_truth_of_three_sources(out: Path) -> None:
