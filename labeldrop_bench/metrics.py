@@ -14,20 +14,26 @@ neither, and do not count for calibration.
 Distances are in millimetres where the spacing of the pixels is given, and in pixels otherwise.
 
 Undefined is NaN, and left out of every mean. A strategy that misses a class altogether must not be better off than one
-that finds a part of it: this is why the distance is then the largest there can be. Surface distances come from MONAI
-(normalised surface Dice: Nikolov et al. 2021).
+that finds a part of it: this is why the distance is then the largest there can be.
+
+The surface of a class is its pixels with a neighbour, across an edge (in a volume a face), that is of another class or
+outside of the image (normalised surface Dice: Nikolov et al. 2021). Distances are looked up in a k-d tree of surface
+pixels: MONAI's functions give the same numbers, from a map of distances over the image for each class, which for a
+hundred classes in a volume takes minutes. Nothing here is one-hot: memory does not grow with the number of classes.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORED = 255  # as in `data.base`
+ROUNDING = 1e-9  # relative: of coordinates in millimetres, whose differences are compared with a tolerance
 
 
 def dice_per_image(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
@@ -84,9 +90,6 @@ def surfaces_per_image(
     Raises:
         ValueError: not K-1 tolerances, or a spacing of another shape or that is not positive.
     """
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # slow to import
-    from monai.metrics.surface_dice import compute_surface_dice
-
     if len(tolerances) != num_classes - 1:
         raise ValueError(
             f"surfaces_per_image: tolerances must be one for each of the {num_classes - 1} foreground classes, "
@@ -98,60 +101,97 @@ def surfaces_per_image(
             f"surfaces_per_image: spacing must be positive and of shape {(n, len(sizes))}, one number for each axis of "
             f"every image, got shape {tuple(spacing.shape)} with values {spacing.flatten().tolist()[:6]}"
         )
-    apart = None if spacing is None else spacing.tolist()
-    counts = truth != IGNORED
-    predicted, true = (one_hot(image.masked_fill(~counts, 0), num_classes) for image in (prediction, truth))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI warns of every class that is empty; the table says what it scores
-        hd95 = compute_hausdorff_distance(predicted, true, percentile=95, spacing=apart).double()
-        nsd = compute_surface_dice(predicted, true, list(tolerances), spacing=apart).double()
-    found, there = predicted[:, 1:].flatten(2).any(2), true[:, 1:].flatten(2).any(2)
-    edges = torch.tensor(sizes, dtype=torch.float64) * (1 if spacing is None else spacing.double())
-    diagonal = edges.expand(n, -1).norm(dim=1, keepdim=True)  # [n, 1]
-    background = torch.full((n, 1), math.nan, dtype=torch.float64)
+    apart = (torch.ones(n, len(sizes)) if spacing is None else spacing).double().cpu()
+    diagonals = (torch.tensor(sizes) * apart).norm(dim=1).tolist()
+    unknown = truth == IGNORED
+    predicted, true = (image.masked_fill(unknown, 0) for image in (prediction, truth))
+    hd95, nsd = torch.full((2, n, num_classes), math.nan, dtype=torch.float64)
+    for i in range(n):
+        surfaces = [_surfaces(image[i].cpu(), apart[i], num_classes) for image in (predicted, true)]
+        for c, (found, there) in enumerate(zip(*surfaces, strict=True)):
+            if c and (len(found) or len(there)):
+                hd95[i, c], nsd[i, c] = _apart(found, there, tolerances[c - 1], diagonals[i])
+    return hd95, nsd
 
-    def settled(values: Tensor, missed: Tensor) -> Tensor:
-        values = values.where(found == there, missed).masked_fill(~(found | there), math.nan)
-        return torch.cat([background, values], 1)
 
-    return settled(hd95, diagonal), settled(nsd, torch.zeros(n, 1, dtype=torch.float64))
+def _surfaces(classes: Tensor, spacing: Tensor, num_classes: int) -> list[NDArray[np.float64]]:
+    """The places [m, d] of the surface pixels of each class, in units of the spacing, from a class map [*spatial]."""
+    surface = torch.zeros(classes.shape, dtype=torch.bool)
+    for axis, size in enumerate(classes.shape):
+        differs = classes.narrow(axis, 1, size - 1) != classes.narrow(axis, 0, size - 1)
+        surface.narrow(axis, 1, size - 1).logical_or_(differs)
+        surface.narrow(axis, 0, size - 1).logical_or_(differs)
+        surface.select(axis, 0).fill_(True)
+        surface.select(axis, -1).fill_(True)
+    places = surface.nonzero()
+    values = classes[surface].long()
+    places = places[values.argsort(stable=True)].double() * spacing
+    return [part.numpy() for part in places.split(torch.bincount(values, minlength=num_classes).tolist())]
+
+
+def _apart(
+    found: NDArray[np.float64], there: NDArray[np.float64], tolerance: float, diagonal: float
+) -> tuple[float, float]:
+    """HD95 and normalised surface Dice of two surfaces [m, d], of which one may be empty."""
+    from scipy.spatial import KDTree  # slow to import
+
+    if not len(found) or not len(there):
+        return diagonal, 0.0
+    # Sliding midpoints: pixels on a grid have many equal coordinates, at which medians are slow to find
+    trees = [KDTree(places, balanced_tree=False, compact_nodes=False) for places in (found, there)]
+    distances = [trees[1].query(found)[0], trees[0].query(there)[0]]
+    near = sum(np.count_nonzero(d <= tolerance * (1 + ROUNDING)) for d in distances)
+    return max(float(np.percentile(d, 95)) for d in distances), near / (len(found) + len(there))
+
+
+class Calibration:
+    """Expected calibration error and Brier score of every foreground class in every image, one against the rest.
+
+    Images may come in parts, for instance a volume some slices at a time: sums are kept, class after class.
+
+    Args:
+        n: number of images.
+        num_classes: K, background counted.
+        bins: of equal width in [0, 1], for the error (Guo et al. 2017, eq. 3, for one class against the rest).
+    """
+
+    def __init__(self, n: int, num_classes: int, bins: int) -> None:
+        self.bins = bins
+        self._excess = torch.zeros(num_classes - 1, n, bins, dtype=torch.float64)  # sums of p - [T]
+        self._squares = torch.zeros(num_classes - 1, n, dtype=torch.float64)
+        self._pixels = torch.zeros(n, dtype=torch.int64)
+
+    def add(self, probabilities: Tensor, truth: Tensor) -> None:
+        """Take in pixels of all images.
+
+        Args:
+            probabilities: [n, K-1, *spatial] float, of the foreground classes.
+            truth: [n, *spatial] integer class map on the same device, values 0 ... K-1 or IGNORED.
+        """
+        labels = truth.flatten(1)
+        unknown, n = labels == IGNORED, len(labels)
+        first = self.bins * torch.arange(n, device=labels.device)[:, None]  # one place for each image and bin
+        for c, of_class in enumerate(probabilities.unbind(1)):
+            p = of_class.flatten(1).double()
+            index = (p * self.bins).long().clamp_(0, self.bins - 1).add_(first)
+            excess = (p - (labels == c + 1).double()).masked_fill_(unknown, 0)
+            sums = torch.bincount(index.flatten(), excess.flatten(), minlength=n * self.bins)
+            self._excess[c] += sums.view(n, self.bins).cpu()
+            self._squares[c] += excess.square_().sum(1).cpu()
+        self._pixels += (~unknown).sum(1).cpu()
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Both, [n, K] float64; NaN for background, and where no pixel counts."""
+        error, brier = (of.T / self._pixels[:, None] for of in (self._excess.abs().sum(2), self._squares))
+        background = torch.full((len(error), 1), math.nan, dtype=torch.float64)
+        return torch.cat([background, error], 1), torch.cat([background, brier], 1)
 
 
 def calibration_per_image(probabilities: Tensor, truth: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Expected calibration error and Brier score of every foreground class in every image, one against the rest.
-
-    Args:
-        probabilities: [n, K-1, *spatial] float, of the foreground classes.
-        truth: [n, *spatial] integer class map on the same device, values 0 ... K-1 or IGNORED.
-        bins: of equal width in [0, 1], for the error (Guo et al. 2017, eq. 3, for one class against the rest).
-
-    Returns:
-        Two [n, K] float64; NaN for background, and where no pixel counts.
-    """
-    n, foreground = probabilities.shape[:2]
-    p = probabilities.flatten(2).double()
-    counts = (truth != IGNORED).flatten(1)[:, None].expand_as(p)
-    is_true = truth.flatten(1)[:, None] == torch.arange(1, foreground + 1, device=truth.device)[:, None]
-    squares = (p - is_true.double()).square()
-    pixels = counts.sum(2)
-    brier = squares.masked_fill(~counts, 0).sum(2) / pixels
-    # one place for each image, class and bin, and a last one for the pixels that do not count
-    index = (p * bins).long().clamp(0, bins - 1)
-    index = index + bins * torch.arange(n * foreground, device=p.device).view(n, foreground, 1)
-    index = index.masked_fill(~counts, bins * n * foreground).flatten()
-
-    def sums(values: Tensor) -> Tensor:
-        total = torch.bincount(index, values.double().flatten(), minlength=bins * n * foreground + 1)
-        return total[:-1].view(n, foreground, bins)
-
-    error = (sums(p) - sums(is_true)).abs().sum(2) / pixels
-    background = torch.full((n, 1), math.nan, dtype=torch.float64, device=p.device)
-    return torch.cat([background, error], 1), torch.cat([background, brier], 1)
-
-
-def one_hot(classes: Tensor, num_classes: int) -> Tensor:
-    """[n, *spatial] integer class map as [n, K, *spatial] bool."""
-    return torch.stack([classes == c for c in range(num_classes)], dim=1)
+    """`Calibration` of whole images: [n, K-1, *spatial] probabilities and their truth [n, *spatial]."""
+    calibration = Calibration(len(truth), probabilities.shape[1] + 1, bins)
+    calibration.add(probabilities, truth)
+    return calibration.result()
 
 
 def foreground_dice(prediction: Tensor, target: Tensor, annotated: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from labeldrop_bench import metrics
+from labeldrop_bench.cost import LiveBytes
 from labeldrop_bench.metrics import IGNORED, dice_per_image, foreground_dice
 
 
@@ -198,10 +199,83 @@ def test_calibration_by_its_definition(data):
 
 def test_a_sure_and_right_network_is_calibrated():
     truth = torch.tensor([[[0, 1, 2, 1]]])
-    right = metrics.one_hot(truth, 3)[:, 1:].double()
+    right = torch.stack([truth == 1, truth == 2], 1).double()
     for wanted, p in ((0.0, right), (1.0, 1 - right)):
         ece, brier = metrics.calibration_per_image(p, truth, 15)
         assert ece[0, 1:].tolist() == brier[0, 1:].tolist() == [wanted, wanted]
+
+
+def blobs(seed, k, size=(24, 20, 22), n=2):
+    """Class maps of k - 1 blobs and background."""
+    noise = np.random.default_rng(seed).normal(size=(n, k, *size))
+    smooth = np.stack([[ndimage.gaussian_filter(one, 2.0) for one in image] for image in noise])
+    return torch.from_numpy(smooth.argmax(1))
+
+
+@pytest.mark.filterwarnings("ignore")  # MONAI's, of an empty class and of its own arguments
+@pytest.mark.parametrize("spacing", [None, torch.tensor([[1.5, 1.5, 4.0], [0.7, 1.1, 0.3]], dtype=torch.float64)])
+@pytest.mark.parametrize("size", [(24, 20, 22), (30, 26)])
+def test_surfaces_are_those_of_monai(size, spacing):
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    k, tolerances = 6, [1.0, 2.0, 0.5, 3.0, 1.4]
+    truth, prediction = blobs(0, k, size), blobs(1, k, size)
+    prediction[0] = torch.where(prediction[0] == 2, 0, prediction[0])  # missed
+    apart = None if spacing is None else spacing[:, : len(size)]
+    hd95, nsd = metrics.surfaces_per_image(prediction, truth, k, tolerances, spacing=apart)
+    hot = [torch.stack([image == c for c in range(k)], 1) for image in (prediction, truth)]
+    options = {"spacing": None if apart is None else apart.tolist()}
+    theirs = compute_hausdorff_distance(*hot, percentile=95, **options).double()
+    there = theirs.isfinite()
+    assert int(there.sum()) == 2 * (k - 1) - 1
+    # their quantile interpolates in float32
+    torch.testing.assert_close(hd95[:, 1:][there], theirs[there], rtol=1e-5, atol=0)
+    assert torch.allclose(nsd[:, 1:], compute_surface_dice(*hot, tolerances, **options).double(), atol=1e-6)
+
+
+def test_a_tolerance_is_met_by_a_shift_of_as_much():
+    """0.7 x 12 - 0.7 x 10 is more than 1.4 in floating point."""
+    truth = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    truth[:, 5:11, 3:17] = 1
+    prediction = truth.roll(2, 1).long()
+    _, nsd = metrics.surfaces_per_image(prediction, truth, 2, [1.4], spacing=torch.tensor([[0.7, 0.7]]).double())
+    assert nsd[0, 1] == 1
+
+
+@given(data=st.data())
+def test_calibration_of_parts_is_that_of_the_whole(data):
+    p = torch.tensor(data.draw(arrays(np.float64, (2, 3, 5, 4), elements=st.floats(0, 1))))
+    truth = torch.tensor(data.draw(arrays(np.uint8, (2, 5, 4), elements=st.sampled_from([0, 1, 2, 3, IGNORED]))))
+    whole, before = metrics.calibration_per_image(p, truth, 7), p.clone()
+    parts = metrics.Calibration(2, 4, 7)
+    cut = data.draw(st.integers(1, 4))
+    for part in (slice(0, cut), slice(cut, None)):
+        parts.add(p[:, :, part], truth[:, part])
+    for one, other in zip(whole, parts.result(), strict=True):
+        # sums of a few float64 numbers in another order
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12, equal_nan=True)
+    assert torch.equal(p, before)
+
+
+def test_memory_does_not_grow_with_the_number_of_classes():
+    """Beyond the probabilities, which are given."""
+    pixels, peaks = 32**3, {}
+    for k in (3, 60):
+        truth, prediction = torch.randint(k, (2, 1, 32, 32, 32))
+        p = torch.rand(1, k - 1, 32, 32, 32)
+        measured = {
+            "dice": lambda t=truth, q=prediction, k=k: metrics.dice_per_image(q, t, k),
+            "surfaces": lambda t=truth, q=prediction, k=k: metrics.surfaces_per_image(q, t, k, [1.0] * (k - 1)),
+            "calibration": lambda t=truth, p=p: metrics.calibration_per_image(p, t, 15),
+        }
+        for name, measure in measured.items():
+            with LiveBytes() as live:
+                measure()
+            peaks[name, k] = live.peak / pixels
+    for name in ("dice", "surfaces", "calibration"):
+        assert peaks[name, 60] < 1.3 * peaks[name, 3]
+        assert peaks[name, 60] < 150  # bytes a pixel: some int64 or float64 maps, places of surface pixels
 
 
 def test_distances_in_millimetres_by_hand() -> None:
