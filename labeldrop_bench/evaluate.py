@@ -34,6 +34,7 @@ from labeldrop_bench.records import (
 )
 
 IMAGES_AT_ONCE = 64  # in prediction; volumes go one by one
+PIXELS_AT_ONCE = 64 * 128 * 128  # fewer images if they are large: a network's features take some hundred times as much
 
 
 class Loss(Protocol):
@@ -84,7 +85,8 @@ class Predictor:
 
 def portions(images: Images | Tensor) -> list[slice]:
     """Which of the images [n, channels, *spatial] go through a network together; they cut all that lies beside."""
-    size = IMAGES_AT_ONCE if images.ndim <= 4 else 1
+    fitting = max(1, PIXELS_AT_ONCE // math.prod(images.shape[2:]))
+    size = min(IMAGES_AT_ONCE, fitting) if images.ndim <= 4 else 1
     return [slice(first, first + size) for first in range(0, len(images), size)]
 
 

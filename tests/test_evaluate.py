@@ -145,6 +145,7 @@ def test_predictions_are_made_in_portions(fabric: Fabric, monkeypatch: pytest.Mo
     assert [len(images[part]) for part in evaluate.portions(images)] == [5, 5, 2]
     assert torch.equal(torch.cat([*predictor.classes(images)]), at_once)
     assert evaluate.portions(torch.zeros(2, 1, 4, 4, 4)) == [slice(0, 1), slice(1, 2)]
+    assert evaluate.portions(torch.zeros(1, 1, 1024, 512).expand(5, -1, -1, -1))[1:] == [slice(2, 4), slice(4, 6)]
 
 
 @pytest.mark.parametrize("depth", [None, 3])
