@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from labeldrop_bench import suites
 from labeldrop_bench.cli import app
+from labeldrop_bench.init import folders
 from labeldrop_bench.records import SuiteConfig
 
 HEART = {"background": 0, "LV": 1, "LVM": 2, "LA": 3}
@@ -78,7 +79,7 @@ def test_two_hospitals_in_nnunets_format_one_without_a_class(tmp_path: Path) -> 
     assert (one["dataset"], one["domain"], "map" in one) == ("Dataset001_Alpha", "Alpha", False)
     assert two["map"] == {"lvm": "LVM", "L V": "LV"}
     assert one["spacing"] == two["spacing"] == [2, 1, 1]
-    assert one["size"] == two["size"] == [16, 32, 16]
+    assert one["size"] == two["size"] == [32, 32, 32]
     names = ["standard", "adaptive", "adaptive + dropout 0.3", "marginal", "marginal + dropout 0.3"]
     assert [s.name for s in config.strategies] == names
     assert [s.dropout_classes for s in config.strategies if s.dropout] == [("LA",), ("LA",)]
@@ -181,3 +182,124 @@ def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:
         result = runner.invoke(app, ["init", str(tmp_path / name)])
         assert (result.exit_code, result.stdout) == (2, "")
         assert message in result.stderr
+
+
+def test_a_table_of_who_annotated_what(tmp_path: Path) -> None:
+    """In the folder, or beside it; of several patients' frames, those of one patient stay together."""
+    frames = {
+        f"{h}_patient{p}_{f}": case(ord(h) + 7 * p + f, (1, 2), **FLAT) for h in "AB" for p in range(4) for f in (0, 1)
+    }
+    lacking = [name for name in frames if name.startswith("B_patient1")]
+    for name in lacking:
+        frames[name][1][frames[name][1] == 2] = 0
+    root = pictures(tmp_path / "pics", frames)
+    rows = [
+        (name, label)
+        for name in frames
+        for label in ("label 1", "label 2")
+        if (name, label[-1]) not in [(x, "2") for x in lacking]
+    ]
+    table = root / "annotated.csv"
+    table.write_text("case,label\n" + "".join(f"{case},{label}\n" for case, label in rows), encoding="utf-8")
+    (root / "other.csv").write_text("age,sex\n40,f\n", encoding="utf-8")
+    config, _, _ = init(tmp_path, root)
+    assert config.data.annotated_file == table
+    assert config.data.options["group"] == "^(.*?patient[-_ ]?[0-9]+)[-_ ]"
+    assert config.data.options["domains"] == {"A": "A_*", "B": "B_*"}
+    assert config.strategies[-1].dropout_classes == ("label 2",)
+    table.rename(tmp_path / "annotated.csv")
+    assert init(tmp_path, root)[0].data.annotated_file == tmp_path / "annotated.csv"
+    (tmp_path / "annotated.csv").write_text("case,label\nnobody,label 1\n", encoding="utf-8")
+    config, text, _ = init(tmp_path, root)
+    assert config.data.annotated_file is None
+    assert "(!) not used: there is no case 'nobody' here" in text
+
+
+def test_pictures_and_nnunets_pictures_together(tmp_path: Path) -> None:
+    """Two sources of one name; a label that no map shows; labels that may be the same under two names."""
+    root = tmp_path / "all"
+    root.mkdir()
+    labels = {"background": 0, "LV": 1, "left atrium": 2, "aorta": 3}
+    write_nnunet(root / "Dataset001_H", cases("a", 4, (1, 2), **FLAT), labels, ending=".png")
+    write_nnunet(
+        root / "Dataset002_H", cases("b", 4, (1, 2), **FLAT), {"background": 0, "LV": 1, "LA": 2}, ending=".png"
+    )
+    pictures(root / "pics", cases("c", 4, (1,), **FLAT))
+    config, text, _ = init(tmp_path, root)
+    assert [source["domain"] for source in config.data.options["sources"]] == ["H", "H 2", "pics"]
+    assert config.data.classes == ("LV", "left atrium", "LA", "label 1")
+    assert "no label map shows aorta" in text
+    assert '# map = { LV = "LV", "left atrium" = "LA", aorta = "aorta" }' in text
+    assert set(config.strategies[-1].dropout_classes or ()) == {"LV", "left atrium", "LA", "label 1"}
+
+
+def test_channels_regions_and_a_test_split(tmp_path: Path) -> None:
+    root = tmp_path / "brain"
+    root.mkdir()
+
+    def two(prefix: str, number: int) -> dict[str, Any]:
+        return {name: (np.repeat(image, 2, 0), labels) for name, (image, labels) in cases(prefix, number).items()}
+
+    regions = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    write_nnunet(root / "Dataset003_B", two("x", 4), regions, channel_names=("T1", "T2"), test=two("t", 3))
+    write_nnunet(root / "Dataset004_C", cases("y", 4, (1,)), {"background": 0, "Whole": 1})
+    config, _, _ = init(tmp_path, root)
+    one, other = config.data.options["sources"]
+    assert (one["channels"], "channels" in other) == (["T2"], False)
+    assert ("test" in one, "test" in other) == (False, True)
+    assert other["map"] == {"Whole": "whole"}
+    assert config.strategies[-1].dropout_classes == ("core", "enhancing")
+
+
+def test_colours_are_kept_where_most_pictures_have_them(tmp_path: Path) -> None:
+    for name, coloured in (("colour", True), ("grey", False)):
+        root = pictures(tmp_path / name, cases(f"{name}_", 4, **FLAT))
+        for path in (root / "images").iterdir() if coloured else ():
+            grey = np.asarray(Image.open(path))
+            Image.fromarray(np.stack([grey, 255 - grey, grey], -1)).save(path)
+    assert init(tmp_path, tmp_path / "colour")[0].data.options["channels"] == "rgb"
+    both = init(tmp_path, tmp_path / "colour", tmp_path / "grey")[0].data.options["sources"]
+    assert [source["channels"] for source in both] == ["rgb", "rgb"]
+    assert "channels" not in init(tmp_path, tmp_path / "grey")[0].data.options
+
+
+def test_a_picture_that_is_there_twice_stays_in_one_split(tmp_path: Path) -> None:
+    drawings = cases("p", 6, **FLAT)
+    root = pictures(tmp_path / "pics", {**drawings, "again": drawings["p003"]})
+    assert init(tmp_path, root)[0].data.options["together"] == [["again", "p003"]]
+
+
+def test_a_hundred_labels(tmp_path: Path) -> None:
+    """A row each; the box is small, since the logits of a step are 101 images."""
+    root = tmp_path / "raw"
+    root.mkdir()
+    drawings = cases("s", 3, shape=(48, 48, 64))
+    for _, labels in drawings.values():
+        labels.ravel()[: 101 * 64] = np.repeat(np.arange(101), 64)
+    names = {"background": 0, **{f"organ number {i}": i for i in range(1, 101)}}
+    write_nnunet(root / "Dataset001_T", drawings, names)
+    write_nnunet(root / "Dataset002_U", drawings, {name.replace(" ", "_"): i for name, i in names.items()})
+    config, text, _ = init(tmp_path, root)
+    assert config.data.options["sources"][1]["map"]["organ_number_100"] == "organ number 100"
+    assert config.patches.kind == "box"
+    assert len(text.splitlines()) < 220
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_label_maps_are_read_as_far_as_time_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the sample does not show may be in the rest, so that nothing is said to be unannotated."""
+    folder = write_nnunet(tmp_path / "Dataset001_L", {**cases("a_", 6), **cases("b_", 6, (1,))}, HEART)
+    assert init(tmp_path, folder)[0].data.annotated == {"b": ("LV",)}
+    monkeypatch.setattr(folders, "MOST_PIXELS", 4 * 20 * 24 * 20)
+    config, text, said = init(tmp_path, folder)
+    assert config.data.annotated == {}
+    assert "(!) L: to save time only 4 label maps were read" in text
+    assert "12 cases; reading 4 label maps" in said
+
+
+def test_the_whole_text(tmp_path: Path) -> None:
+    """One file from its first line to its last, as a user sees it."""
+    root = pictures(tmp_path / "pics", {**cases("north_", 6, (1, 2), **FLAT), **cases("south_", 5, (1,), **FLAT)})
+    _, text, _ = init(tmp_path, root)
+    golden = Path(__file__).with_name("init_golden.toml")
+    assert text.replace(str(root), "/data/pics") == golden.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """`labeldrop-bench init`: from folders of images and label maps to a suite file that can be run as it is.
 
-`look` says what lies in a folder, `names` what names tell, `decide` what follows, `plan` which sizes are affordable,
-and `write` puts it into a file with comments.
+`folders` says what lies in a folder, `names` what names tell, `decisions` what follows, `plan` which sizes are
+affordable, and `write` puts it into a file with comments.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labeldrop_bench.init import plan, write
-from labeldrop_bench.init.decide import decide
-from labeldrop_bench.init.look import InitError, Say, find, look
+from labeldrop_bench.init.decisions import decide
+from labeldrop_bench.init.folders import InitError, Say, find, look
 
 __all__ = ["InitError", "suite_for"]
 _LISTED = 20  # problems of a source
@@ -32,6 +32,11 @@ def suite_for(folders: Sequence[Path], say: Say) -> str:
     decisions = decide(sources)
     for source in sources:
         _report(source.name, source.problems, say)
+    for domain in decisions.domains:
+        if len(domain.cases) < 3:
+            say(
+                f"{domain.name}: {len(domain.cases)} case(s), and training, validation and test need one each; add some"
+            )
     if not decisions.missing:
         say("every label is annotated everywhere: nothing is partially labelled; the file shows how to hide labels")
     cases = sum(len(source.files) - len(source.test) for source in sources)

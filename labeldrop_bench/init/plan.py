@@ -21,6 +21,7 @@ MOST_SEEN = {2: 256 * 256, 3: 64 * 64 * 64}
 """Of what the network sees at once, for up to `_CLASSES` classes; logits of more take more."""
 _CLASSES = 16
 _STEP = {2: 4 * 256 * 256, 3: 2 * 64 * 64 * 64}  # pixels of a batch
+_LARGER = 1.5  # a size may be that much larger than the median, to hold more cases
 _STEPS, _EPOCHS, _VALIDATIONS = 1500, (2, 200), 20
 
 
@@ -32,6 +33,7 @@ class Plan:
         native: median shape of the cases, at `native_spacing`.
         native_spacing, spacing: millimetres, of volumes whose files say it.
         size: of the samples.
+        whole: how many cases such a sample holds, of all; pictures are resized instead.
         sample_spacing: millimetres between their pixels, where all files say it.
         patch: of the boxes; None for whole images.
         per_image: boxes of an image and epoch.
@@ -43,6 +45,7 @@ class Plan:
     native_spacing: tuple[float, ...] | None
     spacing: tuple[float, ...] | None
     size: tuple[int, ...]
+    whole: tuple[int, int] | None
     sample_spacing: tuple[float, ...] | None
     patch: tuple[int, ...] | None
     per_image: int
@@ -53,7 +56,9 @@ class Plan:
 
     @property
     def coarser(self) -> bool:
-        """Whether samples have fewer pixels than the files."""
+        """Whether samples have a coarser grid than the files."""
+        if self.spacing is not None:
+            return self.spacing != self.native_spacing
         return math.prod(self.size) < 0.9 * math.prod(typical_size([self.native]))
 
 
@@ -70,8 +75,9 @@ def make(grids: Sequence[Grid], cases: int, classes: int) -> Plan:
     shapes = [shape_at(grid, native_spacing) for grid in grids]
     native, spacing, size = middle(shapes), native_spacing, typical_size(shapes)
     if axes == 3 and native_spacing is not None:
-        spacing = _coarser(native, native_spacing)
-        size = typical_size([shape_at(Grid(native, native_spacing), spacing)])
+        holding = _holding(shapes)
+        spacing = _coarser(holding, native_spacing)
+        size = _up(shape_at(Grid(holding, native_spacing), spacing))
     elif math.prod(size) > MOST_PIXELS[axes]:
         factor = math.sqrt(MOST_PIXELS[axes] / math.prod(size))
         size = tuple(max(MULTIPLE, MULTIPLE * round(n * factor / MULTIPLE)) for n in size)
@@ -79,21 +85,37 @@ def make(grids: Sequence[Grid], cases: int, classes: int) -> Plan:
     boxes = seen != size
     per_image = 2 if boxes else 1
     an_epoch = max(2, cases * per_image)
-    batch = 2 ** int(math.log2(max(1, min(_STEP[axes] // math.prod(seen), 16, an_epoch // 2))))
+    batch = 2 ** int(math.log2(max(2, min(_STEP[axes] // math.prod(seen), 16, an_epoch // 2))))
     steps = math.ceil(an_epoch / batch)
     epochs = min(max(_STEPS // steps, _EPOCHS[0]), _EPOCHS[1])
     between = typical_spacing(grids) if all(grid.spacing is not None for grid in grids) else None
     if between is not None:
         between = spacing or tuple(s * n / new for s, n, new in zip(between, native, size, strict=True))
+    fits = [all(n <= side for n, side in zip(shape_at(grid, spacing), size, strict=True)) for grid in grids]
+    whole = None if spacing is None else (sum(fits), len(fits))
     return Plan(
-        native, native_spacing, spacing, size, between, seen if boxes else None, per_image, _channels(seen), batch,
-        epochs, max(1, epochs // _VALIDATIONS),
+        native, native_spacing, spacing, size, whole, between, seen if boxes else None, per_image, _channels(seen),
+        batch, epochs, max(1, epochs // _VALIDATIONS),
     )  # fmt: skip
 
 
 def middle(rows: Sequence[Sequence[N]]) -> tuple[N, ...]:
     """What stands in the middle of each column, once it is sorted: a median that is one of the values."""
     return tuple(sorted(column)[len(column) // 2] for column in zip(*rows, strict=True))
+
+
+def _holding(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """A shape that holds nine in ten cases along each axis, but is not much larger than the median.
+
+    What lies outside of a volume's size is cut off, and would neither be trained on nor scored.
+    """
+    ordered = [sorted(axis) for axis in zip(*shapes, strict=True)]
+    most = len(ordered[0]) - 1
+    return tuple(min(axis[math.ceil(0.9 * most)], math.ceil(_LARGER * axis[most // 2])) for axis in ordered)
+
+
+def _up(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(MULTIPLE * math.ceil(n / MULTIPLE) for n in shape)
 
 
 def _coarser(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from labeldrop_bench.init.look import InitError
+from labeldrop_bench.init.folders import InitError
 
 
 def key(name: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labeldrop_bench.data.edits import setting
-from labeldrop_bench.init.decide import Decided, Decisions
+from labeldrop_bench.init.decisions import Decided, Decisions
 from labeldrop_bench.init.plan import Plan, middle
 from labeldrop_bench.init.toml import comment, key, value
 
 _LONGEST = 110  # characters of a line that is not split
 _LISTED = 12  # rows or columns of the table of labels, labels in a comment
-_FEW = 60  # patients of a domain, below which more of them choose the epoch and are scored
+_SHARES = {60: (0.1, 0.2), 12: (0.15, 0.3), 0: (0.25, 0.3)}
+"""Patients of the smallest domain, at least -> shares of validation and test: a single patient tells of nobody else."""
 _INTRODUCTION = """\
 # Written by `labeldrop-bench init`. Look at the lines marked (!). Then, with this file as my.toml:
 #   labeldrop-bench data check my.toml    reads every file, tells what training sees and what can be scored
@@ -23,7 +24,7 @@ workers = "auto"           # runs side by side"""
 _TRAINING = """\
 [model]
 name = "unet"
-channels = {channels}  # widths of its levels: sizes must be divisible by {divisor}
+channels = {channels:<14}  # widths of its levels: sizes must be divisible by {divisor}
 
 {patches}
 
@@ -32,7 +33,7 @@ epochs = {epochs}
 batch_size = {batch_size}
 learning_rate = 0.1        # the peak of the schedule; grid = {{ learning_rate = [0.01, 0.1] }} tries several
 schedule = "one_cycle"
-validate_every = {validate_every}         # epochs
+validate_every = {validate_every:<8}  # epochs
 threads = 1                # of each run
 
 [augmentation]
@@ -44,7 +45,7 @@ brightness = 0.1
 contrast = 0.1
 
 [scoring]
-tolerance = {tolerance}            # of the surface Dice, in {unit}"""
+tolerance = {tolerance:<13}  # of the surface Dice, in {unit}"""
 _WHOLE = """\
 [patches]
 kind = "whole"             # kind = "box" with a size trains on parts of larger images"""
@@ -52,7 +53,7 @@ _BOXES = """\
 [patches]
 kind = "box"               # random boxes in training, sliding windows in prediction
 size = {size}
-per_image = {per_image}              # boxes of an image in an epoch"""
+per_image = {per_image:<13}  # boxes of an image in an epoch"""
 _FULL = """\
 # [[strategies]]           # the upper bound, trained on all labels: for `hidden`, see [data]
 # name = "full"
@@ -72,7 +73,7 @@ _NOT_SHOWN = """\
 def suite(decisions: Decisions, plan: Plan) -> str:
     """The text of the file."""
     first, single = decisions.sources[0], len(decisions.sources) == 1
-    title = " and ".join(d.name for d in decisions.sources)
+    title = ", ".join(d.name for d in decisions.sources)
     head = [_INTRODUCTION, *(comment(f"# {line}".rstrip()) for line in _tables_of_findings(decisions))]
     combined = ["[data]", _with('name = "combined"', "several data sets as one, each a domain with the labels it has")]
     data = _keys(first, plan, combined=False) if single else combined
@@ -89,11 +90,14 @@ def suite(decisions: Decisions, plan: Plan) -> str:
 
 
 def _tables_of_findings(decisions: Decisions) -> list[str]:
-    return [*_columns(_sources_table(decisions)), "", *_columns(_labels_table(decisions))]
+    lines = [*_columns(_sources_table(decisions)), "", *_columns(_labels_table(decisions))]
+    partly = [d for d in decisions.sources if not d.source.all_read]
+    lines += [f"(!) {d.name}: to save time only {d.source.read} label maps were read, evenly spread" for d in partly]
+    return lines
 
 
 def _sources_table(decisions: Decisions) -> list[list[str]]:
-    rows = [["source", "cases", "labelled test cases", "channels", "median size", "mm", "folder"]]
+    rows = [["source", "cases", "of labelsTs", "channels", "median size", "mm", "folder"]]
     for d in decisions.sources:
         grids, source = d.source.grids, d.source
         spacing = [grid.spacing for grid in grids if grid.spacing is not None]
@@ -104,7 +108,7 @@ def _sources_table(decisions: Decisions) -> list[list[str]]:
                 _by(middle(spacing)) if spacing else "-", str(source.folder),
             ]
         )  # fmt: skip
-    return rows
+    return rows if any(d.source.test for d in decisions.sources) else [[*row[:2], *row[3:]] for row in rows]
 
 
 def _labels_table(decisions: Decisions) -> list[list[str]]:
@@ -143,7 +147,15 @@ def _keys(decided: Decided, plan: Plan, combined: bool) -> list[str]:
         note = f"millimetres along D, H, W; median of the files: {_by(plan.native_spacing or ())}"
         lines.append(_with(f"spacing = {value(plan.spacing)}", note))
     note = f"median of the files: {_by(plan.native)}" + "; coarser here, to be affordable on two cores" * plan.coarser
+    if plan.whole is not None:
+        note += f"; holds {plan.whole[0]} of {plan.whole[1]} volumes whole" + ", cuts others" * (
+            plan.whole[0] < plan.whole[1]
+        )
     lines.append(_with(f"size = {value(plan.size)}", note))
+    if source.copies:
+        lines.append(
+            _with(f"together = {value(source.copies)}", "(!) the same picture more than once: kept in one split")
+        )
     lines += _domains(decided, combined)
     if source.problems:
         lines.append("# skip_bad = true         # (!) leaves out what `init` listed as bad; better mend the files")
@@ -177,9 +189,9 @@ def _long(line: str) -> bool:
 def _perhaps_the_same(decided: Decided, decisions: Decisions) -> list[str]:
     """Labels that this source alone has, beside those that it lacks, may be the same under another name."""
     own, others = decided.called, {c for d in decisions.sources if d is not decided for c in d.called.values()}
-    alone = [c for c in own.values() if c not in others]
+    alone = [c for c in own.values() if c not in others and c in decisions.shown]
     lacking = [c for c in decisions.shown if c not in own.values()]
-    if not alone or not lacking or len(own) > _LISTED:
+    if not alone or not lacking or len(own) > _LISTED or decided.source.kind == "folder":
         return []
     said = dict(zip(alone, lacking, strict=False))
     listed = [", ".join(names[:_LISTED]) for names in (alone, lacking)]
@@ -205,10 +217,11 @@ def _domains(decided: Decided, combined: bool) -> list[str]:
     elif pattern or not combined:
         example = value(pattern or "(patient[0-9]+)")
         lines.append(f"# group = {example}  # (!) are several cases of one patient? Keep them in one split")
-    few = min(len(domain.cases) for domain in decided.domains) < _FEW
-    lines.append(_with(f"validation = {0.15 if few else 0.1}", "share of the patients that chooses the best epoch"))
+    patients = min(domain.patients for domain in decided.domains)
+    validation, test = next(shares for least, shares in _SHARES.items() if patients >= least)
+    lines.append(_with(f"validation = {validation}", "share of the patients that chooses the best epoch"))
     if not decided.source.test:
-        lines.append(_with(f"test = {0.3 if few else 0.2}", "share of the patients that is scored"))
+        lines.append(_with(f"test = {test}", "share of the patients that is scored"))
     return lines
 
 

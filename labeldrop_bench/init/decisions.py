@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labeldrop_bench.data.edits import read_annotated
-from labeldrop_bench.init.look import InitError, Source
+from labeldrop_bench.init.folders import InitError, Source
 from labeldrop_bench.init.names import Part, parts, patients, spelled, spellings
 
 _FOR_SPLITS = 3  # patients of a domain: training, validation and test need one each
@@ -21,6 +21,7 @@ class Domain:
     Attributes:
         name: in the suite.
         cases: of its source.
+        patients: how many people they are, as far as their names say it.
         named: classes that its source has a label for.
         shows: class -> how many of the label maps that were read show it.
         read: how many that are.
@@ -30,6 +31,7 @@ class Domain:
 
     name: str
     cases: tuple[str, ...]
+    patients: int
     named: tuple[str, ...]
     shows: dict[str, int]
     read: int
@@ -177,7 +179,7 @@ def _decide(
     if not all(all(_splits(source, part.cases, of_patient)) for part in found):
         found = ()
     domains = tuple(
-        _domain(source, _called(name, part, several, bool(found)), part.cases, here, shown)
+        _domain(source, _called(name, part, several, bool(found)), part.cases, of_patient, here, shown)
         for part in found or (Part("all", ("*",), tuple(source.files)),)
     )
     return Decided(source, name, here, renamed, found, (group, evident), channels, domains)
@@ -192,18 +194,25 @@ def _called(name: str, part: Part, several: bool, divided: bool) -> str:
 
 def _splits(source: Source, cases: Sequence[str], group: str | None) -> list[bool]:
     """Whether cases can be split by patient: enough of them, and none on both sides of the source's own test split."""
-
-    def patient(case: str) -> str:
-        match = re.search(group, source.files[case]) if group else None
-        return match[1] if match else case
-
-    test = {patient(case) for case in cases if case in source.test}
-    rest = {patient(case) for case in cases if case not in source.test}
+    test = {_patient(source, case, group) for case in cases if case in source.test}
+    rest = {_patient(source, case, group) for case in cases if case not in source.test}
     enough = len(rest) >= _FOR_SPLITS - bool(source.test)
     return [enough, not (test & rest), bool(test) or not source.test]
 
 
-def _domain(source: Source, name: str, cases: Sequence[str], here: dict[str, str], shown: tuple[str, ...]) -> Domain:
+def _patient(source: Source, case: str, group: str | None) -> str:
+    match = re.search(group, source.files[case]) if group else None
+    return match[1] if match else case
+
+
+def _domain(
+    source: Source,
+    name: str,
+    cases: Sequence[str],
+    group: str | None,
+    here: dict[str, str],
+    shown: tuple[str, ...],
+) -> Domain:
     counts = dict.fromkeys((c for c in shown if c in here.values()), 0)
     for label, called in here.items():
         if called in counts:
@@ -211,7 +220,9 @@ def _domain(source: Source, name: str, cases: Sequence[str], here: dict[str, str
     named = tuple(counts)
     seen = tuple(called for called in named if counts[called])
     read = sum(case in source.shown for case in cases)
-    return Domain(name, tuple(cases), named, counts, read, seen if len(seen) < len(named) and source.all_read else None)
+    patients = len({_patient(source, case, group) for case in cases})
+    annotated = seen if len(seen) < len(named) and source.all_read else None
+    return Domain(name, tuple(cases), patients, named, counts, read, annotated)
 
 
 def _table(decided: Sequence[Decided]) -> tuple[Path | None, tuple[tuple[Path, str], ...]]:

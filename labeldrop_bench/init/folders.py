@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from labeldrop_bench.errors import UserError
 Say = Callable[[str], None]
 MOST_PIXELS = 4_000_000_000
 """Pixels of label maps that are read of one source, about a minute's worth; of more, a sample of the cases."""
+_LARGE = 50_000_000  # bytes: no table of cases and labels is that long
 _COLOURS_LOOKED_AT = 20  # pictures that say whether a folder's have colours
 
 
@@ -44,7 +46,9 @@ class Source:
         files: case -> name that patterns of `domains` and `group` see.
         test: cases of its own test split.
         grids: of the cases whose header can be read.
-        shown: case -> labels that its label map shows; the cases whose map was read.
+        shown: case -> labels that its label map shows; the cases whose map was read and is good.
+        read: number of label maps that were read, bad ones too.
+        copies: names of pictures that are the same file.
         problems: a line for each file that is bad.
         tables: CSV files beside it with the columns case and label.
     """
@@ -58,13 +62,15 @@ class Source:
     test: frozenset[str]
     grids: tuple[Grid, ...]
     shown: dict[str, frozenset[str]]
+    read: int
+    copies: tuple[tuple[str, ...], ...]
     problems: tuple[str, ...]
     tables: tuple[Path, ...]
 
     @property
     def all_read(self) -> bool:
         """Whether no label map was left out to save time, so that what none of those read shows is nowhere."""
-        return len(self.shown) + len(self.problems) >= len(self.files)
+        return self.read == len(self.files)
 
     def count(self, label: str, cases: Sequence[str]) -> int:
         """How many of the cases show a label."""
@@ -116,8 +122,7 @@ def look(place: Path, say: Say) -> Source:
         raise InitError(f"{place}: there is no case that could be read:\n  {lines}")
     chosen = _sample(label_maps, source.grids)
     say(f"{source.name}: {len(source.files)} cases; reading {len(chosen)} label maps")
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        found = list(executor.map(_read_labels, chosen))
+    found = _shared_out(chosen)
     problems = [line for line in found if isinstance(line, str)]
     values = {case.name: values for case, values in zip(chosen, found, strict=True) if not isinstance(values, str)}
     if source.kind == "folder":
@@ -135,7 +140,7 @@ def look(place: Path, say: Say) -> Source:
             )
             continue
         shown[case.name] = frozenset(name_of[value_of[v]] for v in values[case.name] if value_of[v] in name_of)
-    return replace(source, shown=shown, problems=(*source.problems, *problems))
+    return replace(source, shown=shown, read=len(chosen), problems=(*source.problems, *problems))
 
 
 def _nnunet(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
@@ -158,6 +163,8 @@ def _nnunet(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
         frozenset(listing.test_names),
         tuple(grids),
         {},
+        0,
+        (),
         tuple(map(str, listing.problems)),
         _tables(place),
     )
@@ -180,18 +187,32 @@ def _folder(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
         frozenset(),
         tuple(folder.grids_of(listing.cases)),
         {},
+        0,
+        _copies(listing.cases),
         tuple(map(str, listing.problems)),
         _tables(place),
     )
     return source, listing.cases, {}
 
 
+def _copies(cases: Sequence[Case]) -> tuple[tuple[str, ...], ...]:
+    """Names of cases whose images are the same, byte for byte; only files of one length are compared."""
+    of_length: dict[int, list[Case]] = {}
+    for case in cases:
+        of_length.setdefault(case.inputs[0].stat().st_size, []).append(case)
+    same: dict[bytes, list[str]] = {}
+    for members in of_length.values():
+        for case in members if len(members) > 1 else ():
+            same.setdefault(hashlib.sha256(case.inputs[0].read_bytes()).digest(), []).append(case.name)
+    return tuple(tuple(names) for names in same.values() if len(names) > 1)
+
+
 def _tables(place: Path) -> tuple[Path, ...]:
-    """CSV files that say who annotated what."""
+    """CSV files in or beside a data set that say who annotated what."""
     found = []
-    for path in sorted(place.glob("*.csv")):
+    for path in (*sorted(place.glob("*.csv")), *sorted(place.parent.glob("*.csv"))):
         try:
-            if not path.name.startswith(".") and read_annotated(path):
+            if not path.name.startswith(".") and path.stat().st_size < _LARGE and read_annotated(path):
                 found.append(path)
         except ValueError:  # noqa: PERF203 - a table of something else
             continue
@@ -210,6 +231,18 @@ def _sample(cases: Sequence[Case], grids: Sequence[Grid]) -> list[Case]:
     pixels = sum(float(np.prod(grid.shape)) for grid in grids) / max(1, len(grids))
     number = min(len(cases), max(1, int(MOST_PIXELS / max(1.0, pixels))))
     return [cases[i * len(cases) // number] for i in range(number)]
+
+
+def _shared_out(cases: Sequence[Case]) -> list[list[int] | str]:
+    """`_read_labels` of each, by several threads, with a bar where somebody looks."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        found = executor.map(_read_labels, cases)
+        bar = track(found, "", len(cases), console=console, transient=True, disable=not console.is_terminal)
+        return list(bar)
 
 
 def _read_labels(case: Case) -> list[int] | str:
