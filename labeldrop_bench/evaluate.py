@@ -35,10 +35,14 @@ from labeldrop_bench.records import (
 
 IMAGES_AT_ONCE = 64  # in prediction; volumes go one by one
 PIXELS_AT_ONCE = 64 * 128 * 128  # fewer images if they are large: a network's features take some hundred times as much
+STRIP = 1 << 24  # logits that are looked at together; a hundred classes of a volume have a hundred times as many
 
 
 class Loss(Protocol):
-    """What training needs of a registered loss, which is an `nn.Module` besides."""
+    """What training needs of a registered loss, which is an `nn.Module` besides.
+
+    `predict` and `probabilities` look at each pixel by itself: they get large images in strips.
+    """
 
     out_channels: int
 
@@ -71,16 +75,51 @@ class Predictor:
             views = self.patches.views(self.network, self.fabric.to_device(images))
         return [logits.float() for logits in views]
 
+    @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Mean of the views."""
-        views = self.views(images)
-        return views[0] if len(views) == 1 else torch.stack(views).mean(0)
+        first, *more = views = self.views(images)
+        if not more:
+            return first
+        mean = first.clone()
+        for view in more:
+            mean += view
+        return mean.div_(len(views))
 
     def classes(self, images: Images | Tensor) -> Iterator[Tensor]:
         """Class maps [m, *spatial] uint8 of any number of images, on the CPU, portion by portion."""
         self.network.eval()
         for part in portions(images):
-            yield self.loss.predict(self.logits(images[part])).to(torch.uint8).cpu()
+            logits = self.logits(images[part])
+            yield torch.cat([self._classes(logits[:, :, strip]) for strip in strips(logits)], 1)
+
+    def measured(self, images: Tensor, truth: Tensor, num_classes: int, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Class maps of a few images, and their calibration.
+
+        Args:
+            images: [n, channels, *spatial].
+            truth: [n, *spatial] uint8 class map, or IGNORED.
+            num_classes: K, background counted.
+            bins: of the expected calibration error.
+
+        Returns:
+            [n, *spatial] uint8, and the two of `metrics.Calibration`, all on the CPU.
+        """
+        calibration, classes, logits = metrics.Calibration(len(truth), num_classes, bins), [], self.logits(images)
+        for strip in strips(logits):
+            classes.append(self._classes(logits[:, :, strip]))
+            probabilities = self.loss.probabilities(logits[:, :, strip])[:, 1 - num_classes :]  # without background
+            calibration.add(probabilities.cpu(), truth[:, strip])
+        return torch.cat(classes, 1), *calibration.result()
+
+    def _classes(self, logits: Tensor) -> Tensor:
+        return self.loss.predict(logits).to(torch.uint8).cpu()
+
+
+def strips(logits: Tensor) -> list[slice]:
+    """Cuts [n, channels, *spatial] along the first spatial axis into parts of about `STRIP` numbers."""
+    rows = max(1, STRIP * logits.shape[2] // max(1, logits.numel()))
+    return [slice(first, first + rows) for first in range(0, logits.shape[2], rows)]
 
 
 def portions(images: Images | Tensor) -> list[slice]:
@@ -141,13 +180,11 @@ def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: 
     """Every metric of every class in every image, and "size", its pixels: name -> [n, K] float64 on the CPU."""
     tolerances = [scoring.tolerances.get(name, scoring.tolerance) for name in space.classes[1:]]
     in_mm = distance_unit(samples) == MILLIMETRES
-    loss, parts = predictor.loss, []
+    parts = []
     predictor.network.eval()
     for part in portions(samples.images):
-        truth, logits = samples.truth[part], predictor.logits(samples.images[part])
-        probabilities = loss.probabilities(logits)[:, -(space.num_classes - 1) :].cpu()  # without background
-        prediction = loss.predict(logits).cpu()
-        ece, brier = metrics.calibration_per_image(probabilities, truth, scoring.bins)
+        truth = samples.truth[part]
+        prediction, ece, brier = predictor.measured(samples.images[part], truth, space.num_classes, scoring.bins)
         hd95, nsd = metrics.surfaces_per_image(
             prediction, truth, space.num_classes, tolerances, spacing=samples.spacing[part] if in_mm else None
         )
@@ -186,6 +223,7 @@ def _example(predictor: Predictor, dataset: Dataset, i: int) -> Example:
     """A flip-probability map shows the most likely flip of any class at a pixel."""
     test, loss = dataset.test, predictor.loss
     logits = predictor.logits(test.images[i : i + 1])
+    logits = logits[:, :, logits.shape[2] // 2] if logits.ndim == 5 else logits  # no more than is shown
     flips = getattr(loss, "flip_probability", None)
     maps = {} if flips is None else {"flip probability": _grey(flips(logits)[0].amax(0), 0.0, 1.0)}
     image = test.images[i][0]

@@ -6,6 +6,7 @@ each way of looking at them. The prediction is the mean of the views; sporadic-e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,7 @@ Forward = Callable[[Tensor], Tensor]
 IGNORED = 255  # as in `data.base`
 DIVISIBLE = 16  # in-plane sizes of a slab are padded to a multiple, whatever the network's strides
 SLABS_AT_ONCE = 16
+BOX_PIXELS_AT_ONCE = 1 << 20  # in prediction, of at most four boxes: a hundred classes have a hundred logits for each
 
 
 class Patches(Protocol):
@@ -75,7 +77,8 @@ class Box:
 
     def views(self, network: Forward, images: Tensor) -> list[Tensor]:
         """One view."""
-        logits = sliding_window_inference(images, self.size, 4, network, overlap=0.5, mode="gaussian")
+        at_once = min(4, max(1, BOX_PIXELS_AT_ONCE // math.prod(self.size)))
+        logits = sliding_window_inference(images, self.size, at_once, network, overlap=0.5, mode="gaussian")
         assert isinstance(logits, Tensor)  # noqa: S101 - for the type checker: a network here gives one tensor
         return [logits]
 

@@ -9,11 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from tiny import discs, run_config
 
-from labeldrop_bench import evaluate, metrics, train
+from labeldrop_bench import evaluate, losses, metrics, train
+from labeldrop_bench.cost import LiveBytes
 from labeldrop_bench.data.arrays import LabelMaps
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.evaluate import Predictor
-from labeldrop_bench.records import METRICS, RunResult, ScoringConfig, StepCost, disagreements
+from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.patches import make_patches
+from labeldrop_bench.records import METRICS, PatchConfig, RunResult, ScoringConfig, StepCost, disagreements
 
 
 def _predictor(network: torch.nn.Module, dataset: Dataset, fabric: Fabric) -> Predictor:
@@ -146,6 +149,61 @@ def test_predictions_are_made_in_portions(fabric: Fabric, monkeypatch: pytest.Mo
     assert torch.equal(torch.cat([*predictor.classes(images)]), at_once)
     assert evaluate.portions(torch.zeros(2, 1, 4, 4, 4)) == [slice(0, 1), slice(1, 2)]
     assert evaluate.portions(torch.zeros(1, 1, 1024, 512).expand(5, -1, -1, -1))[1:] == [slice(2, 4), slice(4, 6)]
+
+
+@pytest.mark.parametrize("loss", ["ce", "adaptive_bce", "label_flip"])
+@pytest.mark.parametrize("depth", [None, 6])
+def test_large_images_are_looked_at_in_strips(
+    loss: str, depth: int | None, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, config = discs(n=2, depth=depth), run_config({"name": "it", "loss": loss})
+    predictor = train.make_learner(config, dataset, fabric).predictor
+    predictor.network.eval()
+    images, truth = dataset.test.images[:1], dataset.test.truth[:1]
+    at_once = predictor.measured(images, truth, 3, 15)
+    assert at_once[0].shape == truth.shape
+    assert at_once[0].dtype == torch.uint8
+    monkeypatch.setattr(evaluate, "STRIP", predictor.loss.out_channels * 16 * (3 if depth is None else 4 * 16))
+    cuts = evaluate.strips(predictor.logits(images))
+    assert [len(truth[0, cut]) for cut in cuts] == ([3, 3, 3, 3, 3, 1] if depth is None else [4, 2])
+    in_strips = predictor.measured(images, truth, 3, 15)
+    assert torch.equal(in_strips[0], at_once[0])
+    assert torch.equal(next(iter(predictor.classes(images))), at_once[0])
+    for one, other in zip(in_strips[1:], at_once[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0, equal_nan=True)  # float64 sums in another order
+
+
+@pytest.mark.parametrize("loss", ["ce", "adaptive_bce", "label_flip"])
+def test_predictions_take_little_more_memory_than_the_logits(
+    loss: str, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred classes of a volume are gigabytes: the logits are held once, and nothing else has as many numbers."""
+    monkeypatch.setattr(evaluate, "STRIP", 1 << 16)
+    space = LabelSpace.of_classes(60)
+    made = losses.create(loss, label_space=space)
+    network = torch.nn.Conv3d(1, made.out_channels, 1)
+    predictor = Predictor(network, made, make_patches(PatchConfig()), fabric)
+    images, truth = torch.randn(1, 1, 24, 24, 24), torch.randint(60, (1, 24, 24, 24)).to(torch.uint8)
+    logits = 4 * made.out_channels * 24**3
+    with LiveBytes() as live:
+        predictor.measured(images, truth, 60, 15)
+    assert logits < live.peak < 1.3 * logits
+    with LiveBytes() as live:
+        list(predictor.classes(images))
+    assert logits < live.peak < 1.3 * logits
+
+
+def test_the_mean_of_the_views_is_one(fabric: Fabric) -> None:
+    """Slabs have three."""
+    volumes = torch.randn(2, 1, 3, 4, 5)
+    predictor = _predictor(torch.nn.Identity(), discs(n=1), fabric)
+
+    class Three:
+        def views(self, network: object, images: torch.Tensor) -> list[torch.Tensor]:
+            return [images, 2 * images, 6 * images]
+
+    mean = dataclasses.replace(predictor, patches=Three()).logits(volumes)  # type: ignore[arg-type]
+    torch.testing.assert_close(mean, 3 * volumes)
 
 
 @pytest.mark.parametrize("depth", [None, 3])
