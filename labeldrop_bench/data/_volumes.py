@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from labeldrop_bench.data._resample import new_spacing, resize_image, resize_labels, to_grid
-from labeldrop_bench.data.case_file import Prepared
+from labeldrop_bench.data.case_file import Prepared, Scheme
 from labeldrop_bench.data.decode import Pixels, check_same_grid, finite, look_up, read
 from labeldrop_bench.data.prepare import Case, DataProblem
 
@@ -22,12 +23,14 @@ class ReadVolumes:
         value_of: (stored label value, value in the label space) pairs; a value that is not among them is a problem.
         num_labels: L.
         spacing, size: of the result along D, H, W, in millimetres and voxels.
+        schemes: how the intensities of each channel are scaled, as for `Prepared`.
     """
 
     value_of: tuple[tuple[int, int], ...]
     num_labels: int
     spacing: tuple[float, ...]
     size: tuple[int, ...]
+    schemes: tuple[Scheme, ...] = ()
 
     def __call__(self, case: Case) -> Prepared:
         *image_paths, label_path = case.inputs
@@ -43,7 +46,8 @@ class ReadVolumes:
         if spacing is None:
             raise DataProblem(image_paths[0], "is a picture; give two numbers as size")
         image, labels, got = to_grid(image, labels, spacing, self.spacing, self.size)
-        return Prepared(image, labels, (True,) * self.num_labels, got)
+        check_range(image_paths, image, self.schemes)
+        return Prepared(image, labels, (True,) * self.num_labels, got, self.schemes)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class ReadPictures:
         num_channels: how many there are.
         size: (height, width) of the result in pixels.
         axes: directions in which the axes of slices are to run; None: as stored, or there are none.
+        schemes: how the intensities of each channel that is kept are scaled, as for `Prepared`.
     """
 
     value_of: tuple[tuple[int, int], ...]
@@ -64,6 +69,7 @@ class ReadPictures:
     num_channels: int
     size: tuple[int, ...]
     axes: str | None = None
+    schemes: tuple[Scheme, ...] = ()
 
     def __call__(self, case: Case) -> Prepared:
         *image_paths, label_path = case.inputs
@@ -78,12 +84,24 @@ class ReadPictures:
             raise DataProblem(image_paths[0], f"{len(image)} channel(s), but channel_names has {self.num_channels}")
         values, spacing = one_slice(label_path, stored)
         labels = look_up(label_path, values[0], dict(self.value_of))
+        image = image[list(self.channels)]
+        check_range(image_paths, image, self.schemes)
         return Prepared(
-            resize_image(image[list(self.channels)], self.size),
+            resize_image(image, self.size),
             resize_labels(labels, self.size),
             (True,) * self.num_labels,
             new_spacing(spacing, labels.shape, self.size),
+            self.schemes,
         )
+
+
+def check_range(paths: Sequence[Path], image: NDArray[Any], schemes: Sequence[Scheme]) -> None:
+    """Raises DataProblem where a channel that is to be divided by 255 is none of a colour picture."""
+    for n, (channel, scheme) in enumerate(zip(image, schemes, strict=False)):
+        low, high = channel.min(), channel.max()
+        if scheme == "rgb_to_0_1" and not 0 <= low <= high <= 255:
+            path = paths[min(n, len(paths) - 1)]
+            raise DataProblem(path, f"rgb_to_0_1 is for values from 0 to 255, got {low} to {high}; name it otherwise")
 
 
 def one_slice(path: Path, pixels: Pixels) -> tuple[NDArray[Any], tuple[float, ...] | None]:

@@ -33,6 +33,9 @@ class Source(Protocol):
     def read(self, place: int) -> NDArray[Any]:
         """One of them, perhaps as a view of a mapped file: to copy what is wanted from, not to be kept."""
 
+    def foreground(self, place: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Some stored intensities [channels, m] of labelled pixels of an image, and the stored values of the labels."""
+
 
 @dataclass(frozen=True)
 class InMemory:
@@ -49,6 +52,10 @@ class InMemory:
         """A view of a row."""
         row: NDArray[Any] = self.values[place].numpy()
         return row
+
+    def foreground(self, place: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """None: what is in memory has its intensities already."""
+        return np.empty((len(self.values[place]), 0), np.float32), np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,11 @@ class Images:
     Args:
         places: where they are.
         scaling: [n, channels, 4] float32: low, high, shift, divisor.
+        pooled: [n, channels] bool: is the scaling to be that of all training images together (`intensities.pool`)?
     """
 
-    def __init__(self, places: _Places, scaling: Tensor) -> None:
-        self._places, self.scaling = places, scaling
+    def __init__(self, places: _Places, scaling: Tensor, pooled: Tensor) -> None:
+        self._places, self.scaling, self.pooled = places, scaling, pooled
         self._plain = bool((scaling == torch.tensor(UNSCALED)).all())
 
     @classmethod
@@ -132,17 +140,19 @@ class Images:
             raise TypeError(f"Images: must be torch.float32, got {images.dtype}")
         if images.ndim < 3:
             raise ValueError(f"Images: must be [n, channels, *spatial], got shape {tuple(images.shape)}")
-        return cls(_Places.of(InMemory(images), len(images)), torch.tensor(UNSCALED).repeat(*images.shape[:2], 1))
+        scaling = torch.tensor(UNSCALED).repeat(*images.shape[:2], 1)
+        return cls.stored(InMemory(images), scaling, torch.zeros(images.shape[:2], dtype=torch.bool))
 
     @classmethod
-    def stored(cls, source: Source, scaling: Tensor) -> Images:
-        """All images of a source with their scaling [n, channels, 4]."""
-        return cls(_Places.of(source, len(scaling)), scaling)
+    def stored(cls, source: Source, scaling: Tensor, pooled: Tensor) -> Images:
+        """All images of a source."""
+        return cls(_Places.of(source, len(scaling)), scaling, pooled)
 
     @classmethod
     def joined(cls, parts: Sequence[Images]) -> Images:
         """Several after one another."""
-        return cls(_Places.joined([part._places for part in parts]), torch.cat([part.scaling for part in parts]))
+        scaling, pooled = (torch.cat([getattr(part, name) for part in parts]) for name in ("scaling", "pooled"))
+        return cls(_Places.joined([part._places for part in parts]), scaling, pooled)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,11 +182,15 @@ class Images:
 
     def take(self, index: Tensor) -> Images:
         """The images at some places [m], still unread."""
-        return Images(self._places.take(index), self.scaling[index])
+        return Images(self._places.take(index), self.scaling[index], self.pooled[index])
 
     def scaled(self, scaling: Tensor) -> Images:
         """The same images with another scaling [n, channels, 4]."""
-        return Images(self._places, scaling)
+        return Images(self._places, scaling, self.pooled)
+
+    def foreground(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Some stored intensities [channels, m] of labelled pixels of image i, and the stored values of the labels."""
+        return self._places.sources[int(self._places.source[i])].foreground(int(self._places.number[i]))
 
     def _read(self, chosen: Sequence[int], box: Box) -> Tensor:
         images = np.empty((len(chosen), *_cut(self.shape[1:], box)), np.float32)

@@ -13,6 +13,9 @@
 The classes are those of all sources. What a source has no label for is not annotated in its samples. Each source keeps
 its splits. All have one size, and volumes one spacing: a source that gives none takes that of those that do, and where
 none does it is the median over the cases of all.
+
+Channels of CT are scaled by the training images of all sources together (`intensities`), so that one Hounsfield unit
+means the same in each.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from labeldrop_bench import data
 from labeldrop_bench.data._survey import shape_at, typical_size, typical_spacing
 from labeldrop_bench.data.arrays import Images, LabelMaps
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Grid, Samples, hint
+from labeldrop_bench.data.intensities import pool
 from labeldrop_bench.label_space import Label, LabelSpace
 from labeldrop_bench.records import SomeNames
 
@@ -182,7 +186,7 @@ def load(options: CombinedOptions) -> Dataset:
         for name in ("train", "validation", "test")
     )
     skipped = tuple(f"{part.source.domain}: {line}" for part in parts for line in part.dataset.skipped)
-    return Dataset(space, domains, train, validation, test, skipped)
+    return pool(Dataset(space, domains, train, validation, test, skipped))
 
 
 def _alike(sources: Sequence[Source]) -> list[Source]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples, hint, known_classes
+from labeldrop_bench.data.intensities import pool
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import DataConfig, HiddenConfig
 from labeldrop_bench.text import read_rows
@@ -45,7 +46,9 @@ def edited(dataset: Dataset, config: DataConfig) -> Dataset:
         dataset = only_classes(dataset, config.classes)
     for entry in config.hidden:
         dataset = hide(dataset, entry)
-    return dataset if config.train_domains is None else train_on(dataset, config.train_domains)
+    if config.train_domains is not None:
+        dataset = train_on(dataset, config.train_domains)
+    return pool(dataset)  # by what training sees now
 
 
 def read_annotated(path: Path | None) -> dict[str, list[str]]:

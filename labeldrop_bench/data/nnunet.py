@@ -18,8 +18,8 @@ A volume is turned to [D, H, W] = (superior, anterior, right), cut to what is no
 its middle cut out or filled up (`_resample.to_grid`). A picture is resized without keeping its aspect ratio, as
 `folder` does it. By default spacing and size are the medians of the cases (`_survey`); what is zero counts as a part of
 them, since no header tells it. Slices stored as volumes are turned to the direction that most images of the data set
-are stored in. Each channel of each case then gets mean 0 and standard deviation 1, whatever its name says. Scores
-refer to these arrays: what lies outside of `size` is neither trained on nor scored.
+are stored in. Intensities are scaled by the scheme that the channel's name stands for in nnU-Net (`intensities`).
+Scores refer to these arrays: what lies outside of `size` is neither trained on nor scored.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from labeldrop_bench.data._regions import annotated_labels, label_space_of_regio
 from labeldrop_bench.data._survey import MULTIPLE, readable, shape_at, typical_size, typical_spacing
 from labeldrop_bench.data._volumes import ReadPictures, ReadVolumes
 from labeldrop_bench.data.base import IGNORED, Dataset, DatasetInfo, Grid, find_folder, hint
+from labeldrop_bench.data.case_file import Scheme
 from labeldrop_bench.data.decode import Place, read_place, read_size
 from labeldrop_bench.data.edits import annotated_only, check_cases
+from labeldrop_bench.data.intensities import pool, scheme_of
 from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
 from labeldrop_bench.data.split import grouped_split, report_lacking
 from labeldrop_bench.label_space import LabelSpace
@@ -58,6 +60,7 @@ class NnunetOptions(GroupOptions):
         dataset: its folder in root, such as "Dataset501_Heart".
         classes_of: label name of dataset.json -> class or classes that it stands for; by default its own name.
         channels: names of the channels to use, or their numbers where several have one name; None means all.
+        normalisation: scheme of the intensities, for all channels or one for each; None means by their names.
         size: of the samples: (height, width) in pixels, or (D, H, W) in voxels for volumes, or one number for all axes.
             None means the median of the cases (of volumes, resampled to `spacing`), rounded to multiples of 16.
         spacing: of volumes along D, H, W in millimetres; None means the median of the cases.
@@ -70,6 +73,7 @@ class NnunetOptions(GroupOptions):
     dataset: str
     classes_of: dict[str, SomeNames] = Field(default_factory=dict)
     channels: tuple[NonNegativeInt | str, ...] | None = Field(None, min_length=1)
+    normalisation: Scheme | tuple[Scheme, ...] | None = None
     size: AnySize = None
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     domains: dict[str, SomeNames] = Field(default={"all": ("*",)}, min_length=1)
@@ -121,7 +125,7 @@ def load(options: NnunetOptions) -> Dataset:
     )  # fmt: skip
     part_of = _split(folder, cases, found.test_names, options)
     dataset = assemble(space, tuple(options.domains), cases, prepared, part_of, (*skipped, *found.unselected))
-    return _annotated(folder, description, dict(value_of), dataset, found.names)
+    return pool(_annotated(folder, description, dict(value_of), dataset, found.names))
 
 
 def survey(options: NnunetOptions) -> list[Grid]:
@@ -268,10 +272,23 @@ def _reader(
 ) -> ReadVolumes | ReadPictures:
     if not description.pictures:
         require("nnunet", "nibabel", "SimpleITK", "skimage")
+    schemes = _schemes(description, channels, options)
     size, spacing, axes = _goal(cases, description, options)
     if len(size) == 2:
-        return ReadPictures(value_of, space.num_labels, channels, len(description.channel_names), size, axes)
-    return ReadVolumes(value_of, space.num_labels, spacing or (1.0, 1.0, 1.0), size)
+        return ReadPictures(value_of, space.num_labels, channels, len(description.channel_names), size, axes, schemes)
+    return ReadVolumes(value_of, space.num_labels, spacing or (1.0, 1.0, 1.0), size, schemes)
+
+
+def _schemes(description: Description, channels: Sequence[int], options: NnunetOptions) -> tuple[Scheme, ...]:
+    """How the intensities of each of the channels are scaled."""
+    given, names = options.normalisation, list(description.channel_names.values())
+    if given is None:
+        return tuple(scheme_of(names[n]) for n in channels)
+    schemes = (given,) * len(channels) if isinstance(given, str) else given
+    if len(schemes) != len(channels):
+        used = ", ".join(names[n] for n in channels)
+        raise ValueError(f"nnunet: normalisation must be one for each channel ({used}), got {list(schemes)}")
+    return schemes
 
 
 def _goal(

@@ -41,7 +41,7 @@ from labeldrop_bench.label_space import LabelSpace
 
 CACHE_VARIABLE = "LABELDROP_CACHE"
 """Environment variable: the folder that prepared cases are kept in."""
-_FORMAT = 3  # of the files in the cache; a change of it prepares everything again
+_FORMAT = 4  # of the files in the cache; a change of it prepares everything again
 _ALONE = 3.0  # seconds of reading in this process before it starts others, which takes them about as long
 
 
@@ -168,7 +168,11 @@ def assemble(
             raise ValueError(f"all images must have one shape, got {sorted({item.shape for item in items})}")
         return make_samples(
             space,
-            Images.stored(InFiles.images(items), torch.from_numpy(np.stack([item.scaling for item in items]))),
+            Images.stored(
+                InFiles.images(items),
+                torch.from_numpy(np.stack([item.scaling for item in items])),
+                torch.from_numpy(np.stack([item.pooled for item in items])),
+            ),
             LabelMaps.stored(InFiles.labels(items), torch.from_numpy(np.stack([item.counts for item in items]))),
             torch.tensor([item.annotated for item in items]),
             torch.tensor([case.domain for case, _ in chosen]),

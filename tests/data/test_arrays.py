@@ -17,6 +17,8 @@ INDICES = st.one_of(
     st.lists(st.integers(-5, 4), max_size=7).map(lambda places: torch.tensor(places, dtype=torch.int64)),
 )
 
+NUMBERS = ("scaling", "pooled", "counts")
+
 
 def made(folder, n=5, shape=(2, 4, 6), dtype=np.float32, seed=0):
     """Prepared cases: images and label maps as tensors, and as what is read from their files."""
@@ -28,8 +30,9 @@ def made(folder, n=5, shape=(2, 4, 6), dtype=np.float32, seed=0):
     for i in range(n):
         case_file.keep(folder / f"{seed}-{i}.npy", Prepared(images[i], labels[i], (True,)))
         kept.append(case_file.kept(folder / f"{seed}-{i}.npy"))
-    scaling, counts = (torch.from_numpy(np.stack([getattr(x, name) for x in kept])) for name in ("scaling", "counts"))
-    read = Images.stored(InFiles.images(kept), scaling), LabelMaps.stored(InFiles.labels(kept), counts)
+    numbers = {name: torch.from_numpy(np.stack([getattr(x, name) for x in kept])) for name in NUMBERS}
+    images_of = Images.stored(InFiles.images(kept), numbers["scaling"], numbers["pooled"])
+    read = images_of, LabelMaps.stored(InFiles.labels(kept), numbers["counts"])
     return (torch.from_numpy(images.astype(np.float32)), torch.from_numpy(labels)), read
 
 
@@ -96,7 +99,8 @@ def test_images_are_standardised_when_they_are_read(tmp_path, dtype):
     image[1] = 37
     case_file.keep(tmp_path / "x", Prepared(image, np.zeros((32, 32), np.uint8), (True,)))
     kept = case_file.kept(tmp_path / "x")
-    read = Images.stored(InFiles.images([kept]), torch.from_numpy(kept.scaling)[None])[0]
+    scaling, pooled = torch.from_numpy(kept.scaling)[None], torch.from_numpy(kept.pooled)[None]
+    read = Images.stored(InFiles.images([kept]), scaling, pooled)[0]
     torch.testing.assert_close(read, standardise(torch.from_numpy(image.astype(np.float32))[None])[0])
     assert not read[1].any()
 
