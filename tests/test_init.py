@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nnunet_tree import write_array, write_nnunet
+from nnunet_tree import change, write_array, write_nnunet
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
@@ -178,7 +178,17 @@ def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:
     pictures(tmp_path / "pics", {"a": case(0, (), **FLAT)})
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}}), encoding="utf-8")
-    for name, message in (("pics", "no label map shows any label"), ("old", "not in the format of nnU-Net 2")):
+    (tmp_path / "echo" / "Videos").mkdir(parents=True)
+    (tmp_path / "echo" / "FileList.csv").touch()
+    for part in ("images", "masks"):
+        (tmp_path / "volumes" / part).mkdir(parents=True)
+        (tmp_path / "volumes" / part / "a.nii.gz").touch()
+    for name, message in (
+        ("pics", "no label map shows any label"),
+        ("old", "not in the format of nnU-Net 2"),
+        ("echo", "looks like the files of echonet_dynamic, which has a reader of its own"),
+        ("volumes", "1 not taken, since the ending is not .png or .bmp"),
+    ):
         result = runner.invoke(app, ["init", str(tmp_path / name)])
         assert (result.exit_code, result.stdout) == (2, "")
         assert message in result.stderr
@@ -295,6 +305,33 @@ def test_label_maps_are_read_as_far_as_time_allows(tmp_path: Path, monkeypatch: 
     assert config.data.annotated == {}
     assert "(!) L: to save time only 4 label maps were read" in text
     assert "12 cases; reading 4 label maps" in said
+
+
+def test_what_the_data_set_says_itself(tmp_path: Path) -> None:
+    """Cases that dataset.json names, wherever they lie, and labels that it says were annotated in them."""
+    drawings = {**cases("a_", 4), **cases("b_", 4, (1, 2))}
+    folder = write_nnunet(tmp_path / "Dataset001_J", drawings, HEART)
+    places = {}
+    for name in drawings:
+        image = (folder / "imagesTr" / f"{name}_0000.nii.gz").rename(tmp_path / f"{name}.nii.gz")
+        places[name] = {"images": [f"../{image.name}"], "label": f"labelsTr/{name}.nii.gz"}
+    said = {name: ["LV", "LVM"] for name in drawings if name.startswith("b_")}
+    change(folder, dataset=places, annotated_labels=said)
+    config, text, _ = init(tmp_path, folder)
+    assert config.data.options["domains"] == {"a": "a_*", "b": "b_*"}
+    assert config.strategies[-1].dropout_classes == ("LA",)
+    assert "annotated.b" not in text  # dataset.json says it of every case
+
+
+def test_sizes_of_pictures_may_tell_of_scanners(tmp_path: Path) -> None:
+    """A suggestion, in a comment that works."""
+    drawings = {**cases("p", 3, **FLAT), **cases("q", 4, shape=(40, 50))}
+    root = pictures(tmp_path / "pics", {f"{i:03}": drawing for i, drawing in enumerate(drawings.values())})
+    _, text, _ = init(tmp_path, root)
+    path = tmp_path / "my.toml"
+    path.write_text(text.replace("# domains = ", "domains = "), encoding="utf-8")
+    assert suites.load(str(path)).config.data.options["domains"] == {"40x40": "40x40", "50x40": "50x40"}
+    assert runner.invoke(app, ["data", "check", str(path)]).exit_code == 0
 
 
 def test_the_whole_text(tmp_path: Path) -> None:

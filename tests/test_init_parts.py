@@ -53,6 +53,7 @@ def test_hospitals_in_names(found: dict[str, str], domains: dict[str, tuple[str,
     [
         (files("patient1_2CH", "patient1_4CH", "patient2_2CH", "patient2_4CH", "patient3_2CH"), "patient", True),
         (files("x-Sub-01_a", "x-Sub-01_b", "x-Sub-02_a", "x-Sub-02_b", "x-Sub-03_a", "x-Sub-03_b"), "Sub", True),
+        (files("S_sub-369B_1", "S_sub-369B_2", "S_sub-rat1_1", "S_sub-rat1_2", "sub-x_1"), "(sub-[0-9A-Za-z]+)", True),
         (files("h1_a", "h1_b", "h2_a", "h2_b", "h3_a", "h3_b"), "^(.*?[0-9]+)[-_ ]", False),
         (numbered("BRATS_", each=9), None, False),
         (files("patient1_a", "patient1_b", "patient2_a", "patient2_b"), None, False),  # too few for three splits

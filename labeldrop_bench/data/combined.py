@@ -12,7 +12,7 @@
 
 The classes are those of all sources. What a source has no label for is not annotated in its samples. Each source keeps
 its splits. All have one size, and volumes one spacing: a source that gives none takes that of those that do, and where
-none does it is the median over the cases of all.
+none does it is the median over the cases of all; of data sets that have a size of their own, the smallest one.
 
 Channels of CT are scaled by the training images of all sources together (`intensities`), so that one Hounsfield unit
 means the same in each.
@@ -21,6 +21,7 @@ means the same in each.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,10 +127,11 @@ class CombinedOptions(BaseModel):
         if not isinstance(sources, (list, tuple)):
             return table  # the field's own check says what is wrong
         filled = [dict(s) if isinstance(s, Mapping) else s for s in sources]
+        _smallest_default(filled)
         for key in SHARED:
             given = {json.dumps(s[key], default=str): s[key] for s in filled if isinstance(s, dict) and s.get(key)}
             for source in filled:
-                if len(given) == 1 and isinstance(source, dict) and not source.get(key) and _has_key(source, key):
+                if len(given) == 1 and _has_key(source, key) and not source.get(key):
                     (source[key],) = given.values()
         return {**table, "sources": filled}
 
@@ -143,10 +145,21 @@ class CombinedOptions(BaseModel):
         return self
 
 
-def _has_key(source: Mapping[str, Any], key: str) -> bool:
+def _smallest_default(sources: Sequence[Any]) -> None:
+    """Where no source gives a size and their data sets' own sizes differ, the first one gets the smallest, in place."""
+    if any(isinstance(source, dict) and source.get("size") for source in sources):
+        return
+    able = [source for source in sources if _has_key(source, "size")]
+    defaults = {data.get(source["name"]).options.model_fields["size"].default for source in able}
+    known = [size for size in defaults if isinstance(size, tuple)]
+    if len(known) > 1 and len(set(map(len, known))) == 1:
+        able[0]["size"] = list(min(known, key=math.prod))
+
+
+def _has_key(source: Any, key: str) -> bool:  # noqa: ANN401 - whatever TOML holds
     """Whether an entry's data set has a key; not where there is no such data set, which its own check says."""
     try:
-        return key in data.get(str(source.get("name"))).options.model_fields
+        return isinstance(source, Mapping) and key in data.get(str(source.get("name"))).options.model_fields
     except ValueError:
         return False
 

@@ -214,14 +214,27 @@ def _annotated(
     folder: Path, description: Description, value_of: dict[int, int], dataset: Dataset, listed: Sequence[str]
 ) -> Dataset:
     """The data set with what `annotated_labels` says; `listed` are all cases, those in no domain too."""
-    key = f"nnunet: {folder / 'dataset.json'}: annotated_labels"
+    key = _annotated_key(folder)
     check_cases(key, description.annotated_labels, listed, dataset.skipped)
-    space, regions = dataset.label_space, description.regions
-    cases = {
-        case: annotated_labels(f"{key}: case {case!r}", named, regions, space, value_of)
+    return annotated_only(dataset, {}, annotated_of(folder, description, dataset.label_space, value_of), key)
+
+
+def annotated_of(
+    folder: Path, description: Description, space: LabelSpace, value_of: dict[int, int]
+) -> dict[str, list[str]]:
+    """Case -> labels of the label space that were annotated in it, of the cases that `annotated_labels` names.
+
+    Raises:
+        ValueError: a label that is not there, or one whose pixels may be another's.
+    """
+    return {
+        case: annotated_labels(f"{_annotated_key(folder)}: case {case!r}", named, description.regions, space, value_of)
         for case, named in description.annotated_labels.items()
     }
-    return annotated_only(dataset, {}, cases, key)
+
+
+def _annotated_key(folder: Path) -> str:
+    return f"nnunet: {folder / 'dataset.json'}: annotated_labels"
 
 
 def _channels(folder: Path, description: Description, options: NnunetOptions) -> tuple[int, ...]:

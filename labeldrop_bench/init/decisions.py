@@ -122,8 +122,12 @@ def decide(sources: Sequence[Source]) -> Decisions:
         for domain in d.domains:
             cases = [f"{d.name}/{case}" if prefix else case for case in domain.cases]
             usual = domain.named if domain.annotated is None else domain.annotated
-            lacking.update(*(set(shown) - set(said.get(case, usual)) for case in cases))
-            domains.append(replace(domain, told_by_case=all(case in said for case in cases)))
+            own = [d.source.told.get(case) for case in domain.cases]
+            told = {
+                c: [d.called[label] for label in x] for c, x in zip(cases, own, strict=True) if x is not None
+            } | said
+            lacking.update(*(set(shown) - set(told.get(case, usual)) for case in cases))
+            domains.append(replace(domain, told_by_case=all(case in told for case in cases)))
         decided[i] = replace(d, domains=tuple(domains))
     return Decisions(tuple(decided), classes, shown, table, tables, tuple(c for c in shown if c in lacking))
 

@@ -26,7 +26,12 @@ Say = Callable[[str], None]
 MOST_PIXELS = 4_000_000_000
 """Pixels of label maps that are read of one source, about a minute's worth; of more, a sample of the cases."""
 _LARGE = 50_000_000  # bytes: no table of cases and labels is that long
+_MANY = 60  # labels without names: more likely grey values, of masks that were scaled or stored with loss
 _COLOURS_LOOKED_AT = 20  # pictures that say whether a folder's have colours
+
+
+_OTHERS = {"camus": ("database_nifti",), "echonet_dynamic": ("Videos", "FileList.csv"), "unity": ("png-cache",)}
+"""Data sets with readers of their own, and what lies in their folders."""
 
 
 class InitError(UserError, ValueError):
@@ -44,6 +49,7 @@ class Source:
         channels: their names.
         labels: name -> value in the files; of nnU-Net's regions the value that they have in the reader's label space.
         files: case -> name that patterns of `domains` and `group` see.
+        told: case -> labels that were annotated in it, where the data set says so itself.
         test: cases of its own test split.
         grids: of the cases whose header can be read.
         shown: case -> labels that its label map shows; the cases whose map was read and is good.
@@ -59,6 +65,7 @@ class Source:
     channels: tuple[str, ...]
     labels: dict[str, int]
     files: dict[str, str]
+    told: dict[str, frozenset[str]]
     test: frozenset[str]
     grids: tuple[Grid, ...]
     shown: dict[str, frozenset[str]]
@@ -91,6 +98,12 @@ def find(given: Path) -> list[Path]:
     inside = [path for path in sorted(place.iterdir()) if not path.name.startswith(".") and path.is_dir()]
     if found := [path for path in inside if _is_data_set(path)]:
         return found
+    for name, parts in _OTHERS.items():
+        if all((place / part).exists() for part in parts):
+            raise InitError(
+                f"{place}: looks like the files of {name}, which has a reader of its own: in a suite file, [data] with "
+                f"name = {name!r} and root = {str(place)!r}; `labeldrop-bench suites` lists suites for it"
+            )
     there = [path.name + "/" * path.is_dir() for path in sorted(place.iterdir()) if not path.name.startswith(".")]
     listed = ", ".join(there[:10]) + (", ..." if there[10:] else "")
     raise InitError(
@@ -127,6 +140,8 @@ def look(place: Path, say: Say) -> Source:
     values = {case.name: values for case, values in zip(chosen, found, strict=True) if not isinstance(values, str)}
     if source.kind == "folder":
         there = sorted({v for of_case in values.values() for v in of_case} - {0})
+        if len(there) > _MANY:
+            say(f"{source.name}: the masks hold {len(there)} values: are they label maps, stored without loss?")
         source = replace(source, labels={f"label {value}": value for value in there if value < 256})
         value_of = {0: 0, **{value: value for value in there if value < 256}}
     name_of = {value: name for name, value in source.labels.items()}
@@ -160,12 +175,16 @@ def _nnunet(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
         tuple(description.channel_names.values()),
         {label.name: value for value, label in enumerate(space.labels) if value},
         {case.name: case.name for case in listing.cases},
+        {
+            case: frozenset(said)
+            for case, said in nnunet.annotated_of(place, description, space, dict(value_of)).items()
+        },
         frozenset(listing.test_names),
         tuple(grids),
         {},
         0,
         (),
-        tuple(map(str, listing.problems)),
+        (*map(str, listing.problems), *(() if listing.cases else listing.not_taken)),
         _tables(place),
     )
     return source, listing.cases, dict(value_of)
@@ -184,12 +203,13 @@ def _folder(place: Path) -> tuple[Source, list[Case], dict[int, int]]:
         ("red", "green", "blue") if 2 * sum(coloured) > len(coloured) else ("grey",),
         {},
         {case.name: case.inputs[0].name for case in listing.cases},
+        {},
         frozenset(),
         tuple(folder.grids_of(listing.cases)),
         {},
         0,
         _copies(listing.cases),
-        tuple(map(str, listing.problems)),
+        (*map(str, listing.problems), *(() if listing.cases else listing.not_taken)),
         _tables(place),
     )
     return source, listing.cases, {}

@@ -18,19 +18,10 @@ _NO_SITES = {
 }
 _PREFIXES = ("^(.+?)([-_. ])", r"^(\D*[^\W\d_])(\d)")  # up to a separator; letters before a number
 _PATIENTS = (
-    "patient",
-    "pat",
-    "subject",
-    "subj",
-    "sub",
-    "person",
-    "volunteer",
-    "case",
-    "study",
-    "exam",
-    "scan",
-    "video",
+    *("patient", "pat", "subject", "subj", "sub", "person", "volunteer", "donor", "animal", "rat", "mouse"),
+    *("case", "study", "exam", "scan", "video", "volume"),
 )
+_BIDS = "(sub-[0-9A-Za-z]+)"  # the Brain Imaging Data Structure's word for a person
 _MOST_DOMAINS, _LEAST = 10, 3  # cases of a domain: each split needs one
 
 
@@ -119,6 +110,8 @@ def patients(files: Mapping[str, str]) -> tuple[str | None, bool]:
     Args:
         files: case -> name that the pattern sees.
     """
+    if _groups(_BIDS, files):
+        return _BIDS, True
     for word in _PATIENTS:
         spelling = {m[0] for name in files.values() if (m := re.search(word, name, re.IGNORECASE))}
         if len(spelling) == 1:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from labeldrop_bench.data.edits import setting
 from labeldrop_bench.init.decisions import Decided, Decisions
+from labeldrop_bench.init.folders import Source
 from labeldrop_bench.init.plan import Plan, middle
 from labeldrop_bench.init.toml import comment, key, value
 
 _LONGEST = 110  # characters of a line that is not split
+_MOST_SIZES, _LEAST = 5, 3  # image sizes that may tell of domains, and images of each
 _LISTED = 12  # rows or columns of the table of labels, labels in a comment
 _SHARES = {60: (0.1, 0.2), 12: (0.15, 0.3), 0: (0.25, 0.3)}
 """Patients of the smallest domain, at least -> shares of validation and test: a single patient tells of nobody else."""
@@ -209,6 +212,8 @@ def _domains(decided: Decided, combined: bool) -> list[str]:
         lines.append(
             _with(f"domains = {value(found)}", "(!) by the names of the cases: are these hospitals or scanners?")
         )
+    elif sizes := _sizes(decided.source):
+        lines.append(f"# domains = {value(sizes)}  # (!) by image size: are these hospitals or scanners?")
     elif not combined:
         lines.append('# domains = { A = "a_*", B = "b_*" }  # where names of cases tell of hospitals or scanners')
     pattern, active = decided.group
@@ -223,6 +228,14 @@ def _domains(decided: Decided, combined: bool) -> list[str]:
     if not decided.source.test:
         lines.append(_with(f"test = {test}", "share of the patients that is scored"))
     return lines
+
+
+def _sizes(source: Source) -> dict[str, str]:
+    """Domains by image size, which the reader of pictures can tell apart, where a few sizes are all that there are."""
+    counts = Counter(grid.shape for grid in source.grids)
+    if source.kind != "folder" or not 2 <= len(counts) <= _MOST_SIZES or min(counts.values()) < _LEAST:
+        return {}
+    return {f"{width}x{height}": f"{width}x{height}" for height, width in sorted(counts)}
 
 
 def _experiments(decisions: Decisions) -> list[str]:

@@ -206,6 +206,14 @@ def test_a_source_without_size_takes_that_of_the_others():
         combined(source("one", "LV"), source("two", "LV", size=32), source("three", "LV", size=48))
 
 
+def test_of_sizes_that_data_sets_have_themselves_the_smallest():
+    echo = [{"name": "camus"}, {"name": "echonet_dynamic"}, {"name": "nnunet", "dataset": "x"}]
+    sizes = [s.options.size for s in CombinedOptions(sources=echo).sources]
+    assert sizes == [(112, 112)] * 2 + [(112, 112)]
+    given = [s.options.size for s in CombinedOptions(sources=[*echo[:2], {**echo[2], "size": 64}]).sources]
+    assert given == [(64, 64), (64, 64), 64]
+
+
 def make_volumes(root, number, shape, spacing, **keys):
     cases = {f"c{i}": volume(i, shape=shape) for i in range(3)}
     folder = write_nnunet(root / f"Dataset00{number}_V{number}", cases, LABELS, spacing=spacing)
