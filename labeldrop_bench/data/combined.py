@@ -157,11 +157,9 @@ def _smallest_default(sources: Sequence[Any]) -> None:
 
 
 def _has_key(source: Any, key: str) -> bool:  # noqa: ANN401 - whatever TOML holds
-    """Whether an entry's data set has a key; not where there is no such data set, which its own check says."""
-    try:
-        return isinstance(source, Mapping) and key in data.get(str(source.get("name"))).options.model_fields
-    except ValueError:
-        return False
+    """Whether an entry names a data set that has a key."""
+    info = _info(source)
+    return info is not None and key in info.options.model_fields
 
 
 @dataclass(frozen=True)
