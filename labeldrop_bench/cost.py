@@ -28,8 +28,8 @@ def step_cost(learner: Learner, config: RunConfig, dataset: Dataset) -> StepCost
     CUDA is what torch's allocator counts; on the CPU, the tensors that torch's operators return, while they live.
     """
     fabric, loss = learner.fabric, learner.loss
-    images, target, annotated = take(dataset.train, torch.arange(min(config.training.batch_size, len(dataset.train))))
-    images, target, annotated = fabric.to_device((*learner.patches.draw(images, target), annotated))
+    index = torch.arange(min(config.training.batch_size, len(dataset.train)))
+    images, target, annotated = fabric.to_device(take(dataset.train, index, learner.patches))
     with torch.no_grad(), fabric.autocast():
         logits = learner.network.eval()(images).detach().requires_grad_()
     drop = make_dropout(config.strategy, dataset.label_space, fabric.device)

@@ -90,8 +90,7 @@ class Predictor:
         """Class maps [m, *spatial] uint8 of any number of images, on the CPU, portion by portion."""
         self.network.eval()
         for part in portions(images):
-            logits = self.logits(images[part])
-            yield torch.cat([self._classes(logits[:, :, strip]) for strip in strips(logits)], 1)
+            yield self._classes(self.logits(images[part]))
 
     def measured(self, images: Tensor, truth: Tensor, num_classes: int, bins: int) -> tuple[Tensor, Tensor, Tensor]:
         """Class maps of a few images, and their calibration.
@@ -105,15 +104,16 @@ class Predictor:
         Returns:
             [n, *spatial] uint8, and the two of `metrics.Calibration`, all on the CPU.
         """
-        calibration, classes, logits = metrics.Calibration(len(truth), num_classes, bins), [], self.logits(images)
+        calibration, logits = metrics.Calibration(len(truth), num_classes, bins), self.logits(images)
+        classes = self._classes(logits)
         for strip in strips(logits):
-            classes.append(self._classes(logits[:, :, strip]))
             probabilities = self.loss.probabilities(logits[:, :, strip])[:, 1 - num_classes :]  # without background
             calibration.add(probabilities.cpu(), truth[:, strip])
-        return torch.cat(classes, 1), *calibration.result()
+        return classes, *calibration.result()
 
     def _classes(self, logits: Tensor) -> Tensor:
-        return self.loss.predict(logits).to(torch.uint8).cpu()
+        """In a function of its own, so that the logits of one volume are gone when those of the next come."""
+        return torch.cat([self.loss.predict(logits[:, :, s]).to(torch.uint8).cpu() for s in strips(logits)], 1)
 
 
 def strips(logits: Tensor) -> list[slice]:

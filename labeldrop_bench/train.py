@@ -165,8 +165,8 @@ class Steps:
         fabric, values = learner.fabric, []
         self.model.train()
         for index in batches(len(learner.samples), self.number, self.per_image, self.order, fabric):
-            images, target, annotated = fabric.to_device(take(learner.samples, index))
-            images, target = self.augment(*learner.patches.draw(images, target))
+            images, target, annotated = fabric.to_device(take(learner.samples, index, learner.patches))
+            images, target = self.augment(images, target)
             loss = learner.loss(self.model(images), target, self.drop(annotated))
             self.optimizer.zero_grad()
             fabric.backward(loss)
@@ -281,9 +281,9 @@ def batches(n: int, steps: int, times: int, order: torch.Generator, fabric: Fabr
         yield batch[fabric.global_rank :: fabric.world_size] % n
 
 
-def take(samples: Samples, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a training step sees of some samples: images, target, annotated."""
-    return samples.images[index], samples.target[index], samples.annotated[index]
+def take(samples: Samples, index: Tensor, patches: Patches) -> tuple[Tensor, Tensor, Tensor]:
+    """What a training step sees of some samples: images, target, annotated. Nothing else of the images is read."""
+    return *patches.draw(samples, index), samples.annotated[index]
 
 
 def mean_loss(values: Sequence[Tensor], config: RunConfig, epoch: int, fabric: Fabric) -> float:

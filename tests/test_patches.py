@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from labeldrop_bench import patches
+from labeldrop_bench.data.arrays import Images, LabelMaps
+from labeldrop_bench.data.base import Samples
 from labeldrop_bench.patches import IGNORED, make_patches
 from labeldrop_bench.records import PatchConfig
 
@@ -29,15 +31,31 @@ def as_target(images: Tensor) -> Tensor:
     return torch.where((images[:, :-1] == 0).all(1), IGNORED, value).to(torch.uint8)
 
 
+def samples_of(images: Tensor, target: Tensor, annotated: Tensor | None = None) -> Samples:
+    """Samples of which only what training sees counts; by default everything is annotated."""
+    n = len(images)
+    everything = torch.ones(n, 255, dtype=torch.bool)
+    names = tuple(map(str, range(n)))
+    maps = LabelMaps.of(target)
+    return Samples(
+        Images.of(images), maps, everything if annotated is None else annotated, maps, everything,
+        torch.zeros(n, dtype=torch.int64), names, names,
+    )  # fmt: skip
+
+
+def draw(kind: patches.Patches, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    return kind.draw(samples_of(images, target), torch.arange(len(images)))
+
+
 def make(kind: str, size: tuple[int, ...] = (), **options: object) -> patches.Patches:
     return make_patches(PatchConfig.model_validate({"kind": kind, "size": size, **options}))
 
 
 def test_whole_images_stay_as_they_are() -> None:
     images, target = painted(3, 5, 6)
-    seen = make("whole").draw(images, target)
-    assert seen[0] is images
-    assert seen[1] is target
+    seen = draw(make("whole"), images, target)
+    assert torch.equal(seen[0], images)
+    assert torch.equal(seen[1], target)
     (view,) = make("whole").views(lambda x: 2 * x, images)
     assert torch.equal(view, 2 * images)
 
@@ -45,7 +63,7 @@ def test_whole_images_stay_as_they_are() -> None:
 @pytest.mark.parametrize(("image", "size"), [((9, 12), (4, 5)), ((6, 7, 8), (3, 2, 4)), ((6, 7), (6, 7))])
 def test_a_box_and_its_target_are_cut_at_one_place(image: tuple[int, ...], size: tuple[int, ...]) -> None:
     images, target = painted(8, *image)
-    boxes, labels = make("box", size).draw(images, target)
+    boxes, labels = draw(make("box", size), images, target)
     assert boxes.shape == (8, len(image) + 1, *size)
     assert labels.dtype == torch.uint8
     assert torch.equal(labels, as_target(boxes))
@@ -57,14 +75,14 @@ def test_a_box_and_its_target_are_cut_at_one_place(image: tuple[int, ...], size:
 
 def test_boxes_lie_at_every_place_and_those_of_a_batch_apart() -> None:
     images, target = painted(300, 5, 6)
-    corners = make("box", (4, 3)).draw(images, target)[0][:, :2, 0, 0]
+    corners = draw(make("box", (4, 3), foreground=0), images, target)[0][:, :2, 0, 0]
     places = {tuple(c) for c in corners.int().tolist()}
     assert places == {(y, x) for y in (1, 2) for x in (1, 2, 3, 4)}
 
 
 def test_what_a_box_sees_beyond_the_image_is_zero_and_ignored() -> None:
     images, target = painted(4, 3, 9)
-    boxes, labels = make("box", (5, 4)).draw(images, target)
+    boxes, labels = draw(make("box", (5, 4)), images, target)
     assert torch.equal(labels, as_target(boxes))
     assert (labels[:, 3:] == IGNORED).all()
     assert (labels[:, :3] != IGNORED).all()
@@ -89,7 +107,7 @@ def test_sliding_windows_put_every_pixel_back(image: tuple[int, ...], size: tupl
 @pytest.mark.parametrize("plane", [0, 1, 2])
 def test_a_slabs_target_is_its_middle_slice(plane: int) -> None:
     images, target = painted(40, 5, 6, 8)
-    slabs, labels = make("slab", (4, 5), depth=3, planes=(plane,)).draw(images, target)
+    slabs, labels = draw(make("slab", (4, 5), depth=3, planes=(plane,)), images, target)
     assert slabs.shape == (40, 4, 3, 4, 5)
     assert torch.equal(labels, as_target(slabs[:, :, 1]))
     depth = images.shape[2 + plane]
@@ -109,14 +127,14 @@ def test_slabs_lie_across_every_plane_that_is_named_and_no_other() -> None:
     kind = make("slab", (4, 4), depth=3, planes=(0, 2))
     found = set()
     for _ in range(30):
-        slabs, _ = kind.draw(images, target)
+        slabs, _ = draw(kind, images, target)
         found |= {axis for axis in range(3) if (slabs[0, axis, 1].std() == 0)}
     assert found == {0, 2}
 
 
 def test_what_a_slab_sees_beside_the_volume_is_ignored() -> None:
     images, target = painted(6, 5, 3, 9)
-    slabs, labels = make("slab", (4, 8), depth=3, planes=(0,)).draw(images, target)
+    slabs, labels = draw(make("slab", (4, 8), depth=3, planes=(0,)), images, target)
     assert torch.equal(labels, as_target(slabs[:, :, 1]))
     assert (labels[:, 3] == IGNORED).all()
     assert (labels[:, :3] != IGNORED).all()

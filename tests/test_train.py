@@ -190,7 +190,7 @@ def test_each_image_gives_as_many_patches_as_asked_for(
     tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, seen, honest = discs(), [], train.take
-    monkeypatch.setattr(train, "take", lambda samples, index: (seen.append(index), honest(samples, index))[1])
+    monkeypatch.setattr(train, "take", lambda *given: (seen.append(given[1]), honest(*given))[1])
     config = run_config(patches={"kind": "box", "size": (16, 16), "per_image": 3}, training={"epochs": 1})
     _fit(config, dataset, tmp_path, fabric)
     assert [len(index) for index in seen] == [4] * 9

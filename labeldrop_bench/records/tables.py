@@ -138,6 +138,8 @@ class PatchConfig(Record):
         depth: slices of a slab, an odd number.
         planes: axes that a slab may lie across.
         per_image: boxes or slabs that each image gives in an epoch.
+        foreground: share of the boxes or slabs that have a pixel of some annotated label in their middle, each label as
+            often as any other; the rest lie anywhere. 0 switches it off.
     """
 
     kind: Literal["whole", "box", "slab"] = "whole"
@@ -145,6 +147,7 @@ class PatchConfig(Record):
     depth: PositiveInt = 7
     planes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
     per_image: PositiveInt = 1
+    foreground: float = Field(default=1 / 3, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fits(self) -> PatchConfig:

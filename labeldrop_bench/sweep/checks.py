@@ -172,7 +172,7 @@ def _check_run(suite: Suite, run: RunConfig, dataset: Dataset, prefix: str) -> N
                 f"{run.patches.kind} of {axes} axes does not fit images of shape {tuple(images.shape[2:])}"
             )
         with torch.random.fork_rng():
-            seen, target = patches.draw(images[:1], dataset.train.target[:1])
+            seen, target = patches.draw(dataset.train, torch.tensor([0]))
     with _blame(suite, f"{prefix}model"), torch.random.fork_rng():
         loss = train.make_loss(run.strategy, dataset.label_space)
         network = train.make_network(run.model, run.patches, dataset, loss).eval()
@@ -218,7 +218,7 @@ def check_batches(suite: Suite, run: RunConfig, dataset: Dataset, *, processes: 
         network = train.make_network(
             run.model, run.patches, dataset, train.make_loss(run.strategy, dataset.label_space)
         )
-        one, _ = make_patches(run.patches).draw(dataset.train.images[:1], dataset.train.target[:1])
+        one, _ = make_patches(run.patches).draw(dataset.train, torch.tensor([0]))
         try:
             network.train()(one.expand(min(share(size), 2), *one.shape[1:]))
         except (ValueError, RuntimeError) as error:

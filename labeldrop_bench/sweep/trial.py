@@ -72,9 +72,8 @@ class _Trial:
         loss = train.make_loss(run.strategy, dataset.label_space)
         with torch.random.fork_rng():
             self.network = train.make_network(run.model, run.patches, dataset, loss).to(device)
-            size = min(run.training.batch_size, len(dataset.train))
-            images, target = dataset.train.images[:size].to(device), dataset.train.target[:size].to(device)
-            self.images, _ = make_patches(run.patches).draw(images, target)
+            index = torch.arange(min(run.training.batch_size, len(dataset.train)))
+            self.images = make_patches(run.patches).draw(dataset.train, index)[0].to(device)
         for module in self.network.modules():
             module.register_forward_hook(self._watch)
 
