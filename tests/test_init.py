@@ -323,6 +323,16 @@ def test_what_the_data_set_says_itself(tmp_path: Path) -> None:
     assert "annotated.b" not in text  # dataset.json says it of every case
 
 
+def test_patients_on_both_sides_of_the_test_split_are_left_alone(tmp_path: Path) -> None:
+    """To keep a patient's cases in one split would then be an error: the file says it in a comment."""
+    train = {f"patient{p}_{f}": case(10 * p + f, (1, 2), **FLAT) for p in range(4) for f in range(2)}
+    test = {f"patient{p}_9": case(10 * p + 9, (1, 2), **FLAT) for p in range(2)}
+    labels = {"background": 0, "a": 1, "b": 2}
+    config, text, _ = init(tmp_path, write_nnunet(tmp_path / "Dataset001_P", train, labels, ending=".png", test=test))
+    assert "group" not in config.data.options
+    assert '# group = "^(.*?patient[-_ ]?[0-9]+)[-_ ]"  # (!)' in text
+
+
 def test_sizes_of_pictures_may_tell_of_scanners(tmp_path: Path) -> None:
     """A suggestion, in a comment that works."""
     drawings = {**cases("p", 3, **FLAT), **cases("q", 4, shape=(40, 50))}
