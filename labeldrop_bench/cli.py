@@ -79,7 +79,7 @@ def common(
 @app.command("init")
 def init_suite(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="nnU-Net's raw data, or folders with images/ and masks/.")
+        list[Path], typer.Argument(metavar="FOLDER", help="nnU-Net's raw data, or folders with images/ and masks/.")
     ],
 ) -> None:
     """Look at data folders and print a suite file with what was found: `init FOLDER... > my.toml`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,23 @@ def test_everything_annotated_everywhere_is_said(tmp_path: Path) -> None:
     assert runner.invoke(app, ["data", "check", str(tmp_path / "hidden.toml")]).exit_code == 0
 
 
-def test_it_runs_to_a_leaderboard(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "pics", {**cases("hospA_", 4, (1, 2), **FLAT), **cases("hospB_", 4, (1,), **FLAT)})
-    init(tmp_path, root)
-    small = ["training.epochs=1", "seeds=[0]", "model.channels=[4, 8]", "workers=1", "training.precision=32-true"]
+def two_hospitals(root: Path) -> Path:
+    return pictures(root, {**cases("hospA_", 4, (1, 2), **FLAT), **cases("hospB_", 4, (1,), **FLAT)})
+
+
+def two_small_sets_of_volumes(root: Path) -> Path:
+    """Three cases each: one to train on, one that chooses the epoch, one that is scored."""
+    root.mkdir()
+    write_nnunet(root / "Dataset001_One", cases("a", 3), HEART)
+    write_nnunet(root / "Dataset002_Two", cases("b", 3, (1, 2)), {"background": 0, "LV": 1, "LVM": 2})
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [two_hospitals, two_small_sets_of_volumes])
+def test_it_runs_to_a_leaderboard(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    init(tmp_path, write(tmp_path / "data"))
+    small = ["training.epochs=1", "seeds=[0]", "workers=1", "training.precision=32-true"]
     command = ["run", str(tmp_path / "my.toml"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     result = runner.invoke(app, [*command, *(word for override in small for word in ("--set", override))])
     assert result.exit_code == 0, result.output
