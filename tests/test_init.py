@@ -257,6 +257,30 @@ def test_pictures_and_nnunets_pictures_together(tmp_path: Path) -> None:
     assert set(config.strategies[-1].dropout_classes or ()) == {"LV", "left atrium", "LA", "label 1"}
 
 
+def test_several_sources_of_which_one_has_two_hospitals(tmp_path: Path) -> None:
+    """Names of domains, of classes and of cases are those that they have together."""
+    root = tmp_path / "raw"
+    root.mkdir()
+    drawings = {**cases("north_", 4, (1, 2), **FLAT), **cases("south_", 4, (1,), **FLAT)}
+    write_nnunet(
+        root / "Dataset001_One", cases("a", 4, (1, 2), **FLAT), {"background": 0, "LV": 1, "LA": 2}, ending=".png"
+    )
+    write_nnunet(root / "Dataset002_Two", drawings, {"background": 0, "lv": 1, "la": 2}, ending=".png")
+    config, text, _ = init(tmp_path, root)
+    assert config.data.annotated == {"Two/south": ("LV",)}
+    assert re.search(r"label maps +One +Two/north +Two/south\n", text)
+    rows = [f"Two/{name},LV" for name in drawings] + [f"Two/{name},LA" for name in drawings if name.startswith("north")]
+    (root / "who.csv").write_text("\n".join(["case,label", *rows]), encoding="utf-8")
+    config, text, _ = init(tmp_path, root)
+    assert config.data.annotated == {}
+    assert config.data.annotated_file == root / "who.csv"
+    assert config.strategies[-1].dropout_classes == ("LA",)
+    (root / "who.csv").write_text("case,label\nnorth_001,LV", encoding="utf-8")
+    assert (
+        "not used: there is no case 'north_001' here; cases are called 'One/a000' and so on" in init(tmp_path, root)[1]
+    )
+
+
 def test_channels_regions_and_a_test_split(tmp_path: Path) -> None:
     root = tmp_path / "brain"
     root.mkdir()
