@@ -79,7 +79,7 @@ def common(
 @app.command("init")
 def init_suite(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER", help="nnU-Net's raw data, or folders with images/ and masks/.")
+        list[Path], typer.Argument(metavar="FOLDER...", help="nnU-Net's raw data, or folders with images/ and masks/.")
     ],
 ) -> None:
     """Look at data folders and print a suite file with what was found: `init FOLDER... > my.toml`.
@@ -270,7 +270,7 @@ def check_data(
         loaded = suites.load(suite, overrides or [])
         from labeldrop_bench.data.check import check  # imports torch
 
-        found = check(run.data for run in loaded.config.runs())
+        found = check((run.condition, run.data) for run in loaded.config.runs())
         typer.echo("\n".join(line for checked in found for line in checked.lines))
         if not all(checked.good for checked in found):
             raise typer.Exit(FAILED)

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "losses": ["constants", "label_space", "plugins", "rules", "ops", "reference"],
     "__init__": ["label_space", "rules", "dropout", "ops", "reference", "losses"],
     "data": ["label_space", "plugins", "records", "text"],
-    "init": ["data", "errors"],
+    "init": ["data", "errors", "records"],
     "augment": ["records"],
     "suites": ["errors", "records", "text"],
     "leaderboard": ["records", "text"],

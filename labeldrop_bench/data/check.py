@@ -33,23 +33,27 @@ class Checked:
     good: bool
 
 
-def check(tables: Iterable[DataConfig]) -> list[Checked]:
+def check(tables: Iterable[tuple[str, DataConfig]]) -> list[Checked]:
     """Loads data sets and does to them what their tables say.
 
     Args:
-        tables: the same one again is looked at once; neighbours with the same options share what is loaded.
+        tables: each with the condition that it is of, or "". The same one again is looked at once; neighbours with the
+            same options share what is loaded.
     """
-    different: list[DataConfig] = []
-    for table in tables:
-        if table not in different:
-            different.append(table)
+    different: list[tuple[DataConfig, list[str]]] = []
+    for condition, table in tables:
+        names = next((names for other, names in different if other == table), None)
+        if names is None:
+            names = []
+            different.append((table, names))
+        names += [condition] if condition and condition not in names else []
     found, last = [], None
-    for table in different:
+    for table, names in different:
         key = (table.name, table.options)
         if last is None or last[0] != key:
             last = None  # before the next one is loaded: two may not fit into memory
             last = (key, _load(*key))
-        found.append(_checked(table, last[1]))
+        found.append(_checked(table, names, last[1]))
     return found
 
 
@@ -67,7 +71,7 @@ def _load(name: str, options: dict[str, Any]) -> Dataset | list[str]:
         return str(error).splitlines()
 
 
-def _checked(table: DataConfig, dataset: Dataset | list[str]) -> Checked:
+def _checked(table: DataConfig, conditions: Sequence[str], dataset: Dataset | list[str]) -> Checked:
     """What a table makes of its data set."""
     good = isinstance(dataset, Dataset)
     try:
@@ -77,7 +81,8 @@ def _checked(table: DataConfig, dataset: Dataset | list[str]) -> Checked:
             lines = dataset
     except ValueError as error:
         lines, good = str(error).splitlines(), False
-    return Checked((table.name, *(f"  {line}" for line in (*_given(table), *lines))), good)
+    heading = ", ".join([table.name, *(f"condition {name!r}" for name in conditions)])
+    return Checked((heading, *(f"  {line}" for line in (*_given(table), *lines))), good)
 
 
 def _given(table: DataConfig) -> list[str]:

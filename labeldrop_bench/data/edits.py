@@ -11,7 +11,6 @@ of every run says what was left in each case.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from torch import Tensor
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples, hint, known_classes
 from labeldrop_bench.data.intensities import pool
 from labeldrop_bench.label_space import LabelSpace
-from labeldrop_bench.records import DataConfig, HiddenConfig
+from labeldrop_bench.records import DataConfig, HiddenConfig, toml, toml_key
 from labeldrop_bench.text import read_rows
 
 Names = Sequence[str]
@@ -157,8 +156,7 @@ def _contradictions(dataset: Dataset, samples: Samples, stays: Tensor) -> list[t
 
 def setting(key: str, domain: str, labels: Names) -> str:
     """How a suite file says that, in TOML."""
-    quoted = domain if re.fullmatch(r"[A-Za-z0-9_-]+", domain) else json.dumps(domain, ensure_ascii=False)
-    return f"{key}.{quoted} = {json.dumps(list(labels), ensure_ascii=False)}"
+    return f"{key}.{toml_key(domain)} = {toml(labels)}"
 
 
 def _without(space: LabelSpace, samples: Samples, unannotated: Tensor) -> Samples:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
 from labeldrop_bench.init.folders import InitError
-
-
-def key(name: str) -> str:
-    """A key, in quotes where it needs them."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else value(name)
+from labeldrop_bench.records import toml, toml_key
 
 
 def value(what: object) -> str:
@@ -21,20 +14,15 @@ def value(what: object) -> str:
     Raises:
         InitError: a text that is not Unicode, such as a file name in another encoding.
     """
-    if isinstance(what, bool):
-        return "true" if what else "false"
-    if isinstance(what, (int, float)):
-        return repr(what)
-    if isinstance(what, Mapping):
-        return f"{{ {', '.join(f'{key(str(k))} = {value(v)}' for k, v in what.items())} }}"
-    if isinstance(what, (list, tuple)):
-        return f"[{', '.join(map(value, what))}]"
-    assert isinstance(what, (str, Path))  # noqa: S101 - for whoever adds a type
-    text = str(what)
+    text = toml(what)
     if not _is_unicode(text):
-        raise InitError(f"{text!r} is not UTF-8 and cannot be written into a suite file; rename it")
-    # JSON's escapes are TOML's, which also wants DEL escaped
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+        raise InitError(f"{text} is not UTF-8 and cannot be written into a suite file; rename it")
+    return text
+
+
+def key(name: str) -> str:
+    """A key, in quotes where it needs them; raises as `value` does."""
+    return toml_key(name) if _is_unicode(name) else value(name)
 
 
 def _is_unicode(text: str) -> bool:

@@ -13,7 +13,7 @@ from labeldrop_bench.leaderboard import presence_table, wording
 from labeldrop_bench.leaderboard.presence_table import PresenceTable
 from labeldrop_bench.leaderboard.reading import METRIC
 from labeldrop_bench.leaderboard.table import Board, Column, Entry, Leaderboard
-from labeldrop_bench.records import METRICS
+from labeldrop_bench.records import METRICS, SuiteConfig
 
 CELLS_ABREAST = 6  # columns of single cells that fit beside a strategy's name in 80 characters
 CONDITIONS_ABREAST = 4
@@ -60,6 +60,11 @@ def _caption(text: str) -> Text:
     return Text(text, style="dim")
 
 
+def _named(suite: SuiteConfig) -> str:
+    """Title and name, which are the same where a suite file says neither."""
+    return suite.title if suite.title == suite.name else f"{suite.title} ({suite.name})"
+
+
 def _table(title: str) -> Table:
     return Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
 
@@ -84,7 +89,7 @@ def _stacked(number: str, best: bool) -> Text:
 def _comparison(leaderboard: Leaderboard, boards: Sequence[Board]) -> Table:
     """The scores of all strategies in a few conditions."""
     first = boards[0] is leaderboard.boards[0]
-    table = _table(f"{leaderboard.suite.title} ({leaderboard.suite.name})" if first else "")
+    table = _table(_named(leaderboard.suite) if first else "")
     _add_columns(table, names=["strategy"])
     for board in boards:  # a condition's name may wrap, its numbers, of six characters, may not
         table.add_column(Text(board.name), justify="right", min_width=6, max_width=12)
@@ -105,7 +110,7 @@ def _style(entry: Entry) -> str:
 
 def _summary(board: Board) -> Table:
     """Rank, strategy, the means over several cells, gap and seeds."""
-    table = _table(f"\n{board.name}" if board.name else f"{board.suite.title} ({board.suite.name})")
+    table = _table(f"\n{board.name}" if board.name else _named(board.suite))
     _add_columns(table, numbers=["#"])
     _add_columns(table, names=["strategy", "loss"])
     headers = [wording.header(column).replace("unann", "un-\nann") for column in board.summary]

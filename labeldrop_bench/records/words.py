@@ -93,13 +93,14 @@ def toml(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, (str, Path)):
-        return json.dumps(str(value), ensure_ascii=False)
+        # JSON's escapes are TOML's, which also wants DEL escaped
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def toml_key(name: str) -> str:
     """A key as a suite file has it: in quotes where TOML wants them."""
-    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    return name if _BARE.fullmatch(name) else toml(name)
 
 
 def _is_union(annotation: Any) -> bool:  # noqa: ANN401 - any type form

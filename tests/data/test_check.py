@@ -56,8 +56,8 @@ def pictures(tmp_path, picture):
     return write_nnunet(tmp_path / "Dataset001_P", cases, {"background": 0, "a": 1, "b": 2}, ending=".png")
 
 
-def table(name, options):
-    return DataConfig.model_validate({"name": name, **options})
+def of(name, options, condition=""):
+    return condition, DataConfig.model_validate({"name": name, **options})
 
 
 def call(*arguments):
@@ -67,7 +67,8 @@ def call(*arguments):
 def test_counts_of_every_data_set_of_a_suite(suite):
     result = call(suite)
     assert result.exit_code == 0, result.output
-    parts = result.stdout.split("phantom\n")[1:]
+    _, *parts = re.split(r"^phantom, condition ", result.stdout, flags=re.MULTILINE)
+    assert [part.partition("\n")[0] for part in parts] == ["'near'", "'far'", "'far, without LA in B'"]
     assert ["  gap = 0.5\n" in part for part in parts] == [True, False, False]
     hidden = '  hidden: { labels = ["LVM", "LA"], domains = ["B"] }\n'
     assert [hidden in part for part in parts] == [False, False, True]
@@ -90,7 +91,7 @@ def test_counts_of_every_data_set_of_a_suite(suite):
 
 
 def lines(**keys):
-    (checked,) = check([table("phantom", {**SMALL, **keys})])
+    (checked,) = check([of("phantom", {**SMALL, **keys})])
     assert checked.good, checked.lines
     return [line.strip() for line in checked.lines]
 
@@ -122,9 +123,9 @@ def test_where_nothing_unannotated_can_be_scored_it_is_said(tmp_path, monkeypatc
         path = pictures / "labelsTr" / f"{name}.png"
         mask = np.asarray(Image.open(path))
         Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
-    (whole,) = check([table("nnunet", keys)])
+    (whole,) = check([of("nnunet", keys)])
     assert not any(nothing in line for line in whole.lines)
-    (lacking,) = check([table("nnunet", {**keys, "annotated": {"all": ["a"]}})])
+    (lacking,) = check([of("nnunet", {**keys, "annotated": {"all": ["a"]}})])
     assert any(nothing in line for line in lacking.lines)
     assert not any("no test image" in line for line in lacking.lines)  # it is not known there in the first place
     rows = [re.split(r"  +", line.strip()) for line in lacking.lines]
@@ -154,6 +155,17 @@ def test_a_label_that_is_in_no_image_of_a_domain_is_asked_about():
     without = torch.arange(256, dtype=torch.uint8).where(torch.arange(256) != 3, 0)
     nowhere = whole.map(lambda samples: replace(samples, target=samples.target.mapped(without)))
     assert never_shown(nowhere) == []  # a class that the data set does not have at all
+
+
+def test_conditions_with_the_same_data_are_looked_at_once():
+    near, far = {**SMALL, "gap": 0.5}, {**SMALL, "gap": 1.5}
+    found = check(
+        [of("phantom", near, "a"), of("phantom", far, "b"), of("phantom", near, "c"), of("phantom", far, "b")]
+    )
+    assert [checked.lines[0] for checked in found] == [
+        "phantom, condition 'a', condition 'c'",
+        "phantom, condition 'b'",
+    ]
 
 
 def test_what_is_hidden_in_a_share_and_where_nothing_is_trained_on():
@@ -203,14 +215,14 @@ def test_labels_that_are_several_classes_are_told(tmp_path, picture):
     cases = {name: (image[None], mask) for name, (image, mask) in drawings.items()}
     folder = write_nnunet(tmp_path / "Dataset001_P", cases, {"background": 0, "a": 1, "both": 2}, ending=".png")
     keys = {"root": folder.parent, "dataset": folder.name, "size": 16, "classes_of": {"both": ["b", "c"]}}
-    (checked,) = check([table("nnunet", keys)])
+    (checked,) = check([of("nnunet", keys)])
     assert checked.good, checked.lines
     assert any(line.endswith("3 classes: a, b, c; label both = b or c") for line in checked.lines)
 
 
 def test_of_many_labels_those_that_differ_are_named():
     (checked,) = check(
-        [table("brain_phantom", {**SMALL, "size": [16, 16, 16], "hidden": [{"labels": ["pallidum L"], "share": 0.7}]})]
+        [of("brain_phantom", {**SMALL, "size": [16, 16, 16], "hidden": [{"labels": ["pallidum L"], "share": 0.7}]})]
     )
     assert checked.good, checked.lines
     train = next(line for line in checked.lines if re.match(r" +\S+ +train", line))
@@ -232,7 +244,7 @@ def test_all_problems_and_exit_code(suite, pictures):
 def test_what_was_left_out_is_listed(pictures):
     (pictures / "imagesTr" / "c0_0000.png").write_bytes(b"torn")
     options = {"root": pictures.parent, "dataset": pictures.name, "size": [16, 16], "validation": 0.3, "test": 0.3}
-    (checked,) = check([table("nnunet", {**options, "skip_bad": True})])
+    (checked,) = check([of("nnunet", {**options, "skip_bad": True})])
     assert checked.good
     assert sum("left out: " in line and "c0_0000.png: cannot be read" in line for line in checked.lines) == 1
 
@@ -246,7 +258,7 @@ def test_what_was_left_out_is_listed(pictures):
     ],
 )
 def test_one_bad_table_does_not_hide_the_others(name, options, line):
-    bad, good, again = check([table(name, options), table("phantom", SMALL), table("phantom", {**SMALL, "seed": 1})])
+    bad, good, again = check([of(name, options), of("phantom", SMALL), of("phantom", {**SMALL, "seed": 1})])
     assert (bad.good, good.good, again.good) == (False, True, True)
     assert any(text.startswith(line) for text in bad.lines)
 
