@@ -22,6 +22,8 @@ MOST_SEEN = {2: 256 * 256, 3: 64 * 64 * 64}
 _CLASSES = 16
 _STEP = {2: 4 * 256 * 256, 3: 2 * 64 * 64 * 64}  # pixels of a batch
 _LARGER = 1.5  # a size may be that much larger than the median, to hold more cases
+_SPEED = 3e9  # pixels an hour that these networks train on, with what validation takes, on one core of a server of 2020
+_STEP_ITSELF = 0.02 / 3600  # hours of a step, however small its batch is
 _STEPS, _EPOCHS, _VALIDATIONS = 1500, (2, 200), 20
 
 
@@ -39,6 +41,7 @@ class Plan:
         per_image: boxes of an image and epoch.
         channels: of the network.
         batch_size, epochs, validate_every: of training.
+        core_hours: of one run, about.
     """
 
     native: tuple[int, ...]
@@ -53,6 +56,7 @@ class Plan:
     batch_size: int
     epochs: int
     validate_every: int
+    core_hours: float
 
     @property
     def coarser(self) -> bool:
@@ -91,11 +95,12 @@ def make(grids: Sequence[Grid], cases: int, classes: int) -> Plan:
     between = typical_spacing(grids) if all(grid.spacing is not None for grid in grids) else None
     if between is not None:
         between = spacing or tuple(s * n / new for s, n, new in zip(between, native, size, strict=True))
+    hours = an_epoch * math.prod(seen) * (1 + classes / 50) / _SPEED + steps * _STEP_ITSELF
     fits = [all(n <= side for n, side in zip(shape_at(grid, spacing), size, strict=True)) for grid in grids]
     whole = None if spacing is None else (sum(fits), len(fits))
     return Plan(
         native, native_spacing, spacing, size, whole, between, seen if boxes else None, per_image, _channels(seen),
-        batch, epochs, max(1, epochs // _VALIDATIONS),
+        batch, epochs, max(1, epochs // _VALIDATIONS), epochs * hours,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from labeldrop_bench.init.toml import comment, key, value
 
 _LONGEST = 110  # characters of a line that is not split
 _MOST_SIZES, _LEAST = 5, 3  # image sizes that may tell of domains, and images of each
+_RUNS = 5 * 3  # strategies and seeds
 _LISTED = 12  # rows or columns of the table of labels, labels in a comment
 _SHARES = {60: (0.1, 0.2), 12: (0.15, 0.3), 0: (0.25, 0.3)}
 """Patients of the smallest domain, at least -> shares of validation and test: a single patient tells of nobody else."""
@@ -32,7 +33,7 @@ channels = {channels:<14}  # widths of its levels: sizes must be divisible by {d
 {patches}
 
 [training]
-epochs = {epochs}
+epochs = {epochs:<16}  # all {runs} runs take {hours} on two cores, very roughly
 batch_size = {batch_size}
 learning_rate = 0.1        # the peak of the schedule; grid = {{ learning_rate = [0.01, 0.1] }} tries several
 schedule = "one_cycle"
@@ -274,12 +275,18 @@ def _training(plan: Plan) -> str:
         divisor=2 ** (len(plan.channels) - 1),
         patches=_WHOLE if plan.patch is None else _BOXES.format(size=value(plan.patch), per_image=plan.per_image),
         epochs=plan.epochs,
+        runs=_RUNS,
+        hours=_duration(_RUNS * plan.core_hours / 2),
         batch_size=plan.batch_size,
         validate_every=plan.validate_every,
         blur=0.5 if len(plan.size) == 2 else 0,
         tolerance=float(f"{max(spacing):.2g}") if spacing else 1.0,
         unit="millimetres" if spacing else "pixels",
     )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.0f} hours" if hours > 1.5 else f"{max(1, round(60 * hours))} minutes"
 
 
 def _strategies(decisions: Decisions) -> list[list[str]]:
