@@ -116,10 +116,11 @@ class Watch:
         """Reset the peak, do it, and keep what it took."""
         self.highest = max(self.highest, status("VmHWM"))
         CLEAR.write_bytes(b"5")
-        began, held = time.perf_counter(), status("VmRSS")
+        began, worked, held = time.perf_counter(), time.process_time(), status("VmRSS")
         yield
-        self.rows.append([part, time.perf_counter() - began, held, status("VmHWM")])
-        print(f"{part}: {self.rows[-1][1]:.1f} s, peak {self.rows[-1][3]:.2f} GiB", flush=True)
+        seconds = time.perf_counter() - began, time.process_time() - worked
+        self.rows.append([part, *seconds, held, status("VmHWM")])
+        print(f"{part}: {seconds[0]:.1f} s, peak {self.rows[-1][-1]:.2f} GiB", flush=True)
 
     def wrapped(self, part, function):
         """The function, watched."""
@@ -168,7 +169,7 @@ def main():
     print(
         f"\n{len(names)} foreground classes, volumes of {options.size}^3, boxes of {options.box}^3, {options.network}"
     )
-    print(tabulate(watch.rows, ("part", "seconds", "GiB before", "peak GiB"), floatfmt=".2f"))
+    print(tabulate(watch.rows, ("part", "seconds", "of a core", "GiB before", "peak GiB"), floatfmt=".2f"))
     print(f"highest peak: {max(watch.highest, status('VmHWM')):.2f} GiB")
     return 0
 

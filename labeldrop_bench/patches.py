@@ -92,7 +92,10 @@ class Box:
     def views(self, network: Forward, images: Tensor) -> list[Tensor]:
         """One view."""
         at_once = min(4, max(1, BOX_PIXELS_AT_ONCE // math.prod(self.size)))
-        logits = sliding_window_inference(images, self.size, at_once, network, overlap=0.5, mode="gaussian")
+        # MONAI weighs a window's logits in their own type: bf16 would lose digits there
+        logits = sliding_window_inference(
+            images, self.size, at_once, lambda windows: network(windows).float(), overlap=0.5, mode="gaussian"
+        )
         assert isinstance(logits, Tensor)  # noqa: S101 - for the type checker: a network here gives one tensor
         return [logits]
 

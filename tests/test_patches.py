@@ -104,6 +104,13 @@ def test_sliding_windows_put_every_pixel_back(image: tuple[int, ...], size: tupl
     assert set(sizes) == {size}
 
 
+def test_windows_of_bf16_are_put_together_in_float32() -> None:
+    images, _ = painted(1, 12, 14)
+    (view,) = make("box", (4, 5)).views(torch.Tensor.bfloat16, images)
+    assert view.dtype == torch.float32
+    torch.testing.assert_close(view, images, rtol=0, atol=1e-4)  # numbers that bf16 holds exactly
+
+
 @pytest.mark.parametrize("plane", [0, 1, 2])
 def test_a_slabs_target_is_its_middle_slice(plane: int) -> None:
     images, target = painted(40, 5, 6, 8)

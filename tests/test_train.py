@@ -198,3 +198,30 @@ def test_each_image_gives_as_many_patches_as_asked_for(
     assert train.steps_per_epoch(dataset, config) == 9  # 12 images, 3 patches each, 4 in a batch
     steps = list(train.batches(12, 9, 3, torch.Generator(), fabric))
     assert torch.cat(steps).bincount().tolist() == [3] * 12
+
+
+@pytest.mark.parametrize(
+    ("depth", "patches", "model"),
+    [
+        (None, {}, {}),
+        (8, {"kind": "box", "size": (8, 8, 8)}, {}),
+        (7, {"kind": "slab", "size": (16, 16)}, {"name": "slab_net", "channels": [4, 4, 2]}),
+    ],
+)
+def test_bf16_is_what_every_network_computes_in_while_it_trains_and_predicts(
+    depth: int | None, patches: dict[str, Any], model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, config = discs(n=2, depth=depth), run_config(patches=patches, model=model, training={"epochs": 1})
+    made, seen = train.make_network, set()
+
+    def watched(*given: Any) -> torch.nn.Module:
+        network = made(*given)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+                module.register_forward_hook(lambda m, _, logits: seen.add((m.training, logits.dtype)))
+        return network
+
+    monkeypatch.setattr(train, "make_network", watched)
+    fit = _fit(config, dataset, tmp_path, Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}  # steps, and validation
+    assert all(weight.dtype != torch.bfloat16 for weight in fit.weights.values())

@@ -15,7 +15,13 @@ def dynunet(
 ) -> nn.Module:
     """Two convolutions per level at full resolution, instance norm, leaky ReLU (Isensee et al. 2021).
 
-    Three to five times the work of `unet` with the same widths.
+    The network to compare with nnU-Net, with `augmentation.preset = "nnunet"`, and with its widths: channels =
+    [32, 64, 128, 256, 320, 320] in volumes, [32, 64, 128, 256, 512, 512, 512] in images. As in nnU-Net's plain U-Net
+    there are two convolutions on each level on the way down and up, transposed convolutions, a 1 x 1 convolution for
+    the logits, and its initial weights. What nnU-Net has besides: kernels and strides that follow the spacing (here 3
+    and 2 along every axis), scale and shift in its norms, and the loss on coarser levels too (deep supervision).
+
+    Three to five times the work of `unet` with the same widths for a few classes, a quarter for a hundred.
 
     Args:
         spatial_dims: 2 or 3.

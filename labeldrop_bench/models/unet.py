@@ -15,6 +15,10 @@ def unet(
 ) -> nn.Module:
     """Residual U-Net (Kerfoot et al. 2018): each level begins with a strided convolution; one residual unit a level.
 
+    Quick for a few classes. Its last unit, a convolution at full resolution, is as wide as the logits: with a hundred
+    classes nearly all of the work lies there, and `dynunet` takes a quarter of the time. A step on two boxes of 48^3,
+    widths 16 to 128, one core: 0.3 s (dynunet 1.7) with 4 classes, 0.6 (3.1) with 14, and 15.5 (4.3) with 118.
+
     Args:
         spatial_dims: 1, 2 or 3.
         in_channels: of the images.

@@ -117,7 +117,8 @@ class ModelConfig(Record):
     """The `[model]` table.
 
     Attributes:
-        name: of a network; `labeldrop-bench models` lists them.
+        name: of a network; `labeldrop-bench models` lists them. "unet" is quick; "dynunet" is nearest to nnU-Net's, and
+            the one for many classes.
         channels: its widths, one per resolution level.
         dropout: probability with which its units drop while training (and in Monte-Carlo passes).
     """
