@@ -140,3 +140,15 @@ def test_trainings_per_hour_are_measured_by_sweeps(tmp_path):
     again = run(*TRAININGS, *command, "--strategy", "adaptiv")
     assert again.returncode == 1
     assert "smoke.toml has no strategy 'adaptiv'; it has: full, standard, adaptive" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_run_with_more_than_a_hundred_classes_tells_its_memory():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of a process is told by Linux alone")
+    small = ["--size", "32", "--box", "16", "--epochs", "1", "--threads", "1"]
+    done = run(sys.executable, "-c", TRAININGS[2].replace("trainings_per_hour", "many_labels"), *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "117 foreground classes, volumes of 32^3" in done.stdout
+    # One float32 number for each class and voxel is 15 MB: this is what Python, torch and MONAI take
+    assert 0.1 < float(done.stdout.split("highest peak: ")[1].split()[0]) < 2
