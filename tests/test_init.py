@@ -162,7 +162,8 @@ def test_bad_files_are_said_and_may_be_left_out(tmp_path: Path) -> None:
     (folder / "imagesTr" / "._c002_0000.nii.gz").write_bytes(b"what a Mac leaves behind")
     drawn = case(2, (1, 9))[1]
     write_array(folder / "labelsTr" / "c002.nii.gz", drawn, (1, 1, 1))
-    write_array(folder / "labelsTr" / "c003.nii.gz", drawn[:-1], (1, 1, 1))
+    write_array(folder / "labelsTr" / "c003.nii.gz", drawn[..., :-1], (1, 1, 1))
+    write_array(folder / "labelsTr" / "c004.nii.gz", case(4, (1, 2, 3))[1], (1.5, 1, 1))
     result = runner.invoke(app, ["init", str(folder)])
     assert result.exit_code == 0
     assert "set skip_bad = true" in result.stderr
@@ -170,12 +171,25 @@ def test_bad_files_are_said_and_may_be_left_out(tmp_path: Path) -> None:
         "labelsTr/c000.nii.gz: cannot be read",
         "imagesTr/c001_0000.nii.gz: not there",
         "labelsTr/c002.nii.gz: label values [9] are unknown; known: [0, 1, 2, 3]",
-        "labelsTr/c003.nii.gz: has (19, 24, 20) pixels, but c003_0000.nii.gz has (20, 24, 20)",
+        "labelsTr/c003.nii.gz: (20, 24, 19) voxels, but c003_0000.nii.gz has (20, 24, 20)",
+        "labelsTr/c004.nii.gz: lies up to 9.5 mm from c004_0000.nii.gz",
     ):
         assert line in result.stderr
     path = tmp_path / "my.toml"
     path.write_text(result.stdout.replace("# skip_bad", "skip_bad"), encoding="utf-8")
     assert runner.invoke(app, ["data", "check", str(path)]).exit_code == 0
+
+
+def test_pictures_that_are_torn_are_said(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pics", cases("p", 6, **FLAT))
+    torn = root / "images" / "p002.png"
+    torn.write_bytes(torn.read_bytes()[:500])
+    Image.new("RGB", (40, 40)).save(root / "masks" / "p004.png")
+    result = runner.invoke(app, ["init", str(root)])
+    assert result.exit_code == 0
+    assert "images/p002.png: cannot be read" in result.stderr
+    assert "masks/p004.png: pixel format of a label map must be one of" in result.stderr
+    assert "# skip_bad = true" in result.stdout
 
 
 def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:

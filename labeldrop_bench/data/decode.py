@@ -83,12 +83,18 @@ class Place:
 
     def turned(self, axes: str = "RAS") -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Voxels and millimetres between them along D, H, W, once W, H and D run in these directions."""
+        pixels = self.without_values(axes)
+        assert pixels.spacing is not None  # noqa: S101 - for the type checker: only pictures have none
+        return pixels.values.shape[1:], pixels.spacing
+
+    def without_values(self, axes: str = "RAS") -> Pixels:
+        """What `read` gives but for the values, which are zeros that take no memory."""
         from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
         turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(axes))
         goes_to = turn[:, 0].astype(int).tolist()
-        shape = [self.shape[goes_to.index(axis)] for axis in (2, 1, 0)]
-        return tuple(shape), _spacing(self.affine @ inv_ornt_aff(turn, self.shape))
+        shape = (1, *(self.shape[goes_to.index(axis)] for axis in (2, 1, 0)))
+        return Pixels(np.broadcast_to(np.uint8(0), shape), self.affine @ inv_ornt_aff(turn, self.shape))
 
 
 def read(path: Path, axes: str | None = None, *, labels: bool = False) -> Pixels:

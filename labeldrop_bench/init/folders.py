@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from labeldrop_bench.data import folder, nnunet
 from labeldrop_bench.data._nnunet_raw import describe
 from labeldrop_bench.data._pictures import PICTURES
 from labeldrop_bench.data.base import Grid
-from labeldrop_bench.data.decode import label_values, read, read_place, read_size
+from labeldrop_bench.data.decode import check_same_grid, label_values, read, read_place
 from labeldrop_bench.data.edits import read_annotated
 from labeldrop_bench.data.prepare import Case, DataProblem, require
 from labeldrop_bench.errors import UserError
@@ -266,17 +265,17 @@ def _shared_out(cases: Sequence[Case]) -> list[list[int] | str]:
 
 
 def _read_labels(case: Case) -> list[int] | str:
-    """The values that a case's label map holds; or what is wrong with it."""
-    image, path = case.inputs[0], case.inputs[-1]
+    """The values that a case's label map holds; or what is wrong with it.
+
+    Pictures are read whole, as their reader will. Of the images of volumes this reads the headers alone.
+    """
+    *images, path = case.inputs
     try:
-        size = partial(read_size, shown=True) if path.name.lower().endswith(PICTURES) else _shape
-        of_labels, of_image = size(path), size(image)
-        if of_labels != of_image:
-            return f"{path}: has {of_labels} pixels, but {image.name} has {of_image}; resample or export one of them"
-        return label_values(path, read(path, labels=True).values)[1]
+        stored = read(path, labels=True)
+        there = stored if stored.affine is None else read_place(path).without_values()
+        for image in images:
+            given = read(image) if image.name.lower().endswith(PICTURES) else read_place(image).without_values()
+            check_same_grid(path, there, image, given)
+        return label_values(path, stored.values)[1]
     except DataProblem as problem:
         return str(problem)
-
-
-def _shape(path: Path) -> tuple[int, ...]:
-    return read_place(path).turned()[0]
