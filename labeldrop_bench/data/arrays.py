@@ -257,6 +257,10 @@ class LabelMaps:
         """[n, 256] int32: how many pixels of each map have each value. Nothing is read for it."""
         return torch.zeros_like(self._stored).scatter_add_(1, self.table.long(), self._stored)
 
+    def unique(self) -> Tensor:
+        """[m] uint8: the values that any map has, in ascending order. Nothing is read for it."""
+        return self.counts.any(0).nonzero().flatten().to(torch.uint8)
+
     def __len__(self) -> int:
         return len(self.table)
 

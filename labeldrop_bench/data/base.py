@@ -170,8 +170,8 @@ class Dataset:
             for what, columns in sizes.items():
                 if (got := getattr(split, what).shape[1]) != columns:
                     raise ValueError(f"Dataset: {what} of split {name!r} must have {columns} columns, got {got}")
-            values = {what: getattr(split, what).counts[:, :IGNORED].any(0).nonzero().flatten() for what in limits}
-            for what, found in {**values, "domain": split.domain}.items():
+            values = {what: getattr(split, what).unique() for what in limits}
+            for what, found in {**{k: v[v != IGNORED] for k, v in values.items()}, "domain": split.domain}.items():
                 limit = limits.get(what, len(self.domains))
                 if found.numel() and (int(found.min()) < 0 or int(found.max()) >= limit):
                     raise ValueError(

@@ -90,6 +90,7 @@ def test_edits_are_tables_that_do_what_the_same_edit_of_pixels_does(files, steps
     assert torch.equal(maps[:], expected)
     counts = torch.stack([torch.bincount(one.flatten().int(), minlength=256) for one in expected])
     assert torch.equal(maps.counts.long(), counts)
+    assert torch.equal(maps.unique(), expected.unique())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
