@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
-from tiny import TOML, write_suite
+from lightning_fabric import Fabric
+from tiny import TOML, discs, run_config, write_suite
 
-from labeldrop_bench import suites
+from labeldrop_bench import suites, train
+from labeldrop_bench.cost import LiveBytes
+from labeldrop_bench.evaluate import portions
 from labeldrop_bench.sweep import checks, trial
 
 
@@ -126,3 +131,35 @@ def test_the_real_hardware_can_be_asked(prepared: checks.Prepared, tmp_path: Pat
     assert trial.has_bf16("cpu") in (True, False)
     real: Callable[[bool], float] = trial._Trial(prepared, "cpu").step
     assert 0 < real(False) < 60
+
+
+@pytest.mark.parametrize(
+    ("depth", "patches", "model"),
+    [
+        (None, {}, {}),
+        (8, {}, {}),
+        (8, {"kind": "box", "size": (8, 8, 8)}, {}),
+        (7, {"kind": "slab", "size": (16, 16)}, {"name": "slab_net", "channels": [4, 4, 2]}),
+        (7, {"kind": "slab", "size": (16, 16), "planes": (1,)}, {"name": "slab_net", "channels": [4, 4, 2]}),
+    ],
+)
+def test_the_logits_of_a_prediction_are_counted(
+    depth: int | None, patches: dict[str, Any], model: dict[str, Any], fabric: Fabric
+) -> None:
+    run, dataset = run_config({"name": "it", "loss": "label_flip"}, patches=patches, model=model), discs(depth=depth)
+    predictor = train.make_learner(run, dataset, fabric).predictor
+    predictor.network.eval()
+    images = dataset.validation.images
+    views = predictor.views(images[portions(images)[0]])
+    held = [*views, views[0]] if len(views) > 1 else views
+    given = cast(checks.Prepared, SimpleNamespace(first=(run, dataset)))
+    assert trial.logits_at_once(given) == sum(logits.numel() for logits in held)
+
+
+def test_a_step_that_is_tried_holds_what_a_prediction_does(
+    prepared: checks.Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "logits_at_once", lambda _: 10**7)  # far more than the step has
+    with LiveBytes() as live:
+        trial.try_step(prepared, "cpu", "32-true")
+    assert live.peak >= 4 * 10**7

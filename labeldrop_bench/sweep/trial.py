@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from labeldrop_bench import train
+from labeldrop_bench.evaluate import portions
 from labeldrop_bench.patches import make_patches
 from labeldrop_bench.sweep.checks import Precision, Prepared
 
@@ -55,8 +56,22 @@ def choose_precision(prepared: Prepared, device: str, note: Callable[[str], None
 
 
 def try_step(prepared: Prepared, device: str, precision: Precision) -> None:
-    """Take a training step, after which the peak memory of this process is what a process that trains needs."""
+    """Take a training step and hold as many logits as a prediction does, for a hundred classes of a volume gigabytes.
+
+    After that the peak memory of this process is what a process that trains and scores needs.
+    """
     _Trial(prepared, device).step(precision == "bf16-mixed")
+    torch.ones(logits_at_once(prepared), device=device)
+
+
+def logits_at_once(prepared: Prepared) -> int:
+    """How many logits a prediction of the first run holds: those of all views, and their mean if there are several."""
+    run, dataset = prepared.first
+    images, patches = dataset.validation.images, run.patches
+    held = 1 + len(patches.planes) if patches.kind == "slab" and len(patches.planes) > 1 else 1
+    at_once = len(range(len(images))[portions(images)[0]])
+    pixels = at_once * math.prod(images.shape[2:])
+    return held * pixels * train.make_loss(run.strategy, dataset.label_space).out_channels
 
 
 class _TooSlowError(Exception):
