@@ -25,6 +25,7 @@ from scipy.ndimage import gaussian_filter
 from tabulate import tabulate
 
 from labeldrop_bench import data, suites
+from labeldrop_bench.patches import Whole
 from labeldrop_bench.train import take
 
 BATCH = 16
@@ -114,7 +115,7 @@ def read_seconds(suite):
     for _ in range(100):
         index = torch.randint(len(samples), (BATCH,), generator=rng)
         began = time.perf_counter()
-        take(samples, index)
+        take(samples, index, Whole())
         seconds.append(time.perf_counter() - began)
     return float(np.median(seconds))
 
