@@ -115,8 +115,11 @@ def save_mhd(stem, array):
     sitk.WriteImage(sitk.GetImageFromArray(array[None]), f"{stem}.mhd")
 
 
-def write_echonet(folder, patients=10, size=64, ending=""):
-    """EchoNet-Dynamic with 8:1:1 videos. Frame 2 is end-systole, 5 end-diastole; `ending`: of names in the list."""
+def write_echonet(folder, patients=10, size=64, ending="", whole=False):
+    """EchoNet-Dynamic with 8:1:1 videos. Frame 2 is end-systole, 5 end-diastole; `ending`: of names in the list.
+
+    `whole`: the videos show LVM and LA as well, as real ones do; only the LV is traced.
+    """
     (folder / "Videos").mkdir(parents=True)
     drawn, listed, traced = {}, [], []
     for number in range(patients):
@@ -124,7 +127,8 @@ def write_echonet(folder, patients=10, size=64, ending=""):
         hearts = {2: Heart.random(10 * number, size), 5: Heart.random(10 * number + 1, size)}
         masks = {frame: (heart.labels() == 1).astype(np.uint8) for frame, heart in hearts.items()}
         blank = np.zeros((size, size), np.uint8)
-        frames = [hearts[i].image(masks[i]) if i in hearts else blank for i in range(8)]
+        seen = {frame: heart.labels() if whole else masks[frame] for frame, heart in hearts.items()}
+        frames = [hearts[i].image(seen[i]) if i in hearts else blank for i in range(8)]
         save_avi(folder / "Videos" / f"{video}.avi", frames)
         listed.append([f"{video}{ending}", 56.1, 40.2, 90.3, size, size, 50, len(frames), _echonet_split(number)])
         for frame, heart in hearts.items():

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from labeldrop_bench import data, procedures
+from labeldrop_bench.data._nnunet_raw import Description
 from labeldrop_bench.records import (
     ConditionConfig,
     DataConfig,
@@ -63,10 +64,10 @@ def told(model: type[BaseModel], table: dict[str, Any], about: str) -> list[str]
     return []
 
 
-@pytest.mark.parametrize("model", records(), ids=lambda model: f"{model.__module__}.{model.__name__}")
+@pytest.mark.parametrize("model", [*records(), Description], ids=lambda model: f"{model.__module__}.{model.__name__}")
 def test_a_wrong_value_is_told_by_its_key_and_in_our_words(model: type[BaseModel]) -> None:
     number = 0
-    for key in model.model_fields:
+    for key in (field.alias or name for name, field in model.model_fields.items()):
         for value in WRONG:
             for line in told(model, {key: value}, key):
                 number += 1
