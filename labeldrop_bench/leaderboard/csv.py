@@ -10,8 +10,8 @@ from labeldrop_bench.leaderboard.table import SUMMARY, Board, Entry, Leaderboard
 from labeldrop_bench.records import METRICS
 
 COLUMNS = (
-    "condition", "rank", "strategy", "loss", "dropout", "metric", "direction", "ranked_by", "seeds_finished", "seeds",
-    "gap_to_full", "gap_closed", "loss_ms", "loss_mib",
+    "condition", "rank", "strategy", "loss", "dropout", "metric", "direction", "ranked_by", "distances",
+    "seeds_finished", "seeds", "gap_to_full", "gap_closed", "loss_ms", "loss_mib",
 )  # fmt: skip
 OTHERS = tuple(name for name in METRICS if name != METRIC)
 
@@ -20,7 +20,7 @@ def render(leaderboard: Leaderboard) -> str:
     """COLUMNS, mean and std of Dice in every column of the boards, and of the other metrics in the one that ranks.
 
     The std of a single seed does not exist and is empty; so is the rank of `full`. Times are in milliseconds and memory
-    in MiB for a training step.
+    in MiB for a training step; `distances` is the unit of hd95 and of the tolerance of nsd.
     """
     boards = leaderboard.boards
     summary = {column.name for board in boards for column in board.summary}
@@ -38,7 +38,7 @@ def _row(board: Board, entry: Entry, names: list[str]) -> list[object]:
     strategy, asked = entry.strategy, len(board.suite.seeds)
     fixed = (
         board.name, entry.rank, strategy.name, strategy.loss, strategy.dropout, METRIC, DIRECTION, board.ranked_by.name,
-        asked - len(entry.missing_seeds), asked, entry.gap, entry.gap_closed, *_cost(entry),
+        board.distances, asked - len(entry.missing_seeds), asked, entry.gap, entry.gap_closed, *_cost(entry),
     )  # fmt: skip
     by_name = {column.name: score for column, score in entry.scores.items()}
     scores = [*(by_name.get(name) for name in names), *(entry.metrics[name][board.ranked_by] for name in OTHERS)]

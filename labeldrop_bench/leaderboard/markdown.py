@@ -127,7 +127,7 @@ def _metrics(board: Board) -> list[str]:
         ]
         for entry in board.display
     ]  # fmt: skip
-    headers = ["strategy", *(METRICS[name].title for name in others), "ms / step", "MiB / step"]
+    headers = ["strategy", *(wording.metric_heading(board, name) for name in others), "ms / step", "MiB / step"]
     table = pipe_table(rows, headers, ["left", *["right"] * (len(headers) - 1)])
     return [f"**{wording.metrics_title(board)}**", table, escape(wording.metrics_caption(board))]
 

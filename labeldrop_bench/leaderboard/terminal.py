@@ -144,7 +144,9 @@ def _metrics(board: Board) -> Table:
     """The other metrics in the column that ranks, and what the loss costs."""
     others = [name for name in METRICS if name != METRIC]
     table = _table(f"\n{wording.metrics_title(board)}")
-    _add_columns(table, names=["strategy"], numbers=[*(METRICS[name].title for name in others), "ms", "MiB"])
+    _add_columns(
+        table, names=["strategy"], numbers=[*(wording.metric_heading(board, name) for name in others), "ms", "MiB"]
+    )
     for entry in board.display:
         measures = [
             _stacked(wording.measure(board, entry, name), wording.is_best(board, entry, board.ranked_by, name))

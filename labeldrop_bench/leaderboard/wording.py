@@ -237,13 +237,19 @@ def metrics_title(board: Board) -> str:
     return f"Other metrics ({board.ranked_by.name}) and cost of the loss"
 
 
+def metric_heading(board: Board, name: str) -> str:
+    """A metric's title, with the unit if it has one: "HD95 (mm)"."""
+    metric = METRICS[name]
+    return f"{metric.title} ({board.distances.partition(',')[0]})" if metric.is_distance else metric.title
+
+
 def metrics_caption(board: Board) -> str:
     """What that table shows."""
     others = {name: metric for name, metric in METRICS.items() if name != METRIC}
     lower = [metric.title for metric in others.values() if not metric.higher_is_better]
     higher = [metric.title for metric in others.values() if metric.higher_is_better]
     return (
-        f"The column {board.ranked_by.name}, as for Dice. HD95 in {board.distances}. "
+        f"The column {board.ranked_by.name}, as for Dice. HD95, and the tolerance of NSD, in {board.distances}. "
         f"Higher is better: {', '.join(higher)}; lower is better: {', '.join(lower)}. ms, MiB: time and peak memory "
         f"of the loss in one training step, forward and backward pass; median and largest over the seeds."
     )

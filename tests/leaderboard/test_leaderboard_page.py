@@ -98,7 +98,7 @@ def test_main_table_and_settings(whole):
     assert adaptive["unannotated"] == f"0.300 ±0.141 95 %: {interval.low:.3f} to {interval.high:.3f}"
     assert adaptive["annotated"] == "0.867 ±0.000"
     assert (adaptive["ms/step"], adaptive["MiB/step"], adaptive["seeds"]) == ("1.50", "5.00", "2/2")
-    assert {"HD95", "NSD", "ECE", "Brier", "A LV", "B LA†"} <= set(heads)
+    assert {"HD95 (pixels)", "NSD", "ECE", "Brier", "A LV", "B LA†"} <= set(heads)
     assert ["gap", "1.0"] in page.rows  # a setting of the data set
     assert any(row[0] == "hidden" and '"labels": ["LA"], "domains": ["B"]' in row[1] for row in page.rows)
     assert ["device", "cpu0 | cpu1"] in page.rows

@@ -101,7 +101,7 @@ def test_markdown_table(whole):
 
 def test_markdown_tables_of_metrics_and_rankings(whole):
     _, metrics, rankings = tables_of(render(whole, "md"))
-    assert metrics[0] == ["strategy", "HD95", "NSD", "ECE", "Brier", "ms / step", "MiB / step"]
+    assert metrics[0] == ["strategy", "HD95 (pixels)", "NSD", "ECE", "Brier", "ms / step", "MiB / step"]
     # the same in all runs; of the losses the median time of 1 and 2 ms, the larger memory of 4 and 5 MiB
     numbers = ["7.00 ±0.00", "0.750 ±0.000", "0.062 ±0.000", "0.125 ±0.000"]
     assert metrics[1] == ["full", *numbers, "1.50", "5.00"]
@@ -223,5 +223,8 @@ def test_a_distance_is_shown_with_its_unit(unit: DistanceUnit, whole: Leaderboar
     boards = tuple(replace(board, distances=unit) for board in whole.boards)
     for form in ("terminal", "md", "html"):
         text = " ".join(render(replace(whole, boards=boards), form).split())
-        assert f"HD95 in {unit}." in text, form
+        assert f"HD95, and the tolerance of NSD, in {unit}." in text, form
+        assert f"HD95 ({unit.partition(',')[0]})" in text, form
+    rows = csv.DictReader(io.StringIO(render(replace(whole, boards=boards), "csv")))
+    assert {row["distances"] for row in rows} == {unit}
     assert any("HD95 of the column" in h.title and unit in h.title for h in _headings(boards[0]))

@@ -93,7 +93,7 @@ def _headings(board: Board) -> tuple[Heading, ...]:
     by, unit = board.ranked_by.name, (board.distances,)
     others = [
         Heading(
-            metric.title, "descending" if metric.higher_is_better else "ascending",
+            wording.metric_heading(board, name), "descending" if metric.higher_is_better else "ascending",
             ", ".join([f"{metric.title} of the column {by}", *(unit if metric.is_distance else ()), metric.direction]),
         )
         for name, metric in METRICS.items() if name != METRIC
