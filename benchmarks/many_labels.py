@@ -30,7 +30,6 @@ PARTS = {
     "epoch of training": (train.Steps, "epoch"),
     "validation": (train, "validate"),
     "test scores": (run, "score"),
-    "examples": (run, "examples"),
     "cost of a step": (run, "step_cost"),
 }
 SUITE = """

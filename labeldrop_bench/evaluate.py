@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -92,7 +93,9 @@ class Predictor:
         for part in portions(images):
             yield self._classes(self.logits(images[part]))
 
-    def measured(self, images: Tensor, truth: Tensor, num_classes: int, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    def measured(
+        self, images: Tensor, truth: Tensor, num_classes: int, bins: int, look: Callable[[Tensor], None]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Class maps of a few images, and their calibration.
 
         Args:
@@ -100,11 +103,13 @@ class Predictor:
             truth: [n, *spatial] uint8 class map, or IGNORED.
             num_classes: K, background counted.
             bins: of the expected calibration error.
+            look: is shown the logits, which are gone afterwards.
 
         Returns:
             [n, *spatial] uint8, and the two of `metrics.Calibration`, all on the CPU.
         """
         calibration, logits = metrics.Calibration(len(truth), num_classes, bins), self.logits(images)
+        look(logits)
         classes = self._classes(logits)
         for strip in strips(logits):
             probabilities = self.loss.probabilities(logits[:, :, strip])[:, 1 - num_classes :]  # without background
@@ -144,22 +149,34 @@ def validate(predictor: Predictor, samples: Samples, space: LabelSpace) -> tuple
     return annotated, truth
 
 
-def score(predictor: Predictor, dataset: Dataset, config: RunConfig) -> tuple[list[ResultRow], list[CaseRow]]:
+def score(
+    predictor: Predictor, dataset: Dataset, config: RunConfig
+) -> tuple[list[ResultRow], list[CaseRow], list[Example]]:
     """All metrics on the test split.
 
     A class is scored in the images whose truth of it is known, in domains where one of these shows it; where and how
     large it is predicted is recorded everywhere.
 
     Returns:
-        Rows for each domain and class: of `METRICS` where there is truth, and of `SIGHTINGS`; and a row for each case.
+        Rows for each domain and class: of `METRICS` where there is truth, and of `SIGHTINGS`; a row for each case; and
+        the examples that are kept: the first images of each domain, and what the network makes of them.
     """
     test, classes = dataset.test, dataset.label_space.classes
-    values, scored = measure(predictor, test, dataset.label_space, config.scoring), _scored(dataset)
+    of_domains = [(test.domain == d).nonzero().flatten().tolist() for d in range(len(dataset.domains))]
+    kept = [i for indices in of_domains for i in indices[: config.scoring.examples]]
+    examples: dict[int, Example] = {}
+
+    def look(first: int, logits: Tensor) -> None:
+        for i in kept:
+            if first <= i < first + len(logits):
+                examples[i] = _example(predictor.loss, dataset, i, logits[i - first : i - first + 1])
+
+    values = measure(predictor, test, dataset.label_space, config.scoring, look)
+    scored = _scored(dataset)
     values = {name: of.masked_fill(~scored, math.nan) if name in METRICS else of for name, of in values.items()}
     cases: dict[tuple[str, str], list[CaseRow]] = {}
     annotated, has_truth = {}, {}
-    for number, domain in enumerate(dataset.domains):
-        here = (test.domain == number).nonzero().flatten().tolist()
+    for number, (domain, here) in enumerate(zip(dataset.domains, of_domains, strict=True)):
         for c in range(1, len(classes)) if here else ():
             place = domain, classes[c]
             annotated[place] = _is_annotated(dataset, number, c)
@@ -171,18 +188,34 @@ def score(predictor: Predictor, dataset: Dataset, config: RunConfig) -> tuple[li
         of_metrics = {name: _mean([getattr(case, name) for case in of_place]) for name in METRICS}
         given = {**(of_metrics if has_truth[place] else {}), **seen[place]}
         rows += [_row(config, place, annotated[place], metric, *found) for metric, found in given.items()]
-    return rows, [case for of_place in cases.values() for case in of_place]
+    return rows, [case for of_place in cases.values() for case in of_place], [examples[i] for i in kept]
 
 
-def measure(predictor: Predictor, samples: Samples, space: LabelSpace, scoring: ScoringConfig) -> dict[str, Tensor]:
-    """Every metric of every class in every image, and "size", its pixels: name -> [n, K] float64 on the CPU."""
+def measure(
+    predictor: Predictor,
+    samples: Samples,
+    space: LabelSpace,
+    scoring: ScoringConfig,
+    look: Callable[[int, Tensor], None] = lambda *_: None,
+) -> dict[str, Tensor]:
+    """Every metric of every class in every image, and "size", its pixels: name -> [n, K] float64 on the CPU.
+
+    Args:
+        predictor: what is measured.
+        samples: and on what.
+        space: classes.
+        scoring: tolerances and bins.
+        look: is shown the logits of each portion of images, and the number of the first of these.
+    """
     tolerances = [scoring.tolerances.get(name, scoring.tolerance) for name in space.classes[1:]]
     in_mm = distance_unit(samples) == MILLIMETRES
     found = {name: _table(samples, space) for name in (*METRICS, "size")}
     predictor.network.eval()
     for part in portions(samples.images):
         truth = samples.truth[part]
-        prediction, ece, brier = predictor.measured(samples.images[part], truth, space.num_classes, scoring.bins)
+        prediction, ece, brier = predictor.measured(
+            samples.images[part], truth, space.num_classes, scoring.bins, partial(look, part.start)
+        )
         hd95, nsd = metrics.surfaces_per_image(
             prediction, truth, space.num_classes, tolerances, spacing=samples.spacing[part] if in_mm else None
         )
@@ -220,18 +253,9 @@ def check_scoring(scoring: ScoringConfig, space: LabelSpace) -> None:
             raise ValueError(f"tolerances: there is no class {name!r}{hint} Known: {', '.join(space.classes[1:])}")
 
 
-def examples(predictor: Predictor, dataset: Dataset, number: int) -> list[Example]:
-    """The first so many test images of each domain, and what the network makes of them."""
+def _example(loss: Loss, dataset: Dataset, i: int, logits: Tensor) -> Example:
+    """Of test image i with logits [1, channels, *spatial]; a map of flips shows the most likely one at each pixel."""
     test = dataset.test
-    indices = [i for d in range(len(dataset.domains)) for i in (test.domain == d).nonzero().flatten()[:number].tolist()]
-    predictor.network.eval()
-    return [_example(predictor, dataset, i) for i in indices]
-
-
-def _example(predictor: Predictor, dataset: Dataset, i: int) -> Example:
-    """A flip-probability map shows the most likely flip of any class at a pixel."""
-    test, loss = dataset.test, predictor.loss
-    logits = predictor.logits(test.images[i : i + 1])
     logits = logits[:, :, logits.shape[2] // 2] if logits.ndim == 5 else logits  # no more than is shown
     flips = getattr(loss, "flip_probability", None)
     maps = {} if flips is None else {"flip probability": _grey(flips(logits)[0].amax(0), 0.0, 1.0)}

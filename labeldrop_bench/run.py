@@ -19,7 +19,7 @@ from labeldrop_bench.checkpoints import HISTORY, Epoch, Fit, write_best
 from labeldrop_bench.cost import step_cost
 from labeldrop_bench.data.base import IGNORED, Dataset, Samples
 from labeldrop_bench.errors import DivergenceError
-from labeldrop_bench.evaluate import distance_unit, examples, score
+from labeldrop_bench.evaluate import distance_unit, score
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import RunConfig, RunResult
 from labeldrop_bench.train import make_learner
@@ -60,8 +60,7 @@ def run(
     learner = make_learner(config, dataset, fabric)
     learner.network.load_state_dict(best.weights)
     fabric.to_device(learner.network)
-    rows, cases = score(learner.predictor, dataset, config)
-    shown = examples(learner.predictor, dataset, config.scoring.examples)
+    rows, cases, examples = score(learner.predictor, dataset, config)
     result = RunResult(
         run=config.run,
         rows=tuple(rows),
@@ -75,7 +74,7 @@ def run(
         environment=environment.describe(fabric),
     )
     records.write_text(directory / "cases.csv", records.cases_csv(cases))
-    records.write_examples(directory, shown)
+    records.write_examples(directory, examples)
     records.write_json(directory / "result.json", result)
     return result
 

@@ -38,7 +38,7 @@ def test_rows_average_only_what_is_defined(fabric: Fabric) -> None:
         def forward(self, _: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(prediction, 3).movedim(-1, 1).float()
 
-    rows, cases = evaluate.score(_predictor(Given(), dataset, fabric), dataset, config)
+    rows, cases, _ = evaluate.score(_predictor(Given(), dataset, fabric), dataset, config)
     assert all(row.metric not in METRICS for row in rows if (row.domain, row.class_) == ("B", "dark"))
     assert {(r.domain, r.class_): (r.value, r.n) for r in rows if r.metric == "dice"} == {
         ("A", "bright"): (pytest.approx(2 / 3), 3), ("A", "dark"): (0.0, 1), ("B", "bright"): (1.0, 3)
@@ -70,7 +70,7 @@ def test_a_class_that_no_truth_of_a_domain_shows_is_left_out_whatever_is_predict
     dataset = dataclasses.replace(dataset, test=dataclasses.replace(dataset.test, truth=LabelMaps.of(truth)))
     prediction = truth.clone()
     prediction[2, 0, :false_positives] = 2
-    rows, cases = evaluate.score(_predictor(Discs(prediction), dataset, fabric), dataset, config)
+    rows, cases, _ = evaluate.score(_predictor(Discs(prediction), dataset, fabric), dataset, config)
     scores = {(row.domain, row.class_, row.metric): (row.value, row.n) for row in rows if row.metric in METRICS}
     assert len(scores) == 2 * 2 * len(METRICS)
     assert {scores["B", "dark", metric] for metric in METRICS} == {(None, 0)}
@@ -89,7 +89,7 @@ def test_what_is_predicted_is_recorded_also_where_nobody_knows_the_truth(fabric:
     # "dark" in A: 20, 40, 60 pixels, so 4 make a presence; in B: 3, 4, none
     for image, size in enumerate((20, 40, 60, 3, 4, 0)):
         prediction[image].view(-1)[:size] = 2
-    rows, cases = evaluate.score(_predictor(Discs(prediction), dataset, fabric), dataset, config)
+    rows, cases, _ = evaluate.score(_predictor(Discs(prediction), dataset, fabric), dataset, config)
     found = {(row.domain, row.class_, row.metric): (row.value, row.n, row.annotated) for row in rows}
     assert found["A", "dark", "presence"] == (1.0, 3, True)
     assert found["A", "dark", "size"] == (40.0, 3, True)
@@ -160,13 +160,13 @@ def test_large_images_are_looked_at_in_strips(
     predictor = train.make_learner(config, dataset, fabric).predictor
     predictor.network.eval()
     images, truth = dataset.test.images[:1], dataset.test.truth[:1]
-    at_once = predictor.measured(images, truth, 3, 15)
+    at_once = predictor.measured(images, truth, 3, 15, lambda _: None)
     assert at_once[0].shape == truth.shape
     assert at_once[0].dtype == torch.uint8
     monkeypatch.setattr(evaluate, "STRIP", predictor.loss.out_channels * 16 * (3 if depth is None else 4 * 16))
     cuts = evaluate.strips(predictor.logits(images))
     assert [len(truth[0, cut]) for cut in cuts] == ([3, 3, 3, 3, 3, 1] if depth is None else [4, 2])
-    in_strips = predictor.measured(images, truth, 3, 15)
+    in_strips = predictor.measured(images, truth, 3, 15, lambda _: None)
     assert torch.equal(in_strips[0], at_once[0])
     assert torch.equal(next(iter(predictor.classes(images))), at_once[0])
     for one, other in zip(in_strips[1:], at_once[1:], strict=True):
@@ -186,7 +186,7 @@ def test_predictions_take_little_more_memory_than_the_logits(
     images, truth = torch.randn(1, 1, 24, 24, 24), torch.randint(60, (1, 24, 24, 24)).to(torch.uint8)
     logits = 4 * made.out_channels * 24**3
     with LiveBytes() as live:
-        predictor.measured(images, truth, 60, 15)
+        predictor.measured(images, truth, 60, 15, lambda _: None)
     assert logits < live.peak < 1.3 * logits
     with LiveBytes() as live:
         list(predictor.classes(images.repeat(3, 1, 1, 1, 1)))  # one after the other
@@ -311,11 +311,12 @@ def test_each_class_has_its_tolerance(fabric: Fabric) -> None:
         evaluate.check_scoring(ScoringConfig(tolerances={"drak": 1.0}), dataset.label_space)
 
 
-def test_examples_show_the_first_images_of_each_domain(fabric: Fabric) -> None:
+def test_examples_show_the_first_images_of_each_domain(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = discs(n=3)
-    config = run_config({"name": "it", "loss": "label_flip"})
+    config = run_config({"name": "it", "loss": "label_flip"}, scoring={"examples": 2})
     predictor = train.make_learner(config, dataset, fabric).predictor
-    examples = evaluate.examples(predictor, dataset, 2)
+    monkeypatch.setattr(evaluate, "IMAGES_AT_ONCE", 4)  # one of them is not in the first portion
+    _, _, examples = evaluate.score(predictor, dataset, config)
     assert [(e.case, e.domain) for e in examples] == [
         ("test-0", "A"), ("test-1", "A"), ("test-3", "B"), ("test-4", "B")
     ]  # fmt: skip
@@ -325,9 +326,9 @@ def test_examples_show_the_first_images_of_each_domain(fabric: Fabric) -> None:
     assert (first.image.min(), first.image.max()) == (0, 255)
     flips = predictor.loss.flip_probability(predictor.logits(dataset.test.images[:1]))[0].amax(0)
     np.testing.assert_allclose(first.maps["flip probability"] / 255, flips.numpy(), atol=0.5 / 255 + 1e-6)
-    assert evaluate.examples(predictor, dataset, 0) == []
+    assert evaluate.score(predictor, dataset, run_config(scoring={"examples": 0}))[2] == []
     plain = train.make_learner(run_config(), dataset, fabric).predictor
-    assert evaluate.examples(plain, dataset, 1)[0].maps == {}
+    assert evaluate.score(plain, dataset, run_config(scoring={"examples": 1}))[2][0].maps == {}
 
 
 def test_an_example_of_a_volume_is_its_middle_slice() -> None:

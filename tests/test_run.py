@@ -87,7 +87,7 @@ def test_the_checkpoint_holds_the_weights_that_were_scored(tmp_path: Path, fabri
 
     learner = train.make_learner(config, dataset, fabric)
     learner.network.load_state_dict(checkpoint["weights"])
-    rows, cases = evaluate.score(learner.predictor, dataset, config)
+    rows, cases, _ = evaluate.score(learner.predictor, dataset, config)
     assert tuple(rows) == result.rows
     assert (
         evaluate.validate(learner.predictor, dataset.validation, dataset.label_space)[0]

@@ -61,6 +61,7 @@ def run_config(strategy: dict[str, Any] | None = None, **tables: dict[str, Any])
         "patches": {},
         "training": {"epochs": 3, "batch_size": 4, "precision": "32-true"},
         "augmentation": {"probability": 0.0},
+        "scoring": {},
     }
     merged = {
         key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in suite.items()
