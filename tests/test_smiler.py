@@ -14,6 +14,7 @@ from torch import Tensor
 
 from labeldrop_bench import losses, procedures, train
 from labeldrop_bench.checkpoints import Epoch
+from labeldrop_bench.cost import LiveBytes
 from labeldrop_bench.data.arrays import Images
 from labeldrop_bench.data.base import IGNORED, Dataset, make_samples
 from labeldrop_bench.evaluate import Predictor
@@ -125,8 +126,16 @@ def test_the_deviation_ranks_by_how_little_the_passes_differ(fabric: Fabric, mon
     dataset = with_self_made_labels(one_row(torch.stack([certain, P_B]), [0] * 6, [True, False, True]))
     given = dataclasses.replace(predictor(dataset, fabric), network=Shaky())
     options = Options(ranking="deviation", passes=50)
-    probability, certainty = smiler.certainties(given, dataset.train.images[:], options)
+    torch.manual_seed(1)
+    with LiveBytes() as live:
+        probability, certainty = smiler.certainties(given, dataset.train.images[:], options)
     torch.testing.assert_close(probability[0, 0], certain)  # without dropout
+    torch.manual_seed(1)
+    torch.randn(6)  # of the probability above
+    noise = torch.stack([torch.randn(6) for _ in range(50)]) * torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    by_hand = (certain.logit() + noise).sigmoid().std(0, correction=0)
+    torch.testing.assert_close(certainty[0, 0], -by_hand, rtol=1e-4, atol=1e-6)  # float32 sums in another order
+    assert live.peak < 20 * 4 * probability.numel()  # of 50 passes none is kept
     # sd of the probability is about p (1 - p) times that of the logit
     expected = -(certain * (1 - certain)) * torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     torch.testing.assert_close(certainty[0, 0], expected, rtol=0.5, atol=1e-3)

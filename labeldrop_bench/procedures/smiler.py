@@ -141,8 +141,13 @@ def certainties(predictor: Predictor, image: Tensor, options: Options) -> tuple[
     for module in predictor.network.modules():
         if isinstance(module, _DropoutNd):
             module.train()
-    passes = torch.stack([_probability(predictor, image) for _ in range(options.passes)])
-    return probability, -passes.std(0, correction=0)
+    mean, squares = torch.zeros(2, *probability.shape)
+    for number in range(1, options.passes + 1):  # Welford's sums: a pass has a number for each class and pixel
+        one = _probability(predictor, image)
+        change = one - mean
+        mean += change / number
+        squares += change * (one - mean)
+    return probability, -(squares / options.passes).clamp_(min=0).sqrt()
 
 
 def _probability(predictor: Predictor, image: Tensor) -> Tensor:
