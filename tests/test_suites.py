@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tiny import TOML, write_suite
 
+from labeldrop_bench import data as registered
 from labeldrop_bench import suites
 from labeldrop_bench.errors import SuiteError
 from labeldrop_bench.records import HiddenConfig
@@ -53,6 +54,45 @@ def test_the_path_of_annotated_file_begins_at_the_suite(tmp_path: Path, monkeypa
     # on the command line a path is what it is in the shell
     given = suites.load(path, ["conditions=[]", "data.annotated_file=here.csv"]).config
     assert given.data.annotated_file == Path("here.csv")
+
+
+def test_every_path_of_a_data_set_begins_at_the_suite(tmp_path: Path) -> None:
+    """A file of another folder finds its data wherever the command is given; also in the sources of a combined set."""
+    path = tmp_path / "two.toml"
+    path.write_text(
+        """
+        [data]
+        name = "combined"
+        [[data.sources]]
+        name = "camus"
+        root = "CAMUS"
+        [[data.sources]]
+        name = "folder"
+        labels = { A = 1 }
+        root = "/pictures"
+        [[conditions]]
+        name = "one"
+        data.root = "elsewhere"
+        """,
+        encoding="utf-8",
+    )
+    data = suites.load(str(path)).config.runs()[0].data.options
+    assert [source["root"] for source in data["sources"]] == [str(tmp_path / "CAMUS"), "/pictures"]
+    assert data["root"] == str(tmp_path / "elsewhere")
+    given = suites.load(str(path), ["conditions=[]", "data.sources.camus.root=here"]).config.data.options
+    assert given["sources"][0]["root"] == "here"  # on the command line a path is what it is in the shell
+
+
+def test_path_keys_are_those_of_the_data_sets() -> None:
+    """A reader with another key for a path has to be named in `PATHS`, or its relative paths begin elsewhere."""
+    of_readers = {
+        key
+        for info in registered.REGISTRY.all().values()
+        if not isinstance(info, Exception)
+        for key, field in info.options.model_fields.items()
+        if "Path" in str(field.annotation)
+    }
+    assert of_readers | {"annotated_file"} == set(suites.PATHS)
 
 
 def test_overrides_change_keys_of_every_kind() -> None:

@@ -36,7 +36,7 @@ class FileOptions(BaseModel):
     """Keys that all readers have.
 
     Attributes:
-        root: the folder with the data set's files.
+        root: the folder with the data set's files. A relative path begins at the folder of the suite file.
         skip_bad: leave out cases whose files are bad, with a warning, instead of raising an error that lists them.
     """
 

@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["FILLED_IN", "Suite", "fill_in", "load", "names"]
+__all__ = ["FILLED_IN", "PATHS", "Suite", "fill_in", "load", "names"]
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,23 @@ def _read(suite: str) -> tuple[str, str, Path | None]:
     return f"{suite}.toml", read_text(files(__name__) / f"{suite}.toml"), None
 
 
+PATHS = ("annotated_file", "root")
+"""Keys of `[data]` and of its sources that hold a path."""
+
+
 def _found_from(folder: Path, table: Mapping[str, Any]) -> None:
-    """Relative paths of annotated_file begin at the suite's folder, in `[data]` and in the conditions."""
-    conditions = table.get("conditions")
-    for owner in (table, *(conditions if isinstance(conditions, list) else ())):
-        data = owner.get("data") if isinstance(owner, dict) else None
-        if isinstance(data, dict) and isinstance(path := data.get("annotated_file"), str):
-            data["annotated_file"] = str(folder / Path(path).expanduser())
+    """Relative paths begin at the suite's folder, in `[data]`, its sources and the conditions."""
+    owners = [table, *_tables(table.get("conditions"))]
+    of_data = _tables([owner.get("data") for owner in owners])
+    for given in (*of_data, *(source for data in of_data for source in _tables(data.get("sources")))):
+        for key in PATHS:
+            if isinstance(path := given.get(key), str):
+                given[key] = str(folder / Path(path).expanduser())
+
+
+def _tables(entries: object) -> list[dict[str, Any]]:
+    """The tables in what should be an array of tables."""
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 FILLED_IN = {
