@@ -178,7 +178,7 @@ def test_nothing_is_read_but_what_is_seen(kind: str, size: tuple[int, ...], valu
     plain = samples_of(torch.zeros(4, 1, 24, 24, 24), torch.zeros(4, 24, 24, 24, dtype=torch.uint8))
     samples = replace(
         plain,
-        images=Images.stored(images, torch.tensor(UNSCALED).repeat(4, 1, 1)),
+        images=Images.stored(images, torch.tensor(UNSCALED).repeat(4, 1, 1), torch.zeros(4, 1, dtype=torch.bool)),
         target=LabelMaps.stored(target, counts),
     )
     patches = make(kind, size, depth=3, foreground=0.5)
