@@ -115,6 +115,10 @@ def test_pictures_are_made_affordable() -> None:
     assert plan.make(grids((60, 70), (61, 70), (62, 90), spacing=(0.5, 0.5)), 100, 3).size == (64, 64)
 
 
+def test_many_classes_get_the_network_that_they_cost_little_in() -> None:
+    assert [plan.make(grids((64, 64, 64)), 20, classes).network for classes in (4, 100)] == ["unet", "dynunet"]
+
+
 NAMES = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
     st.one_of(NAMES, st.booleans(), st.integers(-(2**31), 2**31), st.floats(allow_nan=False, allow_infinity=False)),

@@ -20,6 +20,7 @@ MOST_PIXELS = {2: 256 * 256, 3: 128 * 128 * 64}
 MOST_SEEN = {2: 256 * 256, 3: 64 * 64 * 64}
 """Of what the network sees at once, for up to `_CLASSES` classes; logits of more take more."""
 _CLASSES = 16
+_MANY = 30  # classes from which on `unet`, whose last unit is as wide as the logits, costs more than `dynunet`
 _STEP = {2: 4 * 256 * 256, 3: 2 * 64 * 64 * 64}  # pixels of a batch
 _LARGER = 1.5  # a size may be that much larger than the median, to hold more cases
 _SPEED = 3e9  # pixels an hour that these networks train on, with what validation takes, on one core of a server of 2020
@@ -39,7 +40,7 @@ class Plan:
         sample_spacing: millimetres between their pixels, where all files say it.
         patch: of the boxes; None for whole images.
         per_image: boxes of an image and epoch.
-        channels: of the network.
+        network, channels: registered name, widths.
         batch_size, epochs, validate_every: of training.
         core_hours: of one run, about.
     """
@@ -52,6 +53,7 @@ class Plan:
     sample_spacing: tuple[float, ...] | None
     patch: tuple[int, ...] | None
     per_image: int
+    network: str
     channels: tuple[int, ...]
     batch_size: int
     epochs: int
@@ -99,7 +101,8 @@ def make(grids: Sequence[Grid], cases: int, classes: int) -> Plan:
     fits = [all(n <= side for n, side in zip(shape_at(grid, spacing), size, strict=True)) for grid in grids]
     whole = None if spacing is None else (sum(fits), len(fits))
     return Plan(
-        native, native_spacing, spacing, size, whole, between, seen if boxes else None, per_image, _channels(seen),
+        native, native_spacing, spacing, size, whole, between, seen if boxes else None, per_image,
+        "dynunet" if classes >= _MANY else "unet", _channels(seen),
         batch, epochs, max(1, epochs // _VALIDATIONS), epochs * hours,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ seeds = [0, 1, 2]          # every strategy is trained once with each
 workers = "auto"           # runs side by side"""
 _TRAINING = """\
 [model]
-name = "unet"
+name = {network}
 channels = {channels:<14}  # widths of its levels: sizes must be divisible by {divisor}
 
 {patches}
@@ -57,7 +57,8 @@ _BOXES = """\
 [patches]
 kind = "box"               # random boxes in training, sliding windows in prediction
 size = {size}
-per_image = {per_image:<13}  # boxes of an image in an epoch"""
+per_image = {per_image:<13}  # boxes of an image in an epoch
+foreground = 0.33          # share of the boxes with a labelled pixel in their middle"""
 _FULL = """\
 # [[strategies]]           # the upper bound, trained on all labels: for `hidden`, see [data]
 # name = "full"
@@ -271,6 +272,7 @@ def _training(plan: Plan) -> str:
     """Network, patches, training, augmentation, scoring."""
     spacing = plan.sample_spacing
     return _TRAINING.format(
+        network=value(plan.network),
         channels=value(plan.channels),
         divisor=2 ** (len(plan.channels) - 1),
         patches=_WHOLE if plan.patch is None else _BOXES.format(size=value(plan.patch), per_image=plan.per_image),
