@@ -252,7 +252,9 @@ def _read_all(
     from rich.progress import track
 
     console = Console(stderr=True)
-    console.print(f"{name}: preparing {len(todo)} cases, once; kept in {_folder()}", markup=False, highlight=False)
+    console.print(
+        f"{name}: preparing {len(todo)} cases, once; kept in {_folder()}", markup=False, highlight=False, soft_wrap=True
+    )
     yield from track(
         _share_out(todo, read, files),
         description=name,
