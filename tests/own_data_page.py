@@ -150,8 +150,7 @@ class Shell:
         )
         if done.returncode:
             raise RuntimeError(f"$ {command}\n{done.stdout}{done.stderr or ''}")
-        # where the line breaks depends on the length of this folder's name
-        text = re.sub(r"kept in\s+", "kept in ", done.stdout).replace(str(self.place), HOME)
+        text = done.stdout.replace(str(self.place), HOME)
         return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
