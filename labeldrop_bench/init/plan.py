@@ -123,17 +123,18 @@ def _holding(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def _up(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(MULTIPLE * math.ceil(n / MULTIPLE) for n in shape)
+    return tuple(MULTIPLE * max(1, math.ceil(n / MULTIPLE)) for n in shape)
 
 
 def _coarser(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, ...]:
-    """A spacing at which the shape is affordable: the finest axes first, then all together, as nnU-Net does it."""
+    """A spacing at which the size of samples is affordable: the finest axes first, then all together, as in nnU-Net."""
     wanted, grid = list(spacing), Grid(tuple(shape), tuple(spacing))
-    while math.prod(shape_at(grid, wanted)) > MOST_PIXELS[3]:
+    result = tuple(spacing)
+    while math.prod(_up(shape_at(grid, result))) > MOST_PIXELS[3]:
         finest = min(wanted)
         wanted = [s * 1.02 if s < 1.05 * finest else s for s in wanted]
-    changed = wanted != list(spacing)
-    return tuple(float(f"{s:.3g}") for s in wanted) if changed else tuple(spacing)
+        result = tuple(float(f"{s:.3g}") for s in wanted)
+    return result
 
 
 def _patch(size: Sequence[int], most: int) -> tuple[int, ...]:
