@@ -105,7 +105,7 @@ def test_everything_annotated_everywhere_is_said(tmp_path: Path) -> None:
     folder = write_nnunet(root / "Dataset001_Whole", cases("case_", 3, **FLAT), HEART, ending=".png")
     config, text, said = init(tmp_path, folder)
     assert "nothing is partially labelled" in said
-    assert "(!) Every label is annotated everywhere" in text
+    assert "(!) Every label counts as annotated everywhere" in text
     assert config.data.annotated == {}
     assert all(s.dropout_classes is None for s in config.strategies)
     # what is commented out is TOML that works
@@ -115,6 +115,18 @@ def test_everything_annotated_everywhere_is_said(tmp_path: Path) -> None:
     assert hidden.data.hidden[0].labels == ("LA",)
     assert hidden.strategies[0].name == "full"
     assert runner.invoke(app, ["data", "check", str(tmp_path / "hidden.toml")]).exit_code == 0
+
+
+def test_what_few_label_maps_show_is_asked_about(tmp_path: Path) -> None:
+    """A rare structure, or one that was annotated in some cases alone: files cannot tell, and a table can."""
+    root = pictures(tmp_path / "pics", {**cases("case_1", 3, (1, 2), **FLAT), **cases("case_2", 5, (1,), **FLAT)})
+    _, text, said = init(tmp_path, root)
+    assert "(!) Fewer than half of the label maps of all show label 2 (3 of 8)" in text
+    assert '# annotated_file = "annotated.csv"' in text
+    assert "unless label 2 was annotated in some cases alone" in said
+    _, text, said = init(tmp_path, pictures(tmp_path / "whole", cases("case_", 8, (1, 2), **FLAT)))
+    assert "Fewer than half" not in text
+    assert "unless" not in said
 
 
 def two_hospitals(root: Path) -> Path:

@@ -38,7 +38,12 @@ def suite_for(folders: Sequence[Path], say: Say) -> str:
                 f"{domain.name}: {len(domain.cases)} case(s), and training, validation and test need one each; add some"
             )
     if not decisions.missing:
-        say("every label is annotated everywhere: nothing is partially labelled; the file shows how to hide labels")
+        seldom = {c: None for domain in decisions.domains if not domain.told_by_case for c in domain.seldom}
+        asked = f", unless {', '.join(seldom)} was annotated in some cases alone" if seldom else ""
+        say(
+            f"every label counts as annotated everywhere: nothing is partially labelled{asked}; the file shows how to "
+            f"hide labels"
+        )
     cases = sum(len(source.files) - len(source.test) for source in sources)
     planned = plan.make([g for source in sources for g in source.grids], round(0.6 * cases), 1 + len(decisions.shown))
     return write.suite(decisions, planned)

@@ -38,6 +38,11 @@ class Domain:
     annotated: tuple[str, ...] | None
     told_by_case: bool = False
 
+    @property
+    def seldom(self) -> list[str]:
+        """Classes that fewer than half of the label maps show: rare ones, or annotated in some cases alone."""
+        return [c for c, n in self.shows.items() if 0 < 2 * n < self.read]
+
 
 @dataclass(frozen=True)
 class Decided:

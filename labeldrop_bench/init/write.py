@@ -68,11 +68,16 @@ _TO_MEASURE = """\
 # What nobody annotated cannot be scored. To measure what a strategy makes of missing labels, hide one that is there,
 # and take the strategy `full` in, at the end of this file:"""
 _NOTHING_MISSING = """\
-# (!) Every label is annotated everywhere: nothing is partially labelled, and the strategies will differ little. For an
+# (!) Every label counts as annotated everywhere: nothing is partially labelled; strategies will differ little. For an
 # experiment, hide a label from training, and take the strategy `full` in, at the end of this file:"""
 _NOT_SHOWN = """\
 # (!) No label map of {domain} shows {labels}: most likely nobody annotated that there. If it was looked for, delete
 # the next line: then training learns from its absence."""
+
+_SELDOM = '''\
+# (!) Fewer than half of the label maps of {domain} show {labels}. If nobody looked for that in some cases,
+# say what was annotated in which, or it counts as absent there: a file with the columns case,label, a row for each.
+# annotated_file = "annotated.csv"'''
 
 
 def suite(decisions: Decisions, plan: Plan) -> str:
@@ -255,6 +260,9 @@ def _experiments(decisions: Decisions) -> list[str]:
             absent = ", ".join(c for c in domain.named if c not in domain.annotated)
             lines += map(comment, _NOT_SHOWN.format(domain=domain.name, labels=absent).splitlines())
             lines.append(setting("annotated", domain.name, domain.annotated))
+        if domain.seldom and not domain.told_by_case:
+            labels = ", ".join(f"{c} ({domain.shows[c]} of {domain.read})" for c in domain.seldom[:_LISTED])
+            lines += map(comment, _SELDOM.format(domain=domain.name, labels=labels).splitlines())
     return [*lines, _TO_MEASURE if decisions.missing else _NOTHING_MISSING, comment(f"# {_hidden(decisions)}")]
 
 
