@@ -19,6 +19,7 @@ from labeldrop_bench.errors import SuiteError
 SUITE = """
 name = "hospitals"
 title = "Two hospitals"
+seeds = [0]
 [data]
 name = "nnunet"
 dataset = "{dataset}"
