@@ -7,6 +7,7 @@ import shutil
 import pytest
 from invented import write_suite
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 from labeldrop_bench import leaderboard
 from labeldrop_bench.records import SuiteConfig
@@ -28,6 +29,9 @@ SUITE = SuiteConfig.model_validate(
     }
 )
 UNFINISHED = SUITE.strategies[-1].name
+SECONDS = (
+    20  # that a browser may take on a busy machine to do what an event asks for: it comes after the click's return
+)
 PHONE = {"width": 375, "height": 700, "deviceScaleFactor": 2, "mobile": True}
 
 
@@ -142,16 +146,21 @@ def is_open_and_seen(browser, slug):
     )
 
 
+def soon(browser, slug):
+    """Raises TimeoutException if the strategy does not open and come into view."""
+    WebDriverWait(browser, SECONDS).until(lambda _: is_open_and_seen(browser, slug))
+
+
 def test_opens_a_strategy_from_the_table(browser):
     browser.execute_script("document.documentElement.style.scrollBehavior = 'auto'")
     assert not is_open_and_seen(browser, "adaptive")
     link = browser.find_element("link text", "adaptive")
     link.click()
-    assert is_open_and_seen(browser, "adaptive")
+    soon(browser, "adaptive")
     assert not is_open_and_seen(browser, "marginal")
     browser.execute_script("document.querySelector('#strategy-adaptive details').open = false; scrollTo(0, 0)")
     link.click()  # the address does not change
-    assert is_open_and_seen(browser, "adaptive")
+    soon(browser, "adaptive")
     svg = "#strategy-adaptive svg"
     assert len([s for s in browser.find_elements("css selector", svg) if s.is_displayed()]) == 3
 
@@ -161,8 +170,10 @@ def test_address_opens_a_strategy(browser, page, strategy):
     slug = leaderboard.html.slug(strategy)
     browser.get("about:blank")
     browser.get(f"{page}#strategy-{slug}")
-    assert browser.execute_script(
-        "return document.getElementById(arguments[0]).querySelector('details').open", f"strategy-{slug}"
+    WebDriverWait(browser, SECONDS).until(
+        lambda _: browser.execute_script(
+            "return document.getElementById(arguments[0]).querySelector('details').open", f"strategy-{slug}"
+        )
     )
 
 
