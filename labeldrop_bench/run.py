@@ -162,7 +162,10 @@ def own_labels(space: LabelSpace) -> dict[int, int]:
     }
     without = [name for c, name in enumerate(space.classes) if c not in value_of]
     if without:
-        raise ValueError(f"full labels: every class needs a label of its own, and {', '.join(without)} has none")
+        raise ValueError(
+            f"full labels: every class needs a label of its own, and {', '.join(without)} has none; name the "
+            f"strategies in the suite file, without full"
+        )
     return dict(sorted(value_of.items()))
 
 
