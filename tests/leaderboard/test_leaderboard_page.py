@@ -195,6 +195,18 @@ def test_verdict_without_a_winner_or_statistics(make):
     assert "cannot be said" in said.after
 
 
+def test_verdict_names_no_winner_where_nothing_is_found(make):
+    (board,) = load(make()).boards
+    zero = {board.ranked_by: Score((0.0, 0.0))}
+    none = [
+        dataclasses.replace(e, scores={**e.scores, **zero}, rank=None if e.strategy.full_labels else 1)
+        for e in board.strategies
+    ]
+    said = verdict(dataclasses.replace(board, strategies=tuple(none)), None)
+    assert said.winners == ()
+    assert said.before.startswith("No strategy finds anything, Dice of unannotated classes is 0: train longer")
+
+
 def test_failures_are_shown(make):
     directory = make(["adaptive-seed1"])
     run = next(r for r in load(directory).suite.runs() if r.run == "adaptive-seed1")

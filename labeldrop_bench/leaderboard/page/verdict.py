@@ -36,6 +36,11 @@ def verdict(board: Board, found: Statistics | None) -> Verdict:
     first = [entry for entry in board.strategies if entry.rank == 1]
     if not first:
         return Verdict("No strategy is complete yet.", (), "", ())
+    if _dice(board, first[0]) == f"{0:.3f}":
+        nothing = (
+            f"No strategy finds anything, Dice of {_where(board)} is 0: train longer, or with another learning rate."
+        )
+        return Verdict(nothing, (), "", ())
     complete = sum(entry.rank is not None for entry in board.strategies)
     competing = sum(not entry.strategy.full_labels for entry in board.strategies)
     so_far = "" if complete == competing else f" of the {complete} of {competing} strategies that are complete"
