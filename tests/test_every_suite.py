@@ -66,7 +66,7 @@ def assert_whole(board: leaderboard.Leaderboard, out: Path, config: SuiteConfig)
     for form in ("md", "html"):
         text = (out / f"leaderboard.{form}").read_text(encoding="utf-8")
         assert all(words(strategy) in words(text) for strategy in strategies)
-        assert f"HD95 in {board.boards[0].distances}." in text
+        assert f"HD95, and the tolerance of NSD, in {board.boards[0].distances}." in text
         assert ("Wilcoxon" in text) or "wilcoxon" not in config.figures
     assert config.title.split()[0] in leaderboard.render(board, "terminal")
 

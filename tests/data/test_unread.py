@@ -128,6 +128,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     large = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # large blocks go back to the system: kept memory counts, no gaps
     environment = {**os.environ, **large, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEMORY, tmp_path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) < 12  # MiB; all label maps would be 19, all images 75
