@@ -112,8 +112,48 @@ def _chosen(index: int | slice | Tensor, n: int) -> list[int]:
     return [range(n)[index]]
 
 
-class Images:
-    """n images, of which each is read, scaled and given as float32 when it is asked for.
+class _ReadWhenAsked:
+    """What looks like a tensor [n, *item], of which each item is read when it is asked for.
+
+    Args:
+        places: where they are.
+    """
+
+    def __init__(self, places: _Places) -> None:
+        self._places = places
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, *item)."""
+        return self._places.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, that of the samples counted."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """One item [*item], or several [m, *item], as a new tensor."""
+        items = self._read(_chosen(index, len(self)), ())
+        return items[0] if isinstance(index, int) else items
+
+    def box(self, i: int, box: Box) -> Tensor:
+        """A part of one item: [..., *box], for which no more memory is needed than it takes itself."""
+        return self._read(_chosen(i, len(self)), box)[0]
+
+    def _read(self, chosen: Sequence[int], box: Box) -> Tensor:
+        """A part of each of some items, [m, ..., *box]."""
+        raise NotImplementedError
+
+
+class Images(_ReadWhenAsked):
+    """n images [channels, *spatial], of which each is read, scaled and given as float32 when it is asked for.
 
     A stored value x of a channel becomes (min(max(x, low), high) - shift) / divisor. An infinite divisor makes 0 of a
     channel that is constant.
@@ -125,7 +165,8 @@ class Images:
     """
 
     def __init__(self, places: _Places, scaling: Tensor, pooled: Tensor) -> None:
-        self._places, self.scaling, self.pooled = places, scaling, pooled
+        super().__init__(places)
+        self.scaling, self.pooled = scaling, pooled
         self._plain = bool((scaling == torch.tensor(UNSCALED)).all())
 
     @classmethod
@@ -154,32 +195,6 @@ class Images:
         scaling, pooled = (torch.cat([getattr(part, name) for part in parts]) for name in ("scaling", "pooled"))
         return cls(_Places.joined([part._places for part in parts]), scaling, pooled)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, channels, *spatial)."""
-        return self._places.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes, that of the samples counted."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return len(self.scaling)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """[channels, *spatial] of one image, or [m, channels, *spatial] of several, as a new tensor."""
-        chosen = _chosen(index, len(self))
-        images = self._read(chosen, ())
-        return images[0] if isinstance(index, int) else images
-
-    def box(self, i: int, box: Box) -> Tensor:
-        """A part of one image: [channels, *box], for which no more memory is needed than it takes itself."""
-        return self._read(_chosen(i, len(self)), box)[0]
-
     def take(self, index: Tensor) -> Images:
         """The images at some places [m], still unread."""
         return Images(self._places.take(index), self.scaling[index], self.pooled[index])
@@ -206,8 +221,8 @@ class Images:
         return read.sub_(shift).div_(divisor)
 
 
-class LabelMaps:
-    """n label maps, of which each is read and looked up in a table of its own when it is asked for.
+class LabelMaps(_ReadWhenAsked):
+    """n label maps [*spatial] uint8, of which each is read and looked up in a table of its own when it is asked for.
 
     Args:
         places: where the stored maps are.
@@ -216,7 +231,8 @@ class LabelMaps:
     """
 
     def __init__(self, places: _Places, stored: Tensor, table: Tensor) -> None:
-        self._places, self._stored, self.table = places, stored, table
+        super().__init__(places)
+        self._stored, self.table = stored, table
 
     @classmethod
     def of(cls, maps: Tensor) -> LabelMaps:
@@ -243,16 +259,6 @@ class LabelMaps:
         return cls(_Places.joined([part._places for part in parts]), stored, table)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, *spatial)."""
-        return self._places.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes, that of the samples counted."""
-        return len(self.shape)
-
-    @property
     def counts(self) -> Tensor:
         """[n, 256] int32: how many pixels of each map have each value. Nothing is read for it."""
         return torch.zeros_like(self._stored).scatter_add_(1, self.table.long(), self._stored)
@@ -260,21 +266,6 @@ class LabelMaps:
     def unique(self) -> Tensor:
         """[m] uint8: the values that any map has, in ascending order. Nothing is read for it."""
         return self.counts.any(0).nonzero().flatten().to(torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """[*spatial] uint8 of one map, or [m, *spatial] of several, as a new tensor."""
-        maps = self._read(_chosen(index, len(self)), ())
-        return maps[0] if isinstance(index, int) else maps
-
-    def box(self, i: int, box: Box) -> Tensor:
-        """A part of one map, [*box], for which no more memory is needed than it takes itself."""
-        return self._read(_chosen(i, len(self)), box)[0]
 
     def take(self, index: Tensor) -> LabelMaps:
         """The maps at some places [m], still unread."""
