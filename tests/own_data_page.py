@@ -1,36 +1,20 @@
 """docs/own-data.md shows what its commands print on made-up folders: `python tests/own_data_page.py` runs them anew.
 
-In the page's blocks of `console` a line with `$ ` is a command, and the lines below it are what it prints. A block of
-`toml` whose first line is a comment with a file's name is that file: it is written before the next command, and it lies
-in examples/own-data/ as well. The command above, in a folder of its own, runs everything and puts what is printed into
-the page.
+How such a page is written, `pages.py` says. The suite files that this one shows lie in examples/own-data/ as well.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from data_trees import Heart, save_csv, write_camus, write_echonet
 from nnunet_tree import write_nnunet
 from numpy.typing import NDArray
+from pages import ROOT, Page
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "own-data.md"
 EXAMPLES = ROOT / "examples" / "own-data"
-HOME = "/home/you"  # what the page calls the folder that it was run in
-_BLOCK = re.compile(r"^```(console|toml)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w-]+\.toml)\n")
-KEPT = ("HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR")  # of the environment: others change what is printed
 SIZE, CASES = 48, 40
 
 
@@ -82,105 +66,20 @@ def write(folder: Path, cases: dict[str, tuple[NDArray[np.uint8], NDArray[np.uin
 # ---- the page ----
 
 
-@dataclass(frozen=True)
-class Step:
-    """A command of the page, or a file that it shows.
-
-    Attributes:
-        start, end: where the text of the step lies in the page: what is printed, or the file.
-        command: None for a file.
-        name: of the file.
-        shown: what the page says is printed, or what is in the file.
-    """
-
-    start: int
-    end: int
-    command: str | None
-    name: str
-    shown: str
-
-
-def steps(page: str) -> Iterator[Step]:
-    """Everything to be done, in the order of the page."""
-    for block in _BLOCK.finditer(page):
-        kind, text, at = block[1], block[2], block.start(2)
-        if kind == "toml":
-            if named := _FILE.match(text):
-                yield Step(at, block.end(2), None, named[1], text)
-            continue
-        for part in re.finditer(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
-            yield Step(at + part.start(2), at + part.end(2), part[1], "", part[2])
-
-
-class Shell:
-    """Runs the commands of the page one after another, in one folder; only exported variables last.
-
-    Args:
-        place: the folder, with what `make_folders` writes.
-    """
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.environment = {
-            **{key: os.environ[key] for key in KEPT if key in os.environ},
-            "LC_ALL": "C.UTF-8",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "LABELDROP_CACHE": str(place / ".cache" / "labeldrop_bench"),
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "100",
-        }
-
-    def run(self, command: str) -> str:
-        """What a command prints; of a training, without its progress.
-
-        Raises:
-            RuntimeError: it fails.
-        """
-        if variable := re.fullmatch(r"export (\w+)=(\S+)", command):
-            self.environment[variable[1]] = variable[2]
-            return ""
-        done = subprocess.run(
-            [shutil.which("bash") or "bash", "-c", command],
-            cwd=self.place,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if trains(command) else subprocess.STDOUT,
-            encoding="utf-8",
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"$ {command}\n{done.stdout}{done.stderr or ''}")
-        text = done.stdout.replace(str(self.place), HOME)
-        return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
 def trains(command: str) -> bool:
     """Whether what is printed depends on the processor in its last digits."""
     return command.startswith(("labeldrop-bench run", "labeldrop-bench leaderboard"))
 
 
-def renewed(page: str, place: Path) -> str:
-    """The page with what its commands print now."""
-    make_folders(place)
-    shell, pieces, at = Shell(place), [], 0
-    for step in steps(page):
-        if step.command is None:
-            (place / step.name).write_text(step.shown, encoding="utf-8")
-            continue
-        pieces += [page[at : step.start], shell.run(step.command)]
-        at = step.end
-    return "".join([*pieces, page[at:]])
+PAGE = Page(ROOT / "docs" / "own-data.md", make_folders, trains, {"LABELDROP_CACHE": "{place}/.cache/labeldrop_bench"})
 
 
 def main() -> None:
     """What the command does: the page anew, and the files that it shows in examples/own-data/."""
-    with tempfile.TemporaryDirectory() as folder:
-        text = renewed(PAGE.read_text(encoding="utf-8"), Path(folder).resolve())
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.renew()
     EXAMPLES.mkdir(exist_ok=True)
-    for step in steps(text):
-        if step.command is None:
-            (EXAMPLES / step.name).write_text(step.shown, encoding="utf-8")
+    for step in PAGE.files:
+        (EXAMPLES / step.name).write_text(step.shown, encoding="utf-8")
 
 
 if __name__ == "__main__":

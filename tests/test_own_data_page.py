@@ -7,18 +7,19 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import own_data_page
 import pytest
-from own_data_page import EXAMPLES, PAGE, Shell, make_folders, renewed, steps, trains
+from own_data_page import EXAMPLES, PAGE, make_folders
+from pages import Shell, Step, steps, varies_never
 from typer.testing import CliRunner
 
 from labeldrop_bench import suites
 from labeldrop_bench.cli import app
 
-if not PAGE.exists() and "CI" not in os.environ:
+if not PAGE.path.exists() and "CI" not in os.environ:
     pytest.skip("docs/ is not in this copy of the sources", allow_module_level=True)
 
-FILES = [step for step in steps(PAGE.read_text(encoding="utf-8")) if step.command is None]
+FILES = PAGE.files
+HINT = "If that is as it should be, call python tests/own_data_page.py"
 
 
 @pytest.fixture
@@ -33,19 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    shown = [step for step in steps(page) if step.command is not None]
-    printed = [step for step in steps(renewed(page, tmp_path)) if step.command is not None]
-    assert [step.command for step in printed] == [step.command for step in shown]
-    other = [
-        f"$ {now.command}\nnow prints\n{now.shown}"
-        for then, now in zip(shown, printed, strict=True)
-        if (structure(now.shown) != structure(then.shown) if trains(now.command or "") else now.shown != then.shown)
-    ]
-    assert not other, "\n".join([*other, HINT])
-
-
-HINT = "If that is as it should be, call python tests/own_data_page.py"
+    PAGE.check(tmp_path, structure)
 
 
 def structure(text: str) -> Counter[str]:
@@ -67,7 +56,7 @@ def test_numbers_and_ranks_may_differ_and_words_may_not() -> None:
 
 
 @pytest.mark.parametrize("step", FILES, ids=lambda step: step.name)
-def test_a_file_of_the_page_lies_in_examples(step: own_data_page.Step) -> None:
+def test_a_file_of_the_page_lies_in_examples(step: Step) -> None:
     assert (EXAMPLES / step.name).read_text(encoding="utf-8") == step.shown, HINT
     assert suites.load(str(EXAMPLES / step.name)).config.name == Path(step.name).stem
 
@@ -86,16 +75,15 @@ def test_the_data_of_every_example_are_found(name: str, place: Path) -> None:
 
 def test_what_a_failing_command_prints_is_told(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)\$ labeldrop-bench data check nowhere.toml\n.*cannot read this suite"):
-        Shell(tmp_path).run("labeldrop-bench data check nowhere.toml")
+        Shell(tmp_path, {}, varies_never).run("labeldrop-bench data check nowhere.toml")
 
 
 def test_steps_are_commands_with_what_they_print_and_files() -> None:
-    page = (
-        "a\n```console\n$ one \\\n    more\nsays\nso\n$ two\n```\n```toml\n# my.toml\n[data]\n```\n```toml\n[x]\n```\n"
-    )
+    page = "a\n```console\n$ one \\\n    more\nsays\nso\n$ two\n```\n```toml\n# my.toml\n[data]\n```\n```python\n# my.py\n```\n```toml\n[x]\n```\n"
     found = [(step.command, step.name, step.shown) for step in steps(page)]
     assert found == [
         ("one \\\n    more", "", "says\nso\n"),
         ("two", "", ""),
         (None, "my.toml", "# my.toml\n[data]\n"),
+        (None, "my.py", "# my.py\n"),
     ]
