@@ -79,7 +79,8 @@ def test_what_a_failing_command_prints_is_told(tmp_path: Path) -> None:
 
 
 def test_steps_are_commands_with_what_they_print_and_files() -> None:
-    page = "a\n```console\n$ one \\\n    more\nsays\nso\n$ two\n```\n```toml\n# my.toml\n[data]\n```\n```python\n# my.py\n```\n```toml\n[x]\n```\n"
+    files = "```toml\n# my.toml\n[data]\n```\n```python\n# my.py\n```\n```toml\n[x]\n```\n"
+    page = f"a\n```console\n$ one \\\n    more\nsays\nso\n$ two\n```\n{files}"
     found = [(step.command, step.name, step.shown) for step in steps(page)]
     assert found == [
         ("one \\\n    more", "", "says\nso\n"),
