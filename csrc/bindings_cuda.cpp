@@ -133,6 +133,9 @@ void bind_dice_sums(py::module_& m) {
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of labeldrop_bench";
   m.attr("partials") = cuda::kPartials;
+  m.attr("architectures") = py::tuple(py::cast(cuda::architectures()));
+  m.attr("runtime_version") = cuda::runtime_version();
+  m.def("driver_version", &cuda::driver_version, "The newest CUDA that the driver runs, as 13000; 0 without a driver.");
   bind_pixel_loss<cuda::set_cross_entropy>(m, "set_cross_entropy");
   bind_pixel_loss<cuda::sigmoid_focal>(m, "sigmoid_focal");
   bind_pixel_loss<cuda::label_flip>(m, "label_flip");

@@ -19,10 +19,10 @@ class Buffer {
  public:
   explicit Buffer(int64_t size) {
     const int64_t bytes = (size * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64 + 64;
-    data_ = static_cast<T*>(aligned_alloc(64, bytes));
+    data_ = static_cast<T*>(allocate(bytes));
     if (data_ != nullptr) memset(static_cast<void*>(data_), 0, bytes);
   }
-  ~Buffer() { free(data_); }
+  ~Buffer() { deallocate(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 

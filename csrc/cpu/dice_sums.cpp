@@ -162,17 +162,13 @@ int64_t run(const DiceSumsForwardArguments& a, int threads) {
   const int64_t size = pixel_block(a.channels);
   const Parts parts(a, size);
   const Buffer<double> all(a.samples * parts.count * sums_of_part(a));
-  int64_t lowest = INT64_MAX;
-  bool out_of_memory = all.get() == nullptr;
-#pragma omp parallel num_threads(threads) reduction(min : lowest) reduction(|| : out_of_memory)
-  {
+  if (all.get() == nullptr) return kOutOfMemory;
+  const int64_t invalid = share_out(a.samples * parts.count, threads, [&](int64_t begin, int64_t end) -> int64_t {
     DiceScratch<Real> scratch(a, size);
     const PartSums<Real> sums(a);
-    out_of_memory = all.get() == nullptr || !scratch.allocated() || !sums.allocated();
-    // contiguous shares, so that each thread reads memory in order
-    const int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
-    const int64_t end = out_of_memory ? 0 : a.samples * parts.count * (thread + 1) / team;
-    for (int64_t p = a.samples * parts.count * thread / team; p < end; ++p) {
+    if (!scratch.allocated() || !sums.allocated()) return kOutOfMemory;
+    int64_t lowest = kNothing;
+    for (int64_t p = begin; p < end; ++p) {
       const int64_t sample = p / parts.count, last = parts.begin(p % parts.count + 1);
       for (int64_t b = parts.begin(p % parts.count); b < last; ++b) {
         const int64_t index = sample * parts.blocks + b, next = index + 1;
@@ -188,10 +184,10 @@ int64_t run(const DiceSumsForwardArguments& a, int threads) {
       }
       sums.finish(all.get() + p * sums_of_part(a));
     }
-  }
-  if (out_of_memory) return kOutOfMemory;
-  add_parts(a, parts, all.get());
-  return lowest == INT64_MAX ? kValid : lowest;
+    return lowest;
+  });
+  if (invalid != kOutOfMemory) add_parts(a, parts, all.get());
+  return invalid;
 }
 
 }  // namespace

@@ -68,17 +68,12 @@ template <DiceMode kMode, class Real, class Storage>
 int64_t run(const DiceSumsBackwardArguments& a, int threads) {
   const int64_t size = pixel_block(a.channels);
   const int64_t blocks = pixel_blocks(a.samples, a.channels, a.pixels);
-  int64_t lowest = INT64_MAX;
-  bool out_of_memory = false;
-#pragma omp parallel num_threads(threads) reduction(min : lowest) reduction(|| : out_of_memory)
-  {
+  return share_out(blocks, threads, [&](int64_t begin, int64_t end) -> int64_t {
     DiceScratch<Real> scratch(a, size);
     const Buffer<Real> class_gradient(a.channels * Lanes<Real>::count);
-    out_of_memory = !scratch.allocated() || class_gradient.get() == nullptr;
-    // contiguous shares, so that each thread reads and writes memory in order
-    const int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
-    const int64_t end = out_of_memory ? 0 : blocks * (thread + 1) / team;
-    for (int64_t b = blocks * thread / team; b < end; ++b) {
+    if (!scratch.allocated() || class_gradient.get() == nullptr) return kOutOfMemory;
+    int64_t lowest = kNothing;
+    for (int64_t b = begin; b < end; ++b) {
       const Block block(a, b, size);
       const Prefetch prefetch(a, Block(a, b + 1 < end ? b + 1 : b, size), sizeof(Storage));
       const int64_t invalid = load_dice_masks(a, scratch, block);
@@ -86,9 +81,8 @@ int64_t run(const DiceSumsBackwardArguments& a, int threads) {
       const WriteGradient<kMode, Real> write{a, class_gradient.get()};
       compute_in_place_or_scratch<Real, Storage>(a, a.gradient, scratch, block, prefetch, write);
     }
-  }
-  if (out_of_memory) return kOutOfMemory;
-  return lowest == INT64_MAX ? kValid : lowest;
+    return lowest;
+  });
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 // Run-time choice of the instruction set. Every operator's file is compiled once per set, in a namespace of that name.
 #include <new>
+#ifdef LABELDROP_X86
+#include <cpuid.h>
+#endif
 
 #include "operators.h"
 
@@ -37,13 +40,29 @@ LABELDROP_OPERATORS
 
 namespace {
 
+#ifdef LABELDROP_X86
+// Asked of the processor itself: the compilers' own question (__builtin_cpu_supports) does not link on Windows.
+struct Processor {
+  Processor() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
+    unsigned state = 0, upper = 0;  // the registers that the operating system saves
+    __asm__("xgetbv" : "=a"(state), "=d"(upper) : "c"(0));
+    const bool fma = c & bit_FMA;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+    constexpr unsigned kAvx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    avx2 = (state & 0x06) == 0x06 && fma && (b & bit_AVX2);
+    avx512 = avx2 && (state & 0xe6) == 0xe6 && (b & kAvx512) == kAvx512;
+  }
+  bool avx2 = false, avx512 = false;
+};
+#endif
+
 Isa best_isa() {
 #ifdef LABELDROP_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return Isa::avx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+  static const Processor processor;
+  if (processor.avx512) return Isa::avx512;
+  if (processor.avx2) return Isa::avx2;
 #endif
   return Isa::baseline;
 }

@@ -1,6 +1,7 @@
 // Label dropout as a rewrite of the target: one read and one write per pixel. Compiled once per instruction set.
 #include "block_io.h"
 #include "operators.h"
+#include "threads.h"
 
 namespace labeldrop {
 namespace LABELDROP_ISA {
@@ -43,28 +44,29 @@ template <class Value>
 int64_t run(const DropLabelsArguments& a, const Value* target) {
   Value* out = static_cast<Value*>(a.out);
   const int64_t blocks_per_sample = (a.pixels + kBlock - 1) / kBlock;
-  int64_t lowest = INT64_MAX;
-#pragma omp parallel for num_threads(a.threads) schedule(static) reduction(min : lowest)
-  for (int64_t b = 0; b < a.samples * blocks_per_sample; ++b) {
-    const int64_t sample = b / blocks_per_sample;
-    const int64_t offset = b % blocks_per_sample * kBlock;
-    const int64_t first = sample * a.pixels + offset;
-    const int n = static_cast<int>(a.pixels - offset < kBlock ? a.pixels - offset : kBlock);
-    const uint8_t* annotated = a.annotated + sample * a.labels;
-    bool valid;
-    if (a.labels <= 32) {
-      uint32_t kept = 0;
-      for (int64_t l = 0; l < a.labels; ++l) kept |= static_cast<uint32_t>(annotated[l] != 0) << l;
-      valid = rewrite_by_bits(out + first, target + first, n, kept, a.labels, a.ignore_index);
-    } else {
-      valid = rewrite_by_table(out + first, target + first, n, annotated, a.labels, a.ignore_index);
+  return share_out(a.samples * blocks_per_sample, a.threads, [&](int64_t begin, int64_t end) {
+    int64_t lowest = kNothing;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t sample = b / blocks_per_sample;
+      const int64_t offset = b % blocks_per_sample * kBlock;
+      const int64_t first = sample * a.pixels + offset;
+      const int n = static_cast<int>(a.pixels - offset < kBlock ? a.pixels - offset : kBlock);
+      const uint8_t* annotated = a.annotated + sample * a.labels;
+      bool valid;
+      if (a.labels <= 32) {
+        uint32_t kept = 0;
+        for (int64_t l = 0; l < a.labels; ++l) kept |= static_cast<uint32_t>(annotated[l] != 0) << l;
+        valid = rewrite_by_bits(out + first, target + first, n, kept, a.labels, a.ignore_index);
+      } else {
+        valid = rewrite_by_table(out + first, target + first, n, annotated, a.labels, a.ignore_index);
+      }
+      if (!valid) {
+        const int64_t pixel = first + first_invalid(target + first, n, a.labels, a.ignore_index);
+        if (pixel < lowest) lowest = pixel;
+      }
     }
-    if (!valid) {
-      const int64_t pixel = first + first_invalid(target + first, n, a.labels, a.ignore_index);
-      if (pixel < lowest) lowest = pixel;
-    }
-  }
-  return lowest == INT64_MAX ? kValid : lowest;
+    return lowest;
+  });
 }
 
 }  // namespace

@@ -6,18 +6,22 @@
 // fixed order by the caller, so the loss depends neither on the number of threads nor on their timing.
 #pragma once
 
-#include <omp.h>
-
-#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <type_traits>
 
 #include "block_io.h"
 #include "lanes.h"
 #include "operators.h"
+#include "threads.h"
 
 namespace labeldrop {
 namespace {
+
+// Memory from a cache line on, for one thread; null where there is none left.
+constexpr std::align_val_t kCacheLine{64};
+inline void* allocate(int64_t bytes) { return ::operator new(static_cast<size_t>(bytes), kCacheLine, std::nothrow); }
+inline void deallocate(void* memory) { ::operator delete(memory, kCacheLine); }
 
 constexpr int kPadding = 64;  // elements past a block's end that whole vectors may touch
 // Channels read and written side by side in memory. More than this many address streams at once outrun the TLB and the
@@ -47,7 +51,7 @@ class Scratch {
  public:
   Scratch(int64_t channels, int64_t classes, int64_t block) : pitch(block + kPadding), words((classes + 31) / 32) {
     const int64_t bytes = pitch * ((channels + 3) * sizeof(Real) + (2 * words + 2) * sizeof(int32_t));
-    memory_ = aligned_alloc(64, bytes);  // rows start at cache lines: the pitch is a multiple of 16 elements
+    memory_ = allocate(bytes);  // rows start at cache lines: the pitch is a multiple of 16 elements
     if (memory_ == nullptr) return;
     memset(memory_, 0, bytes);
     values = static_cast<Real*>(memory_);
@@ -59,7 +63,7 @@ class Scratch {
     row = others + words * pitch;
     counted = row + pitch;
   }
-  ~Scratch() { free(memory_); }
+  ~Scratch() { deallocate(memory_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -231,16 +235,11 @@ template <class Real, class Storage, class Compute>
 int64_t run_blocks_as(const CpuPixelLossArguments& a, const Compute& compute) {
   const int64_t size = pixel_block(a.channels);
   const int64_t blocks = pixel_blocks(a.samples, a.channels, a.pixels);
-  int64_t lowest = INT64_MAX;
-  bool out_of_memory = false;
-#pragma omp parallel num_threads(a.threads) reduction(min : lowest) reduction(|| : out_of_memory)
-  {
+  return share_out(blocks, a.threads, [&](int64_t begin, int64_t end) -> int64_t {
     Scratch<Real> scratch(a.channels, a.classes, size);
-    out_of_memory = !scratch.allocated();
-    // contiguous shares, so that each thread reads and writes memory in order
-    const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
-    const int64_t end = out_of_memory ? 0 : blocks * (thread + 1) / threads;
-    for (int64_t b = blocks * thread / threads; b < end; ++b) {
+    if (!scratch.allocated()) return kOutOfMemory;
+    int64_t lowest = kNothing;
+    for (int64_t b = begin; b < end; ++b) {
       const Block block(a, b, size);
       const Prefetch prefetch(a, Block(a, b + 1 < end ? b + 1 : b, size), sizeof(Storage));
       const int64_t invalid = load_masks(a, scratch, block);
@@ -251,9 +250,8 @@ int64_t run_blocks_as(const CpuPixelLossArguments& a, const Compute& compute) {
         memcpy(static_cast<Real*>(a.loss) + block.pixel, scratch.loss, block.count * sizeof(Real));
       }
     }
-  }
-  if (out_of_memory) return kOutOfMemory;
-  return lowest == INT64_MAX ? kValid : lowest;
+    return lowest;
+  });
 }
 
 template <class Compute>

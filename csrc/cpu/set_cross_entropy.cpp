@@ -53,7 +53,7 @@ LABELDROP_INLINE void gradients(const Scratch<Real>& s, Rows<Real> gradient, int
   for_each_class(s, classes, pixel, [&](int64_t k, auto is_candidate, auto is_other) __attribute__((always_inline)) {
     // chosen, not multiplied by 0: the exponential of what is inactive may be NaN
     const V product = load_lanes<V>(s.values + k * s.pitch + pixel) * (is_candidate ? scale.candidates : scale.others);
-    store_lanes(gradient.start + k * gradient.pitch + pixel, is_candidate | is_other ? product : zero);
+    store_lanes(gradient.start + k * gradient.pitch + pixel, (is_candidate | is_other) ? product : zero);
   });
 }
 

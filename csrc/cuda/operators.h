@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "../dice_sums.h"
 #include "../pixel_loss.h"
@@ -66,5 +67,11 @@ void dice_sums_backward(const DiceSumsBackwardArguments& arguments, Stream strea
 void drop_labels(const DropLabelsArguments& arguments, Stream stream);
 
 void label_dropout(const LabelDropoutArguments& arguments, Stream stream);
+
+// The GPU architectures that were compiled, such as 80 and 90; the CUDA runtime's version, such as 13000; and the
+// newest that the installed driver can run, 0 without a driver.
+std::vector<int> architectures();
+int runtime_version();
+int driver_version();
 
 }  // namespace labeldrop::cuda
