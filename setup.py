@@ -6,6 +6,7 @@ one has not asked for, not a module of another Python, not a file that the sourc
 
 import importlib.machinery
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,24 @@ from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "build_backend"))
+import nvcc  # noqa: E402 of this folder
 
 
 def compiled(package: Path) -> list[Path]:
     """The compiled modules in the package's folder, of any Python."""
     endings = {ending.rpartition(".")[2] for ending in importlib.machinery.EXTENSION_SUFFIXES}
     return [path for ending in sorted(endings) for path in package.glob(f"_c*.{ending}")]
+
+
+def forget_other_compiler(folder: Path, compiler: Path | None) -> None:
+    """Throw away what was made by another nvcc: CMake would configure anew, without the options that it was given."""
+    cache = folder / "CMakeCache.txt"
+    known = (
+        re.search(r"^CMAKE_CUDA_COMPILER:\w+=(.*)$", cache.read_text("utf-8"), re.MULTILINE) if cache.exists() else None
+    )
+    if compiler and known and known[1] != compiler.as_posix():
+        shutil.rmtree(folder)
 
 
 class CleanBuild(build):
@@ -43,20 +56,26 @@ class CMakeBuild(build_ext):
         """Build all modules at once: CMake knows which there are."""
         destination = ROOT if self.inplace else Path(self.build_lib).resolve()
         folder = Path(self.build_temp).resolve() / "cmake"
+        cuda = nvcc.choose(os.environ)
+        print(f"labeldrop_bench: {cuda.why}", flush=True)
         options = {
             "CMAKE_INSTALL_PREFIX": destination,
             # An earlier build's cache names the ninja of an isolated environment that is gone.
             "CMAKE_MAKE_PROGRAM": shutil.which("ninja") or "ninja",
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
-            "LABELDROP_CUDA": os.environ.get("LABELDROP_CUDA", "AUTO"),
+            "LABELDROP_CUDA": "ON" if cuda.nvcc else "OFF",
             "LABELDROP_WERROR": os.environ.get("LABELDROP_WERROR", "OFF"),
         }
         if "LABELDROP_CUDA_ARCHS" in os.environ:
             options["LABELDROP_CUDA_ARCHS"] = os.environ["LABELDROP_CUDA_ARCHS"]
+        if cuda.nvcc:
+            options["CMAKE_CUDA_COMPILER"] = cuda.nvcc
+        forget_other_compiler(folder, cuda.nvcc)
         definitions = [f"-D{key}={value}" for key, value in options.items()]
-        subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *definitions], check=True)
-        subprocess.run(["cmake", "--build", folder], check=True)
+        environment = {**os.environ, **cuda.environment}
+        subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *definitions], check=True, env=environment)
+        subprocess.run(["cmake", "--build", folder], check=True, env=environment)
         for path in compiled(destination / "labeldrop_bench"):
             path.unlink()
         subprocess.run(["cmake", "--install", folder], check=True)

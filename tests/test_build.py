@@ -36,12 +36,15 @@ def checkout(tmp_path: Path) -> Path:
         pytest.skip("the tests are not in a checkout")
     copy = tmp_path / "checkout"
     left_out = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
-    shutil.copytree(ROOT / "labeldrop_bench", copy / "labeldrop_bench", ignore=left_out)
+    for name in ("labeldrop_bench", "build_backend"):
+        shutil.copytree(ROOT / name, copy / name, ignore=left_out)
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "cmake").write_text(CMAKE.format(python=sys.executable, ending=ENDING), encoding="utf-8")
     (tmp_path / "bin" / "cmake").chmod(0o755)
+    (tmp_path / "bin" / "nvcc").write_text("", encoding="utf-8")
+    (tmp_path / "bin" / "nvcc").chmod(0o755)
     return copy
 
 
@@ -90,3 +93,13 @@ def test_a_checkout_holds_the_modules_of_the_last_build_alone(checkout: Path) ->
     assert {path.name for path in package.glob("_c*")} == {f"_cpu{ENDING}", f"_cuda{ENDING}"}
     build(checkout, "OFF", "build_ext", "--inplace")
     assert {path.name for path in package.glob("_c*")} == {f"_cpu{ENDING}"}
+
+
+def test_another_nvcc_starts_from_nothing(checkout: Path) -> None:
+    build(checkout, "ON", "build_ext", "--inplace")
+    (folder,) = (checkout / "build").glob("temp*/cmake")
+    for known, kept in [(checkout.parent / "bin" / "nvcc", True), ("/gone/nvcc", False)]:
+        (folder / "CMakeCache.txt").write_text(f"CMAKE_CUDA_COMPILER:FILEPATH={known}\n", encoding="utf-8")
+        (folder / "made_by_it").touch()
+        build(checkout, "ON", "build_ext", "--inplace")
+        assert (folder / "made_by_it").exists() == kept

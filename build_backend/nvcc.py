@@ -1,0 +1,133 @@
+"""Which CUDA compiler builds the kernels: the system's, one from the package index, or none.
+
+Used twice: when pip asks what the build environment needs (`requirements`), and when the build runs in it (`choose`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHOICES = ("AUTO", "ON", "OFF", "PIP")
+
+# What nvcc consists of on the package index. 13.0 and nothing newer: its kernels run with every driver from 580 on.
+PACKAGES = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
+VERSION = "13.0.*"
+
+EXECUTABLE = "nvcc.exe" if sys.platform == "win32" else "nvcc"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The compiler, None for none; why, in a sentence; and what its environment needs besides."""
+
+    nvcc: Path | None
+    why: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def wanted(environment: Mapping[str, str]) -> str:
+    """The value of `LABELDROP_CUDA`.
+
+    Raises:
+        SystemExit: it is none of `CHOICES`.
+    """
+    value = environment.get("LABELDROP_CUDA", "AUTO")
+    if value not in CHOICES:
+        raise SystemExit(
+            f"LABELDROP_CUDA={value!r}: give AUTO (CUDA kernels if nvcc is found or there is an NVIDIA driver), ON (by "
+            "the nvcc of this system), PIP (by the nvcc of the package index) or OFF (none)"
+        )
+    return value
+
+
+def of_system(environment: Mapping[str, str]) -> Path | None:
+    """The nvcc that `CUDACXX` or `CUDA_HOME` names, or that is on the path.
+
+    Raises:
+        SystemExit: one of the variables names something that is not there.
+    """
+    if named := environment.get("CUDACXX"):
+        if found := shutil.which(named, path=environment.get("PATH")):
+            return Path(found)
+        raise SystemExit(f"CUDACXX={named}: there is no such program; give the path of nvcc, or unset it")
+    if home := environment.get("CUDA_HOME"):
+        if found := shutil.which(Path(home) / "bin" / EXECUTABLE):
+            return Path(found)
+        raise SystemExit(
+            f"CUDA_HOME={home}: there is no bin/{EXECUTABLE} in it; give the toolkit's folder, or unset it"
+        )
+    found = shutil.which(EXECUTABLE, path=environment.get("PATH"))
+    return Path(found) if found else None
+
+
+def of_package_index() -> Path | None:
+    """The nvcc of the package that is installed beside this Python."""
+    try:
+        files = importlib.metadata.files(PACKAGES[0]) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(file.locate()).resolve() for file in files if file.name == EXECUTABLE), None)
+
+
+def driver_visible() -> bool:
+    """Whether there is an NVIDIA driver on this machine."""
+    if Path("/proc/driver/nvidia").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def requirements(environment: Mapping[str, str]) -> list[str]:
+    """The packages that the build needs: nvcc, where `choose` will look for that of the package index."""
+    value = wanted(environment)
+    from_index = value == "PIP" or (value == "AUTO" and of_system(environment) is None and driver_visible())
+    return [f"{package}=={VERSION}" for package in PACKAGES] if from_index else []
+
+
+def choose(environment: Mapping[str, str]) -> Choice:
+    """The compiler of this build.
+
+    Raises:
+        SystemExit: `LABELDROP_CUDA` asks for one that is not there.
+    """
+    value = wanted(environment)
+    if value == "OFF":
+        return Choice(None, "no CUDA kernels: LABELDROP_CUDA=OFF")
+    system = of_system(environment) if value != "PIP" else None
+    if system is not None:
+        return Choice(system, f"CUDA kernels by the nvcc of this system, {system}")
+    if value == "ON":
+        raise SystemExit(
+            "LABELDROP_CUDA=ON: no nvcc was found; put it on the PATH, set CUDACXX or CUDA_HOME, or take that of the "
+            "package index with LABELDROP_CUDA=PIP"
+        )
+    if value == "AUTO" and not driver_visible():
+        return Choice(
+            None, "no CUDA kernels: neither nvcc nor an NVIDIA driver is here (LABELDROP_CUDA=PIP builds them)"
+        )
+    found = of_package_index()
+    if found is not None:
+        return Choice(found, f"CUDA kernels by the nvcc of the package index, {found}", _links_with_runtime(found))
+    missing = f"its packages are not in the build environment: pip install {' '.join(requirements(environment))}"
+    if value == "PIP":
+        raise SystemExit(f"LABELDROP_CUDA=PIP: {missing}")
+    return Choice(None, f"no CUDA kernels: there is an NVIDIA driver and no nvcc, and {missing}")
+
+
+def _links_with_runtime(nvcc: Path) -> dict[str, str]:
+    """Nvcc looks for its runtime in lib64; where the packages unpack to, it is in lib."""
+    library = nvcc.parents[1] / "lib"
+    if not library.is_dir() or (nvcc.parents[1] / "lib64").exists():
+        return {}
+    flags = [os.environ.get("NVCC_APPEND_FLAGS", ""), f'-L"{library}"']
+    return {"NVCC_APPEND_FLAGS": " ".join(filter(None, flags))}
