@@ -52,18 +52,15 @@ class AnnotatedOnly(CumulativeIterationMetric):
             ValueError: nothing says what was annotated, or the metric does not score class by class.
         """
         values: Any = IterationMetric.__call__(self.metric, y_pred=y_pred, y=y, **options)
-        if not isinstance(values, Tensor) or values.ndim < 2:
+        rows = _annotated(y, annotated, len(y_pred))
+        scores = list(values.shape) if isinstance(values, Tensor) else [type(values).__name__]
+        if scores[0] != len(rows) or scores[1:2] not in ([rows.shape[1]], [rows.shape[1] - 1]):
             raise ValueError(
-                f"AnnotatedOnly: {type(self.metric).__name__} must score each class of each case by itself, [N, C], "
-                f"got {list(values.shape) if isinstance(values, Tensor) else type(values).__name__}"
+                f"AnnotatedOnly: annotated must be [N, K], and {type(self.metric).__name__} must score each class of "
+                f"each case by itself, [N, K, ...] or without background [N, K - 1, ...], got {list(rows.shape)} and "
+                f"scores {scores}"
             )
-        rows = _annotated(y, annotated, len(values)).to(values.device)
-        rows = rows[:, 1:] if values.shape[1] == rows.shape[1] - 1 else rows
-        if rows.shape != values.shape[:2]:
-            raise ValueError(
-                f"AnnotatedOnly: annotated must be [N, K] for scores of K classes, or of K - 1 without background, got "
-                f"{list(rows.shape)} for scores {list(values.shape)}"
-            )
+        rows = rows[:, rows.shape[1] - values.shape[1] :].to(values.device)
         kept: Tensor = torch.where(rows.reshape(*rows.shape, *[1] * (values.ndim - 2)), values.float(), torch.nan)
         self.metric.extend(kept)
         return kept
