@@ -68,7 +68,7 @@ MAY_IMPORT = {
         "records", "text",
     ],
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
-    "integrations": ["label_space", "dropout", "losses", "ops"],
+    "integrations": ["label_space", "rules", "dropout", "losses", "ops", "errors", "text"],
     "cli": [
         "__init__", "losses", "data", "init", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
         "submit", "speed", "errors", "records",

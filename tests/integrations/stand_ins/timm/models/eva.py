@@ -1,0 +1,2 @@
+class EvaBlock:
+    pass
