@@ -1,338 +1,90 @@
-"""The command line: parse, call, print. What imports torch is imported by the command that needs it."""
+"""The front of the command line: what needs no extra is run from here, everything else is typer's, in `commands`."""
 
 from __future__ import annotations
 
+import argparse
 import io
-import os
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
-
-import typer
-
-if TYPE_CHECKING:
-    from labeldrop_bench.plugins import Registry
-
-T = TypeVar("T")
-app = typer.Typer(
-    name="labeldrop-bench",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-data_app = typer.Typer(no_args_is_help=True, help="Look at the data of a suite.")
-app.add_typer(data_app, name="data")
-FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
-
-
-class Device(str, Enum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Log(str, Enum):
-    """Where epochs are written besides history.csv."""
-
-    tensorboard = "tensorboard"
-
-
-class Format(str, Enum):
-    """How to show a leaderboard."""
-
-    terminal = "terminal"
-    md = "md"
-    csv = "csv"
-    html = "html"
-    challenger = "challenger"
-
-
-DeviceOption = Annotated[
-    Device, typer.Option("--device", help="auto: CUDA where there is a device and every loss can use it.")
-]
-
-
-def _show_version(asked: bool) -> None:
-    if asked:
-        from labeldrop_bench import __version__
-
-        typer.echo(f"labeldrop-bench {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def common(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Train partial-label segmentation strategies side by side, and rank them by accuracy and speed."""
-
-
-@app.command("init")
-def init_suite(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="nnU-Net's raw data, or folders with images/ and masks/.")
-    ],
-) -> None:
-    """Look at data folders and print a suite file with what was found: `init FOLDER... > my.toml`.
-
-    Looks for labels by name, which source or domain lacks which label, sizes, spacing, hospitals and patients in names.
-    Of a file that is bad it says so on standard error. The file can be checked (`data check`) and run as it is.
-    """
-    with _clean_errors():
-        from labeldrop_bench.init import suite_for  # imports torch
-
-        text = suite_for(folders, lambda line: typer.echo(line, err=True))
-        typer.echo(text.encode(), nl=False)  # UTF-8 whatever the locale says, as TOML wants it
-
-
-@app.command()
-def run(
-    suite: Annotated[str, typer.Argument(help="Name of a suite (see `suites`), or path of a TOML file.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Directory for the results. [default: runs/SUITE]")] = None,
-    device: DeviceOption = Device.auto,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.epochs=5, data.gap=0, seeds=[0,1] ..."),
-    ] = None,
-    workers: Annotated[
-        str | None,
-        typer.Option("--workers", metavar="N|auto", help="Runs side by side. auto: one per GPU, or per so many cores."),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option("--ray", metavar="auto|ADDRESS", help="Do the runs on a Ray cluster. auto: the one here, or new."),
-    ] = None,
-    log: Annotated[Log | None, typer.Option("--log", help="Also write event files, in each run's directory.")] = None,
-) -> None:
-    """Train, evaluate, print and write the leaderboard. The same call again goes on where it was broken off.
-
-    Exit code: 0 if everything is done, 1 if runs failed, 2 for a mistake in the call or the suite.
-    """
-    with _clean_errors():
-        from labeldrop_bench import leaderboard, suites
-        from labeldrop_bench.errors import FailedRunsError
-        from labeldrop_bench.records.config import path_part
-
-        loaded = suites.load(suite, overrides or [])
-        number = _workers(workers)
-        leaderboard.check_figures(loaded.config)
-        failed: FailedRunsError | None = None
-        directory = out or Path("runs") / path_part(loaded.config.name)
-        with _told_how_to_resume(directory):
-            # after the cheap checks: these import torch and MONAI, which takes seconds
-            from labeldrop_bench import sweep
-            from labeldrop_bench.progress import ProgressListener
-            from labeldrop_bench.run import epochs
-
-            with ProgressListener(directory, epochs) as listener:
-                try:
-                    sweep.run(
-                        loaded,
-                        directory,
-                        device=device.value,
-                        listener=listener,
-                        workers=number,
-                        ray=ray,
-                        log_tensorboard=log is Log.tensorboard,
-                    )
-                except FailedRunsError as error:
-                    failed = error  # the others are done
-        something = failed is None or any(directory.glob("runs/*/result.json"))
-        if something and os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
-            typer.echo(leaderboard.render(leaderboard.load(directory), "terminal"))
-            typer.echo(f"Written to {directory}: results.csv, leaderboard.md, .csv and .html, figures, runs/")
-        if failed is not None:
-            typer.echo(f"Error: {failed}", err=True)
-            raise typer.Exit(FAILED)
-
-
-def _workers(text: str | None) -> int | Literal["auto"] | None:
-    """What `--workers` says.
-
-    Raises:
-        SuiteError: it is neither a number from 1 up nor "auto".
-    """
-    from labeldrop_bench.errors import SuiteError
-
-    if text is None or text == "auto":
-        return "auto" if text else None
-    if not text.isdecimal() or int(text) < 1:
-        raise SuiteError(f"--workers: must be a number from 1 up, or auto, got {text!r}")
-    return int(text)
-
-
-@app.command("leaderboard")
-def show_leaderboard(
-    directory: Annotated[Path, typer.Argument(help="What `run` wrote.")],
-    format_: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.terminal,
-) -> None:
-    """Print the leaderboard of a suite's directory, finished or not."""
-    with _clean_errors():
-        from labeldrop_bench import leaderboard
-
-        typer.echo(leaderboard.render(leaderboard.load(directory), format_.value))
-
-
-@app.command()
-def submit(
-    directory: Annotated[Path, typer.Argument(help="What `run` wrote.")],
-    to: Annotated[
-        Path | None,
-        typer.Option("--to", help="Directory of the leaderboard; made if need be. Without it nothing is written."),
-    ] = None,
-    strategies: Annotated[
-        list[str] | None, typer.Option("--strategy", metavar="NAME", help="Only this strategy (again for more).")
-    ] = None,
-) -> None:
-    """Check a finished suite's results, and merge them into a leaderboard of the same suite."""
-    with _clean_errors():
-        from labeldrop_bench import submit as submission
-
-        results = submission.check(directory, strategies or ())
-        typer.echo(f"{directory}: {len(results.runs)} runs of suite {results.suite.name!r}, all finished and valid")
-        if to is not None:
-            added = submission.merge(results, to)
-            had = len(results.runs) - len(added)
-            typer.echo(f"{to}: {len(added)} runs added; {had} were there with the same numbers")
-
-
-@app.command()
-def speed(
-    device: DeviceOption = Device.auto,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="CSV file, or directory for speed.csv; a plot beside it.")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option("--loss", help="Only this loss (again for more).")] = None,
-) -> None:
-    """Time the kernels against their peers: forward and backward passes of every loss."""
-    with _clean_errors():
-        from labeldrop_bench.speed import main as measure
-
-        measure(device.value, out, only or ())
-
-
-@app.command("suites")
-def list_suites() -> None:
-    """List the suites that come with the package."""
-    from labeldrop_bench import suites
-
-    configs = [suites.load(name).config for name in suites.names()]
-    _lines((config.name, f"{len(config.runs())} runs", config.title) for config in configs)
-
-
-@app.command("losses")
-def list_losses() -> None:
-    """List the losses: name, channels that the network must give, source, formula."""
-    from labeldrop_bench import losses
-
-    _registered(losses.REGISTRY, lambda info: (info.channels, info.source, info.formula))
-
-
-@app.command("datasets")
-def list_datasets() -> None:
-    """List the data sets."""
-    from labeldrop_bench import data
-
-    _registered(data.REGISTRY, lambda info: (info.licence, info.description))
-
-
-@app.command("models")
-def list_models() -> None:
-    """List the networks."""
-    from labeldrop_bench import models, plugins
-
-    _registered(models.REGISTRY, lambda make: (plugins.summary(make),))
-
-
-@data_app.command("check")
-def check_data(
-    suite: Annotated[str, typer.Argument(help="Name of a suite (see `suites`), or path of a TOML file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key: data.root=/my/data ...")
-    ] = None,
-) -> None:
-    """Load every data set of a suite and count what is there, or list all that is wrong with it (exit code 1).
-
-    Counted are the images in which training sees each label, and those in which it can be scored.
-    """
-    with _clean_errors():
-        from labeldrop_bench import suites
-
-        loaded = suites.load(suite, overrides or [])
-        from labeldrop_bench.data.check import check  # imports torch
-
-        found = check((run.condition, run.data) for run in loaded.config.runs())
-        typer.echo("\n".join(line for checked in found for line in checked.lines))
-        if not all(checked.good for checked in found):
-            raise typer.Exit(FAILED)
-
-
-def _registered(registry: Registry[T], row: Callable[[T], tuple[str, ...]]) -> None:
-    """One line for each name of a registry; after what cannot be used stands why, in a line of its own."""
-    found = registry.all()
-    broken = {name: thing for name, thing in found.items() if isinstance(thing, Exception)}
-    _lines((name, *row(thing)) for name, thing in found.items() if not isinstance(thing, Exception))
-    for name, error in broken.items():
-        typer.echo(f"{name}  Error: {' '.join(str(error).split())}")
-
-
-def _lines(rows: Iterable[tuple[str, ...]]) -> None:
-    """One line for each row, in columns."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-@contextmanager
-def _clean_errors() -> Iterator[None]:
-    """What a person can put right is one message, without a traceback; anything else is a bug and keeps its own."""
-    from labeldrop_bench.errors import UserError, storage_error
-    from labeldrop_bench.leaderboard import LeaderboardError
-
-    try:
-        yield
-    except (UserError, LeaderboardError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(USER_ERROR) from error
-    except OSError as error:
-        known = storage_error(error)
-        if known is None:
-            raise
-        typer.echo(f"Error: {known}", err=True)
-        raise typer.Exit(USER_ERROR) from error
-
-
-@contextmanager
-def _told_how_to_resume(directory: Path) -> Iterator[None]:
-    """Ctrl-C leaves what is finished; say how to get the rest."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        typer.echo(
-            f"\nStopped. Finished runs are in {shlex.quote(str(directory))}; the same command does the others.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from error
-
-
-def main() -> None:
-    """What the console script `labeldrop-bench` calls."""
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+
+from labeldrop_bench import __version__, extras
+
+PROGRAM = "labeldrop-bench"
+# name -> (module with `main(arguments) -> exit code`, what it does)
+ALONE = {
+    "doctor": ("labeldrop_bench.doctor", "Say what is installed, try it on each device, and how to mend what is wrong"),
+    "nnunet": ("labeldrop_bench.integrations.nnunet.command", "Trainers for nnU-Net v2, and what was annotated"),
+}
+# The benchmark's, with the first lines of their docstrings: help does not wait for typer, which need not be there
+BENCH = {
+    "init": "Look at data folders and print a suite file with what was found: `init FOLDER... > my.toml`",
+    "run": "Train, evaluate, print and write the leaderboard. The same call again goes on where it was broken off",
+    "data": "Look at the data of a suite",
+    "leaderboard": "Print the leaderboard of a suite's directory, finished or not",
+    "submit": "Check a finished suite's results, and merge them into a leaderboard of the same suite",
+    "speed": "Time the kernels against their peers: forward and backward passes of every loss",
+    "suites": "List the suites that come with the package",
+    "losses": "List the losses: name, channels that the network must give, source, formula",
+    "datasets": "List the data sets",
+    "models": "List the networks",
+}
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """What the console script `labeldrop-bench` calls; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What it cannot encode is escaped, as Python does on standard error: no finished run ends in an error
             stream.reconfigure(errors="backslashreplace")
-    app()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if not words:
+        parser.print_help()
+        return USER_ERROR
+    command = parser.parse_args(words).command
+    if command not in {*ALONE, *BENCH}:
+        close = get_close_matches(command, [*ALONE, *BENCH], n=1)
+        parser.error(f"there is no command {command!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    try:
+        if command in ALONE:
+            return int(import_module(ALONE[command][0]).main(words[1:]))
+        from labeldrop_bench.commands import app
+
+        app(words, prog_name=PROGRAM)  # exits
+    except ModuleNotFoundError as error:
+        sentence = extras.explain(error)
+        if sentence is None:
+            raise
+        print(f"Error: {PROGRAM} {command}: {sentence}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    there = find_spec("typer") is not None
+    title = "the benchmark:" if there else f"the benchmark, which is the extra 'bench' ({extras.install('bench')}):"
+    alone = {name: text for name, (_, text) in ALONE.items()}
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
+        description="Train partial-label segmentation strategies side by side, and rank them by accuracy and speed.",
+        epilog="\n\n".join(
+            [_listed("commands:", alone), _listed(title, BENCH), f"{PROGRAM} COMMAND --help: what a command takes"]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}", help="print the version")
+    parser.add_argument("command", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _listed(title: str, commands: Mapping[str, str]) -> str:
+    return "\n".join([title, *(f"  {name:<12} {text}" for name, text in commands.items())])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

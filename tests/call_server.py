@@ -82,7 +82,7 @@ def _child(call: dict[str, Any]) -> None:
         os.dup2(handle, number)
     if call["limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (call["limit"], resource.RLIM_INFINITY))
-    from labeldrop_bench.cli import app
+    from labeldrop_bench.commands import app
 
     app(call["args"])  # ends with SystemExit
 

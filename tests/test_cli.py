@@ -4,14 +4,16 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
+import typer
 from tiny import TOML, write_suite
 from typer.testing import CliRunner
 
-from labeldrop_bench import __version__, data, losses, models, suites, sweep
-from labeldrop_bench.cli import app
+from labeldrop_bench import __version__, cli, data, losses, models, suites, sweep
+from labeldrop_bench.commands import app
 
 ROOT = Path(sweep.__file__).parents[1]  # where processes started here find the package that is being tested
 runner = CliRunner()
@@ -106,16 +108,51 @@ def test_losses_are_listed_with_source_channels_and_formula() -> None:
         assert re.split(" {2,}", line) == [name, expected, info.source, info.formula]
 
 
-def test_version_and_help() -> None:
-    assert runner.invoke(app, ["--version"]).stdout == f"labeldrop-bench {__version__}\n"
-    shown = runner.invoke(app, ["--help"]).stdout
-    assert all(word in shown for word in ("run", "leaderboard", "suites", "losses", "datasets", "models", "speed"))
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"labeldrop-bench {__version__}\n"
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"\n  {word} " in shown for word in (*cli.ALONE, *cli.BENCH))
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out == shown
+
+
+def test_help_lists_every_command_as_it_describes_itself() -> None:
+    group = typer.main.get_command(app)
+    described = {name: (command.help or "").partition("\n")[0] for name, command in group.commands.items()}
+    assert {name: f"{text}." for name, text in cli.BENCH.items()} == described
+    assert not set(cli.ALONE) & set(cli.BENCH)
+
+
+def test_a_command_that_there_is_not_is_named_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        cli.main(["docter"])
+    assert "there is no command 'docter'; did you mean 'doctor'?" in capsys.readouterr().err
+
+
+def test_what_follows_the_command_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also options that the front has itself."""
+    heard: list[list[str]] = []
+    doctor = types.SimpleNamespace(main=lambda words: heard.append(words) or 1)
+    monkeypatch.setitem(sys.modules, "labeldrop_bench.doctor", doctor)
+    assert cli.main(["doctor", "--help", "--version", "--", "x"]) == 1
+    assert heard == [["--help", "--version", "--", "x"]]
+
+
+def test_the_front_imports_no_typer() -> None:
+    """Who has the losses alone has no typer, and who has it does not wait for it."""
+    code = "import sys; from labeldrop_bench import cli\ntry: cli.main(['-h'])\nfinally: print('typer' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_the_command_line_imports_no_network_library() -> None:
     """Help and lists must not wait for the libraries that only training needs."""
     code = (
-        "import sys; from typer.testing import CliRunner; from labeldrop_bench.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from labeldrop_bench.commands import app\n"
         "for words in (['--help'], ['run', '-h'], ['suites']): assert not CliRunner().invoke(app, words).exit_code\n"
         "print([m for m in ('monai', 'kornia', 'lightning_fabric', 'pandas', 'matplotlib') if m in sys.modules])"
     )

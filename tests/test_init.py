@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from labeldrop_bench import suites
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 from labeldrop_bench.init import folders
 from labeldrop_bench.records import SuiteConfig
 

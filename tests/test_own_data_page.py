@@ -13,7 +13,7 @@ from pages import Shell, Step, steps, varies_never
 from typer.testing import CliRunner
 
 from labeldrop_bench import suites
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 
 if not PAGE.path.exists() and "CI" not in os.environ:
     pytest.skip("docs/ is not in this copy of the sources", allow_module_level=True)

@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "rules": ["constants", "label_space"],
     "losses": ["constants", "label_space", "plugins", "rules", "ops", "reference"],
     "__init__": ["label_space", "rules", "dropout", "ops", "reference", "losses"],
-    "data": ["label_space", "plugins", "records", "text"],
-    "init": ["data", "errors", "records"],
+    "data": ["extras", "label_space", "plugins", "records", "text"],
+    "init": ["data", "errors", "extras", "records"],
     "augment": ["records"],
     "suites": ["errors", "records", "text"],
     "leaderboard": ["records", "text"],
@@ -64,15 +64,18 @@ MAY_IMPORT = {
         "records",
     ],
     "sweep": [
-        "losses", "data", "patches", "checkpoints", "evaluate", "train", "procedures", "run", "suites", "errors",
-        "records", "text",
+        "extras", "losses", "data", "patches", "checkpoints", "evaluate", "train", "procedures", "run", "suites",
+        "errors", "records", "text",
     ],
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
-    "integrations": ["label_space", "rules", "dropout", "losses", "ops", "errors", "text"],
-    "cli": [
-        "__init__", "losses", "data", "init", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
+    "extras": ["errors"],
+    "integrations": ["label_space", "rules", "dropout", "losses", "ops", "errors", "extras", "text"],
+    "doctor": ["__init__", "losses", "ops"],
+    "commands": [
+        "losses", "data", "init", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
         "submit", "speed", "errors", "records",
     ],
+    "cli": ["__init__", "extras", "doctor", "integrations", "commands"],
 }  # fmt: skip
 
 

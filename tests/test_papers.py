@@ -7,7 +7,7 @@ from data_trees import write_camus, write_echonet, write_unity
 from typer.testing import CliRunner
 
 from labeldrop_bench import suites
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 
 SMALL = (
     *(f"data.sources.{name}.size=32" for name in ("camus", "unity", "echonet_dynamic")),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import labeldrop_bench as lb
 from labeldrop_bench import data, losses, models, procedures
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 from labeldrop_bench.plugins import PluginError
 
 runner = CliRunner()

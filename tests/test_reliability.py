@@ -19,7 +19,7 @@ from call_server import Calls
 from typer.testing import CliRunner
 
 from labeldrop_bench import records
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 from labeldrop_bench.sweep import folder
 
 pytestmark = pytest.mark.slow

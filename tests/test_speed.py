@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import labeldrop_bench as lb
 from labeldrop_bench import speed
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 from labeldrop_bench.speed import Problem, peers, table, timing
 from labeldrop_bench.speed.peers import check_backward_is_compiled, stock
 from labeldrop_bench.speed.problem import COMPOUNDS, LAYOUTS, ORDINARY

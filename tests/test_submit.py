@@ -14,7 +14,7 @@ from invented import write_suite
 from typer.testing import CliRunner
 
 from labeldrop_bench import leaderboard, records, submit
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 from labeldrop_bench.records import SuiteConfig
 from labeldrop_bench.submit import SubmissionError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from listeners import run_suite
 from tiny import discs, run_config, write_suite
 
 from labeldrop_bench.checkpoints import Epoch
-from labeldrop_bench.errors import SuiteError
-from labeldrop_bench.sweep import tensorboard
+from labeldrop_bench.extras import MissingPackageError
 from labeldrop_bench.sweep.tensorboard import TensorBoard
 from labeldrop_bench.train import fit
 
@@ -82,7 +82,7 @@ def test_a_fit_that_goes_on_doubles_no_step(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_message_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
-    with pytest.raises(SuiteError, match="--log tensorboard: the package tensorboard is not installed: pip install"):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingPackageError, match=r"--log tensorboard: needs tensorboard, not inst.*pip install"):
         run_suite(write_suite(tmp_path), tmp_path / "out", log_tensorboard=True)
     assert not (tmp_path / "out").exists()

@@ -32,7 +32,8 @@ from labeldrop_bench.data._volumes import one_slice
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder
 from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import check_same_grid, finite, look_up, read
-from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare
+from labeldrop_bench.extras import require
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.text import TextError, read_text
 
@@ -80,7 +81,7 @@ def load(options: CamusOptions) -> Dataset:
             truncated file, mask of another size than its image, empty mask, unknown label value, view without a known
             quality, patient in two split files, in none, or without a folder.
         FileNotFoundError: a folder that is not there, or one without a release of CAMUS or with half of its split.
-        ModuleNotFoundError: nibabel or SimpleITK is not installed.
+        MissingPackageError: nibabel or SimpleITK is not installed.
     """
     root = find_folder("camus", options.root, options.folder)
     release = _release(root, options.release)

@@ -184,7 +184,7 @@ def load(options: CombinedOptions) -> Dataset:
     Raises:
         ValueError: a source that cannot be loaded, a label that `map` names and that does not exist, one that it leaves
             out, an `order` that is not all classes, or sources whose images differ in channels or size.
-        FileNotFoundError, ModuleNotFoundError: as raised by a source.
+        FileNotFoundError, MissingPackageError: as raised by a source.
     """
     parts = [_part(source) for source in _alike(options.sources)]
     space = _space(parts, options.order)

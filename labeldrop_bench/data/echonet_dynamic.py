@@ -30,7 +30,8 @@ from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder
 from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import told
-from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare
+from labeldrop_bench.extras import require
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.text import read_rows
 
@@ -66,7 +67,7 @@ def load(options: EchonetDynamicOptions) -> Dataset:
             truncated video, frame beyond the end of its video, tracing that is no number or encloses nothing, video
             listed twice or in no known split.
         FileNotFoundError: a folder or one of its two lists is not there.
-        ModuleNotFoundError: PyAV or scikit-image is not installed.
+        MissingPackageError: PyAV or scikit-image is not installed.
     """
     root = find_folder("echonet_dynamic", options.root, options.folder)
     require("echonet_dynamic", "av", "skimage")

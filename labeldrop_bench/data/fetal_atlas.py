@@ -21,8 +21,9 @@ from labeldrop_bench.data._files import list_folders, not_taken
 from labeldrop_bench.data._options import FileOptions
 from labeldrop_bench.data._volumes import ReadVolumes
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Side, find_folder
-from labeldrop_bench.data.prepare import Case, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, assemble, prepare
 from labeldrop_bench.data.split import grouped_split, report_lacking
+from labeldrop_bench.extras import require
 from labeldrop_bench.label_space import LabelSpace
 
 LABEL_SPACE = LabelSpace.of_classes(
@@ -64,7 +65,7 @@ def load(options: FetalAtlasOptions) -> Dataset:
     Raises:
         ValueError: no data folder given, bad files (all of them listed), or a group with fewer than three volumes.
         FileNotFoundError: there is no such folder.
-        ModuleNotFoundError: nibabel or scikit-image is not installed.
+        MissingPackageError: nibabel or scikit-image is not installed.
     """
     require("fetal_atlas", "nibabel", "skimage")
     root = find_folder("fetal_atlas", options.root, options.folder)

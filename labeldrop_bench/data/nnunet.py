@@ -45,8 +45,9 @@ from labeldrop_bench.data.case_file import Scheme
 from labeldrop_bench.data.decode import Place, read_place, read_size
 from labeldrop_bench.data.edits import annotated_only, check_cases
 from labeldrop_bench.data.intensities import pool, scheme_of
-from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare
 from labeldrop_bench.data.split import grouped_split, report_lacking
+from labeldrop_bench.extras import require
 from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.records import SomeNames
 
@@ -110,7 +111,7 @@ def load(options: NnunetOptions) -> Dataset:
             unreadable file, image and labels on different voxels, unknown label value, case in two domains; or
             `annotated_labels` with a case or label that is not there, or against the label maps.
         FileNotFoundError: a folder that is not there.
-        ModuleNotFoundError: a library that reads the files is not installed.
+        MissingPackageError: a library that reads the files is not installed.
     """
     folder = options.find()
     description = describe(folder)

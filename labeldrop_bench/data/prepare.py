@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from math import nan
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -182,15 +181,6 @@ def assemble(
         )
 
     return Dataset(space, tuple(domains), part(0), part(1), part(2), skipped)
-
-
-def require(name: str, *modules: str) -> None:
-    """Raises ModuleNotFoundError, saying what to install, where a library that a reader needs is not there."""
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f"{name}: needs {', '.join(missing)}, which a plain install leaves out: pip install 'labeldrop-bench[data]'"
-        )
 
 
 def _folder() -> Path:

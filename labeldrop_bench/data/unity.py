@@ -39,7 +39,8 @@ from labeldrop_bench.data._resample import resize_image, resize_labels
 from labeldrop_bench.data.base import Dataset, DatasetInfo, Size, find_folder, hint
 from labeldrop_bench.data.case_file import Prepared
 from labeldrop_bench.data.decode import read_grey
-from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare
+from labeldrop_bench.extras import require
 from labeldrop_bench.label_space import LabelSpace
 
 _FILES = {
@@ -102,7 +103,7 @@ def load(options: UnityOptions) -> Dataset:
             that are no numbers or too few or that encloses nothing, video in two splits, picture listed twice, picture
             without an ultrasound sector.
         FileNotFoundError: a folder or its label files are not there.
-        ModuleNotFoundError: scikit-image is not installed.
+        MissingPackageError: scikit-image is not installed.
     """
     root = find_folder("unity", options.root, options.folder)
     require("unity", "skimage")

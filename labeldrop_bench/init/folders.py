@@ -18,8 +18,9 @@ from labeldrop_bench.data._pictures import PICTURES
 from labeldrop_bench.data.base import Grid
 from labeldrop_bench.data.decode import check_same_grid, label_values, read, read_place
 from labeldrop_bench.data.edits import read_annotated
-from labeldrop_bench.data.prepare import Case, DataProblem, require
+from labeldrop_bench.data.prepare import Case, DataProblem
 from labeldrop_bench.errors import UserError
+from labeldrop_bench.extras import require
 
 Say = Callable[[str], None]
 MOST_PIXELS = 4_000_000_000

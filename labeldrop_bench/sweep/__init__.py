@@ -15,13 +15,13 @@ from typing import Protocol
 
 import torch
 
-from labeldrop_bench import records
+from labeldrop_bench import extras, records
 from labeldrop_bench.checkpoints import Epoch
 from labeldrop_bench.errors import FailedRunsError, SuiteError
 from labeldrop_bench.records import RunConfig, RunFailure, RunResult
 from labeldrop_bench.run import everything_known, split_csv
 from labeldrop_bench.suites import Suite
-from labeldrop_bench.sweep import folder, limits, tensorboard, workers
+from labeldrop_bench.sweep import folder, limits, workers
 from labeldrop_bench.sweep.checks import Precision, Prepared, check_batches, choose_device, prepare
 from labeldrop_bench.sweep.jobs import Job, News, Started, make_fabric, stoppable, threads
 from labeldrop_bench.sweep.limits import Workers
@@ -78,13 +78,14 @@ def run(
         log_tensorboard: write event files.
 
     Raises:
+        MissingPackageError: TensorBoard or Ray was asked for, and is not installed.
         SuiteError: the suite is wrong, the directory holds something else or is in use, there is no such device, or
             the options do not go together.
         FailedRunsError: some runs failed; the others are done.
     """
     prepared = prepare(suite)
     if log_tensorboard:
-        tensorboard.require()
+        extras.require("--log tensorboard", "tensorboard")
     asked = prepared.config.workers if workers is None else workers
     books = _Books(directory, prepared, listener)
     with threads(prepared.config.training.threads):
@@ -217,12 +218,9 @@ def _on_cluster(
     """Do the runs as tasks of a Ray cluster; this process locks the directory and writes the files."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         raise SuiteError("--ray: does not go with torchrun, whose processes do one run together; use one of them")
-    try:
-        from labeldrop_bench.sweep import cluster  # imports Ray, which only some have
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise SuiteError("--ray: Ray is not installed: pip install 'labeldrop-bench[ray]'") from error
+    extras.require("--ray", "ray")
+    from labeldrop_bench.sweep import cluster  # imports Ray
+
     note = books.listener.note
     with stoppable(), folder.locked(books.directory, first=True), cluster.connected(address, note):
         job, needs = cluster.survey(suite, device, per_gpu, note=note, log_tensorboard=log_tensorboard)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -92,6 +91,10 @@ def peak_memory() -> int:
     if STATUS.exists():  # Linux counts into `ru_maxrss` what the process held that started this one
         line = next(line for line in read_text(STATUS).splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # Windows has none
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

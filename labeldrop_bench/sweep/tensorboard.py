@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labeldrop_bench.checkpoints import Epoch
-from labeldrop_bench.errors import SuiteError
 
 if TYPE_CHECKING:  # imports tensorboard, which only some have
     from torch.utils.tensorboard import SummaryWriter
-
-
-def require() -> None:
-    """Find out before anything is trained.
-
-    Raises:
-        SuiteError: the package tensorboard is not installed.
-    """
-    if find_spec("tensorboard") is None:
-        raise SuiteError(
-            "--log tensorboard: the package tensorboard is not installed: pip install 'labeldrop-bench[tensorboard]'"
-        )
 
 
 class TensorBoard:

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from labeldrop_bench import data
-from labeldrop_bench.cli import app
+from labeldrop_bench.commands import app
 from labeldrop_bench.data.arrays import LabelMaps
 from labeldrop_bench.data.check import check, describe, never_shown
 from labeldrop_bench.data.edits import edited

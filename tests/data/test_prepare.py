@@ -15,7 +15,7 @@ from number_reader import ReadNumber
 from labeldrop_bench.data import case_file
 from labeldrop_bench.data import prepare as module
 from labeldrop_bench.data.case_file import Prepared
-from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare, require
+from labeldrop_bench.data.prepare import Case, DataProblem, assemble, prepare
 from labeldrop_bench.label_space import LabelSpace
 
 SPACE = LabelSpace.of_classes(("background", "odd"))
@@ -211,12 +211,6 @@ def test_prepared_errors(change, error, message):
     good = {"image": np.zeros((1, 4, 4), np.uint8), "labels": np.zeros((4, 4), np.uint8), "annotated": (True,)}
     with pytest.raises(error, match=message):
         Prepared(**{**good, **change})
-
-
-def test_require():
-    require("numbers", "numpy")
-    with pytest.raises(ModuleNotFoundError, match=r"numbers: needs no_such_library.*labeldrop-bench\[data\]"):
-        require("numbers", "numpy", "no_such_library")
 
 
 def test_a_disk_that_is_full_leaves_no_half_a_file(tmp_path, monkeypatch):
