@@ -10,7 +10,8 @@ from ._checks import (
     refuse_vmap,
     squeeze_channel,
 )
-from ._native import built_for
+from ._cuda_build import BRING_A_COMPILER, CudaBuild, cuda_version, device_problem, driver_problem
+from ._native import built_for, cuda_build, cuda_driver, instruction_set
 from .dice_sums import dice_sums
 from .drop_labels import drop_labels
 from .label_dropout import label_dropout
@@ -20,13 +21,21 @@ from .set_cross_entropy import set_cross_entropy
 from .sigmoid_focal import sigmoid_focal
 
 __all__ = [
+    "BRING_A_COMPILER",
+    "CudaBuild",
     "built_for",
     "check_gamma",
     "check_labels",
     "check_tensors",
+    "cuda_build",
+    "cuda_driver",
+    "cuda_version",
+    "device_problem",
     "dice_sums",
+    "driver_problem",
     "drop_labels",
     "has_values",
+    "instruction_set",
     "integer",
     "label_dropout",
     "label_flip",

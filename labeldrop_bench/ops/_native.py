@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -10,6 +11,8 @@ from types import ModuleType
 # Before the kernels: they use the OpenMP runtime that torch brings.
 import torch
 from torch import Tensor
+
+from ._cuda_build import BRING_A_COMPILER, CudaBuild, device_problem, driver_problem
 
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 INTEGERS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
@@ -33,18 +36,51 @@ def module(device: torch.device, operator: str) -> ModuleType:
     """The compiled module for a device.
 
     Raises:
-        RuntimeError: the module, or its kernel for this operator, is not built.
+        RuntimeError: the module, or its kernel for this operator, is not built, or not for this GPU or this driver.
     """
     found = _MODULES.get(device.type)
     if found is None or not built_for(device.type, operator):
         fix = {
             "cpu": "install the package with `pip install .`, which compiles it",
-            "cuda": "reinstall with LABELDROP_CUDA=ON and nvcc on PATH, if this version has the kernel for CUDA",
+            "cuda": BRING_A_COMPILER,
         }.get(device.type, "move the tensors to the CPU or a CUDA device")
         raise RuntimeError(
             f"{operator}: there is no compiled kernel for device '{device.type}' in this installation; {fix}, "
             f"or choose backend='reference'"
         )
+    if device.type == "cuda" and (problem := _problem(device)):
+        raise RuntimeError(f"{operator}: {problem}, or choose backend='reference'")
+    return found
+
+
+def instruction_set() -> str | None:
+    """The one chosen for the CPU kernels; None if there are no kernels."""
+    found = _MODULES["cpu"]
+    return None if found is None else ("baseline", "AVX2", "AVX-512")[found.current_isa()]
+
+
+def cuda_build() -> CudaBuild | None:
+    """What the CUDA module was built by and for; None if there is none."""
+    found = _MODULES["cuda"]
+    return None if found is None else CudaBuild(found.architectures, found.runtime_version)
+
+
+def cuda_driver() -> int:
+    """The newest CUDA that the driver runs, as 13000; 0 without a driver, or without a module that could ask it."""
+    found = _MODULES["cuda"]
+    return 0 if found is None else int(found.driver_version())
+
+
+@cache
+def _problem(device: torch.device) -> str | None:
+    """What keeps the CUDA kernels from running on a device; asked once for each."""
+    build = cuda_build()
+    if build is None:
+        return None
+    found = driver_problem(build, cuda_driver())
+    if found is None and torch.cuda.is_available():
+        name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        found = device_problem(build, name, capability)
     return found
 
 

@@ -1,0 +1,251 @@
+"""`labeldrop-bench doctor`: what is installed, whether it works on each device, and how to mend what does not.
+
+`gather` looks, `findings` and `report` judge and tell what it saw: they are functions of the facts alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import labeldrop_bench
+from labeldrop_bench import losses, ops
+from labeldrop_bench.ops import CudaBuild, device_problem, driver_problem
+
+# Packages of which the version decides what works, besides torch and numpy; not all are there everywhere
+FRAMEWORKS = ("monai", "pytorch-ignite", "nnunetv2", "lightning", "lightning-fabric", "ray", "tensorboard")
+TRIED = ("marginal_ce+marginal_dice", "adaptive_ce", "smile")  # between them every kind of kernel with a gradient
+TOLERANCE = 1e-4  # between two orders of summing a few hundred float32 numbers
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that torch can use: its name and compute capability."""
+
+    name: str
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found.
+
+    Attributes:
+        folder: that the package is imported from.
+        checkout: whether that is a source tree.
+        versions: name -> version of what is installed.
+        torch_cuda: CUDA that torch was built for; None for a torch for CPUs or another maker's GPUs.
+        isa: the instruction set chosen for the CPU kernels; None if there are none.
+        kernels: operator -> the kinds of devices ("cpu", "cuda") that there is a kernel for.
+        build: of the CUDA kernels; None if there are none.
+        driver: the newest CUDA that NVIDIA's driver runs, as 13000; 0 without a driver.
+        driver_name: the driver's own version, such as "580.65.06", where it is known.
+        gpus: that torch can use.
+        openmp: files of the OpenMP runtimes in this process; none where the system does not tell.
+        failures: device -> what went wrong with a tiny loss there; empty text if all is well.
+    """
+
+    folder: Path
+    checkout: bool
+    versions: dict[str, str]
+    torch_cuda: str | None
+    isa: str | None
+    kernels: dict[str, tuple[str, ...]]
+    build: CudaBuild | None
+    driver: int
+    driver_name: str | None
+    gpus: tuple[Gpu, ...]
+    openmp: tuple[str, ...]
+    failures: dict[str, str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look, tell, and return the exit code: 0 if all is well, 1 otherwise."""
+    parser = argparse.ArgumentParser(
+        "labeldrop-bench doctor",
+        description="Say which versions, devices and kernels there are, compute a tiny loss on each device, and say "
+        "how to mend what is wrong. Exit code: 0 if all is well, 1 otherwise.",
+    )
+    parser.parse_args(arguments)
+    facts = gather()
+    print(report(facts))
+    return 1 if findings(facts) else 0
+
+
+def findings(facts: Facts) -> list[str]:
+    """What is wrong, each with its remedy; nothing if all is well."""
+    if facts.isa is None:
+        return [_no_kernels(facts)]
+    found = _about_cuda(facts)
+    if len(facts.openmp) > 1:
+        found.append(
+            f"{len(facts.openmp)} OpenMP runtimes in one process, {', '.join(facts.openmp)}: each has threads of its "
+            f"own, and they are in each other's way. Install torch and numpy in a fresh environment, both by pip or "
+            f"both by conda"
+        )
+    failed = ((device, failure) for device, failure in facts.failures.items() if failure)
+    return found + [
+        f"a tiny loss on {device}: {failure}. Install the package anew; if that does not help, report this page"
+        for device, failure in failed
+    ]
+
+
+def _no_kernels(facts: Facts) -> str:
+    if facts.checkout:
+        return (
+            f"the package is imported from its source folder, {facts.folder}, where the kernels are not compiled: call "
+            f"Python from another folder to get the package that is installed, or compile them there: pip install -e ."
+        )
+    return f"there are no compiled kernels in {facts.folder}: install the package anew, `pip install .` compiles them"
+
+
+def _about_cuda(facts: Facts) -> list[str]:
+    driver = facts.driver_name or f"for CUDA {ops.cuda_version(facts.driver)}"
+    if not facts.driver and facts.driver_name is None and not facts.gpus:
+        return []  # no NVIDIA GPU, and nothing wrong with that
+    if facts.torch_cuda is None:
+        return [
+            f"there is an NVIDIA driver ({driver}), but torch {facts.versions.get('torch')} was built without CUDA: "
+            f"install a torch for CUDA in its place, if you mean to use the GPU"
+        ]
+    found = []
+    if not facts.gpus:
+        found.append(
+            f"there is an NVIDIA driver ({driver}), and torch, built for CUDA {facts.torch_cuda}, can use no GPU: see "
+            f"what `nvidia-smi` lists, and whether CUDA_VISIBLE_DEVICES hides it; where the driver is too old for "
+            f"torch, update it, or take a torch for an older CUDA"
+        )
+    if facts.build is None:
+        return found or [f"torch sees a GPU, and there are no CUDA kernels: {ops.BRING_A_COMPILER}"]
+    problem = driver_problem(facts.build, facts.driver)
+    if problem:
+        return [*found, problem]
+    return found + list(filter(None, (device_problem(facts.build, gpu.name, gpu.capability) for gpu in facts.gpus)))
+
+
+def report(facts: Facts) -> str:
+    """Everything that was found, for a person and for a message to us."""
+    lines = ["Versions"]
+    lines += [f"  {name:<20} {text}" for name, text in facts.versions.items()]
+    lines += [f"  {'imported from':<20} {facts.folder}", "", "Devices"]
+    lines.append(f"  {'cpu':<20} {facts.isa or 'no kernels'}{_tried(facts, 'cpu')}")
+    for index, gpu in enumerate(facts.gpus):
+        capability = ".".join(map(str, gpu.capability))
+        lines.append(
+            f"  {f'cuda:{index}':<20} {gpu.name}, compute capability {capability}{_tried(facts, f'cuda:{index}')}"
+        )
+    cuda = f"CUDA {ops.cuda_version(facts.driver)} at most" if facts.driver else "none"
+    lines += [f"  {'NVIDIA driver':<20} {' '.join(filter(None, (facts.driver_name, cuda)))}", "", "Kernels"]
+    lines += [f"  {name:<20} {', '.join(kinds) or 'none'}" for name, kinds in facts.kernels.items()]
+    if facts.build:
+        architectures = ", ".join(map(str, facts.build.architectures))
+        lines.append(f"  {'CUDA':<20} built by {ops.cuda_version(facts.build.runtime)} for {architectures}")
+    found = findings(facts)
+    lines += ["", "What is wrong" if found else "All is well."]
+    return "\n".join([*lines, *(f"  {number}. {text}" for number, text in enumerate(found, 1))])
+
+
+def _tried(facts: Facts, device: str) -> str:
+    return {None: "", "": "; a tiny loss is right"}.get(facts.failures.get(device), "; a tiny loss FAILED")
+
+
+def gather() -> Facts:
+    """Look at this process and this machine."""
+    folder = Path(labeldrop_bench.__file__).parent
+    gpus = range(torch.cuda.device_count()) if torch.version.cuda and torch.cuda.is_available() else ()
+    build, has_cpu = ops.cuda_build(), bool(ops.instruction_set())
+    devices = [*["cpu"] * has_cpu, *(f"cuda:{index}" for index in gpus if build)]
+    operators = [name for name in ops.__all__ if name in set(torch.ops.labeldrop)]
+    return Facts(
+        folder=folder,
+        checkout=(folder.parent / "pyproject.toml").exists(),
+        versions=_versions(),
+        torch_cuda=torch.version.cuda,
+        isa=ops.instruction_set(),
+        kernels={name: tuple(kind for kind in ("cpu", "cuda") if ops.built_for(kind, name)) for name in operators},
+        build=build,
+        driver=ops.cuda_driver() or _driver(),
+        driver_name=_driver_name(),
+        gpus=tuple(Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in gpus),
+        failures={device: try_losses(device) for device in devices},
+        openmp=_openmp(),
+    )
+
+
+def try_losses(device: str) -> str:
+    """Compute tiny losses and their gradients by kernels and by the reference.
+
+    Returns:
+        What went wrong, if anything.
+    """
+    try:
+        for name in TRIED:
+            values = [_value_and_gradient(name, backend, device) for backend in ("fused", "reference")]
+            apart = max(float((one - other).abs().max()) for one, other in zip(*values, strict=True))
+            if not apart <= TOLERANCE:  # nor may it be NaN
+                return f"{name}: kernel and reference are {apart:.1e} apart"
+    except Exception as error:  # whatever it is: that is what was to be found out
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _value_and_gradient(name: str, backend: str, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    loss: Any = losses.create(name, num_classes=3, backend=backend)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((2, loss.out_channels, 8, 8), generator=generator).to(device).requires_grad_()
+    target = torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8, generator=generator).to(device)
+    annotated = torch.tensor([[True, True, True], [True, True, False]], device=device)
+    value = loss(logits, target, annotated)
+    (gradient,) = torch.autograd.grad(value, logits)
+    return value.detach(), gradient
+
+
+def _versions() -> dict[str, str]:
+    known = {"labeldrop-bench": labeldrop_bench.__version__, "python": platform.python_version()}
+    known["system"] = f"{platform.system()} {platform.machine()}"
+    for name in ("torch", "numpy", *FRAMEWORKS):
+        with suppress(PackageNotFoundError):  # not everybody has every framework
+            known[name] = version(name)
+    return known
+
+
+def _driver() -> int:
+    """Newest CUDA that NVIDIA's driver runs, asked of the driver itself; 0 if there is none."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        number = ctypes.c_int(0)
+        library.cuDriverGetVersion(ctypes.byref(number))
+    except (OSError, AttributeError):
+        return 0
+    return number.value
+
+
+def _driver_name() -> str | None:
+    """The driver's own version. Linux tells it in a file; elsewhere nobody does without a tool of NVIDIA's."""
+    path = Path("/proc/driver/nvidia/version")
+    found = (
+        re.search(r"Module\S*(?:\s+for\s+\S+)?\s+(\d+(?:\.\d+)+)", path.read_text("utf-8")) if path.exists() else None
+    )
+    return found[1] if found else None
+
+
+def _openmp() -> tuple[str, ...]:
+    """OpenMP runtimes that this process has loaded. Linux lists its files."""
+    maps = Path("/proc/self/maps")
+    text = maps.read_text("utf-8", "surrogateescape") if maps.exists() else ""
+    return tuple(sorted(set(re.findall(r"\S*/lib(?:gomp|iomp|omp)[^\s/]*", text))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
