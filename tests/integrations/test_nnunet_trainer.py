@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.dummy
 import random
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,7 @@ def place(planned, tmp_path, monkeypatch):
     for name, value in {**environment(tmp_path), "nnUNet_n_proc_DA": "0"}.items():
         if name != "PYTHONPATH":
             monkeypatch.setenv(name, value)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda *_: multiprocessing.dummy)  # processes start slowly
     monkeypatch.setattr(torch, "compile", lambda *_: pytest.fail("nnU-Net does not compile on the CPU"))
     return tmp_path
 
@@ -231,7 +234,6 @@ def test_an_ignore_label(place):
         edit(place / part / DATASET / "dataset.json", labels={**LABELS, "ignore": 4})
     trainer = make(place)
     trainer.initialize()
-    trainer.get_dataloaders()
     data = torch.zeros(2, 1, *trainer.configuration_manager.patch_size)
     with torch.no_grad():
         targets = [torch.full((2, 1, *each.shape[2:]), 4, dtype=torch.int16) for each in trainer.network(data)]
@@ -245,7 +247,7 @@ def test_an_ignore_label(place):
     [
         ({"annotated_labels": None}, r"dataset\.json does not say which labels.*labeldrop-bench nnunet annotate"),
         ({"annotated_labels": {"B_00": ["LV"]}}, r"there is no case 'B_00'; did you mean 'B_0'\?"),
-        ({"annotated_labels": {"B_0": ["LVN"]}}, r"there is no label 'LVN'; did you mean 'LVM'\? \(case 'B_0'"),
+        ({"annotated_labels": {"B_0": ["LVMM"]}}, r"there is no label 'LVMM'; did you mean 'LVM'\? \(case 'B_0'"),
         ({"annotated_labels": {"B_0": "LV"}}, r"case 'B_0' must have a list of names of labels, got 'LV'"),
         ({"labels": {"background": 0, "heart": [1, 2], "LVM": 2}}, r"'heart' is a region.*each structure one value"),
         ({"labels": {"background": 0, "LV": 1, "LA": 3}}, r"labels must have the values 0 .*without a gap"),
@@ -277,3 +279,63 @@ def test_with_another_trainer_of_nnunet(place):
     trainer = make(place, Both)
     trainer.run_training()
     assert np.isfinite(trainer.logger.get_value("val_losses", None)).all()
+
+
+def predictions(place, trainer_name, change=lambda labels: labels):
+    """Of a model that was never trained: the truth of fold 0, with LA at one place in every case, changed."""
+    model = place / "results" / DATASET / f"{trainer_name}__nnUNetPlans__2d"
+    folder = model / "fold_0" / "validation"
+    folder.mkdir(parents=True)
+    planned = place / "preprocessed" / DATASET
+    shutil.copy(planned / "nnUNetPlans.json", model / "plans.json")
+    shutil.copy(planned / "dataset.json", model)
+    for path in sorted((planned / "gt_segmentations").glob("*.nii.gz")):
+        image = nibabel.load(path)
+        labels = np.asarray(image.dataobj).T.copy()
+        labels[9:12, 4:9, 5:11] = 3  # as `volume` draws it
+        nibabel.save(nibabel.Nifti1Image(change(labels).T, image.affine), folder / path.name)
+    return model
+
+
+def test_the_best_configuration_is_chosen_by_what_was_annotated(place, capsys):
+    """One model finds LA in every case; the other one never does so in B, and LV in none."""
+    from nnunetv2.evaluation.find_best_configuration import find_best_configuration
+
+    from labeldrop_bench.integrations.nnunet.command import main
+
+    predictions(place, "nnUNetTrainerPartialLabels")
+    predictions(place, "nnUNetTrainer", lambda labels: np.where(labels == 1, 0, labels))
+    arguments = ["-tr", "nnUNetTrainerPartialLabels", "nnUNetTrainer", "-c", "2d", "-f", "0", "--disable_ensembling"]
+    assert main(["find-best-configuration", "7", *arguments]) == 0
+    assert "*Best*: nnUNetTrainerPartialLabels__nnUNetPlans__2d: 1.0" in capsys.readouterr().out
+    merged = place / "results" / DATASET / "nnUNetTrainerPartialLabels__nnUNetPlans__2d" / "crossval_results_folds_0"
+    summary = json.loads((merged / "summary.json").read_text())
+    assert [summary["mean"][label]["n_cases"] for label in "123"] == [12, 12, 6]
+    assert summary["foreground_mean"]["Dice"] == 1
+    models = [{"plans": "nnUNetPlans", "configuration": "2d", "trainer": "nnUNetTrainerPartialLabels"}]
+    find_best_configuration(7, models, allow_ensembling=False, folds=(0,))  # nnU-Net's own counts LA in B as wrong
+    summary = json.loads((merged / "summary.json").read_text())
+    assert summary["mean"]["3"]["Dice"] == 0.5
+    assert "n_cases" not in summary["mean"]["3"]
+
+
+def test_a_class_that_no_case_scores_leaves_the_mean_to_the_others(place, capsys):
+    from labeldrop_bench.integrations.nnunet.command import main
+
+    predictions(place, "nnUNetTrainerPartialLabels")
+    raw, copy = (place / part / DATASET / "dataset.json" for part in ("raw", "preprocessed"))
+    cases = json.loads(raw.read_text())["annotated_labels"] | {f"A_{number}": ["LV", "LVM"] for number in range(6)}
+    for path in (raw, copy):
+        edit(path, annotated_labels=cases)
+    arguments = ["-tr", "nnUNetTrainerPartialLabels", "-c", "2d", "-f", "0"]
+    assert main(["find-best-configuration", DATASET, *arguments]) == 0
+    assert "*Best*: nnUNetTrainerPartialLabels__nnUNetPlans__2d: 1.0" in capsys.readouterr().out
+
+
+def test_find_best_configuration_says_what_is_missing(place, capsys):
+    from labeldrop_bench.integrations.nnunet.command import main
+
+    assert main(["find-best-configuration", "-tr", "nnUNetTrainer"]) == 2
+    assert "give the data set first" in capsys.readouterr().err
+    assert main(["find-best-configuration", "8"]) == 2
+    assert "Could not find a dataset with the ID 8" in capsys.readouterr().err

@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from labeldrop_bench.errors import UserError
@@ -21,9 +20,6 @@ BEST = "find-best-configuration"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if find_spec("nnunetv2") is None:
-        print("nnU-Net is not installed: pip install 'labeldrop-bench[nnunet]'", file=sys.stderr)
-        return 2
     try:
         if arguments[:1] == [BEST] and {"-h", "--help"}.isdisjoint(arguments):
             return _find_best(arguments[1:])
