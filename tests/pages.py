@@ -2,7 +2,7 @@
 
 In a page's blocks of `console` a line with `$ ` is a command, and the lines below it are what it prints. A block of
 `toml`, `python`, `csv` or `json` whose first line is a comment with a file's name is that file: it is written before
-the next command.
+the next command; JSON, which has no comments, without that line.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def steps(text: str) -> Iterator[Step]:
         kind, inside, at = block[1], block[2], block.start(2)
         if kind != "console":
             if named := _FILE.match(inside):
-                yield Step(at, block.end(2), None, named[1], inside)
+                start = named.end() if kind == "json" else 0
+                yield Step(at + start, block.end(2), None, named[1], inside[start:])
             continue
         for part in re.finditer(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", inside, re.MULTILINE):
             yield Step(at + part.start(2), at + part.end(2), part[1], "", part[2])
