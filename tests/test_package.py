@@ -162,6 +162,59 @@ print(*sorted(set(re.findall(r"\\S*/lib(?:gomp|iomp|omp)\\S*", maps))), sep="\\n
     assert len(runtimes) == 1, runtimes
 
 
+IMPORT_EVERYTHING = """
+import builtins
+import importlib
+import pkgutil
+from importlib.util import find_spec
+
+before = builtins.__import__
+
+def on_windows(name, globals=None, *rest, **options):
+    ours = ((globals or {}).get("__name__") or "").startswith("labeldrop_bench")
+    if ours and name in {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}:
+        raise ModuleNotFoundError(f"no module named {name!r}", name=name)
+    return before(name, globals, *rest, **options)
+
+folders = find_spec("labeldrop_bench").submodule_search_locations  # not imported yet
+builtins.__import__ = on_windows
+for module in pkgutil.walk_packages(folders, "labeldrop_bench."):
+    if not module.name.startswith(SKIPPED):
+        importlib.import_module(module.name)
+"""
+FRAMEWORKS = ("labeldrop_bench.integrations.nnunet.train",)  # imports what this environment may not have
+
+
+def test_every_module_is_imported_without_what_only_posix_has() -> None:
+    """Whatever part somebody needs, on Windows it is not refused for the sake of another one."""
+    _python(IMPORT_EVERYTHING.replace("SKIPPED", repr(FRAMEWORKS)))
+
+
+POSIX_ALONE = {
+    "os": {
+        "chown", "fork", "geteuid", "getgid", "getloadavg", "getpgid", "getpgrp", "getuid", "killpg", "mkfifo",
+        "nice", "sched_getaffinity", "sched_setaffinity", "setpgid", "setsid", "statvfs", "sync", "sysconf", "uname",
+        "wait", "fchmod", "WNOHANG",
+    },
+    "signal": {
+        "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGSTOP", "SIGUSR1", "SIGUSR2", "alarm",
+        "pause", "pthread_kill", "pthread_sigmask", "setitimer", "sigwait",
+    },
+}  # fmt: skip
+
+
+def test_what_only_posix_has_is_asked_for_before_it_is_used() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        text = read_text(path)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                line = text.splitlines()[node.lineno - 1]
+                asked = f'hasattr({node.value.id}, "{node.attr}")' in line
+                assert asked or node.attr not in POSIX_ALONE.get(node.value.id, ()), (
+                    f"{path}:{node.lineno}: {line.strip()}"
+                )
+
+
 WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys(["labeldrop_bench._" + name for name in {missing}]))  # None: there is no such module

@@ -14,6 +14,7 @@ So both are measured, each in a phase of its own:
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def memory_states(device: torch.device) -> tuple[str, ...]:
     """The states that can be measured on a device, in the only order that works in one process."""
     if device.type == "cuda":
         return ("cached",)
-    return tuple(SETTINGS) if hasattr(ctypes.CDLL(None), "mallopt") else ("unknown",)
+    there = sys.platform != "win32" and hasattr(ctypes.CDLL(None), "mallopt")
+    return tuple(SETTINGS) if there else ("unknown",)
 
 
 def set_memory_state(state: str) -> None:

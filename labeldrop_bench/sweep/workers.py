@@ -26,6 +26,7 @@ from labeldrop_bench.records import RunConfig, RunFailure, RunResult
 from labeldrop_bench.sweep.checks import Prepared, prepare
 from labeldrop_bench.sweep.jobs import Job, News, Outcome, Tell, do, failure, make_fabric
 
+KILLED = -9  # by SIGKILL, which Windows does not know
 SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of this process hold
 GRACE = 10  # seconds that a worker has to end before it is killed
 
@@ -125,7 +126,7 @@ class _Worker:
         if finished is not None:
             return finished
         why = "; killed, as the system does where memory runs out: if it is short, take fewer workers"
-        message = f"its worker process ended with exit code {code}{why if code == -signal.SIGKILL else ''}"
+        message = f"its worker process ended with exit code {code}{why if code == KILLED else ''}"
         return RunFailure(run=config.run, message=message, traceback="")
 
 

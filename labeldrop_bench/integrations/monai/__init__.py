@@ -5,10 +5,14 @@ and deep supervision carry it, `PartialLabelLoss` and `AnnotatedOnly` read it. E
 that JSON can hold, so it may stand as `_target_` in a bundle's configuration.
 """
 
-from .engines import PrepareBatch
-from .loss import PartialLabelLoss
-from .metrics import AnnotatedOnly
-from .transforms import MarkAnnotatedd, PredictClasses, PredictClassesd
+from labeldrop_bench.extras import require
+
+require("labeldrop_bench.integrations.monai", "monai", extra="monai")
+
+from .engines import PrepareBatch  # noqa: E402 - the sentence above comes before the import that would fail
+from .loss import PartialLabelLoss  # noqa: E402
+from .metrics import AnnotatedOnly  # noqa: E402
+from .transforms import MarkAnnotatedd, PredictClasses, PredictClassesd  # noqa: E402
 
 __all__ = [
     "AnnotatedOnly",
