@@ -44,6 +44,7 @@ class Facts:
     Attributes:
         folder: that the package is imported from.
         checkout: whether that is a source tree.
+        compiled: folders that the compiled modules are imported from.
         versions: name -> version of what is installed.
         torch_cuda: CUDA that torch was built for; None for a torch for CPUs or another maker's GPUs.
         isa: the instruction set chosen for the CPU kernels; None if there are none.
@@ -58,6 +59,7 @@ class Facts:
 
     folder: Path
     checkout: bool
+    compiled: tuple[str, ...]
     versions: dict[str, str]
     torch_cuda: str | None
     isa: str | None
@@ -88,6 +90,11 @@ def findings(facts: Facts) -> list[str]:
     if facts.isa is None:
         return [_no_kernels(facts)]
     found = _about_cuda(facts)
+    if facts.compiled != (str(facts.folder),):
+        found.append(
+            f"the package is imported from {facts.folder}, and its kernels from {', '.join(facts.compiled)}, which may be "
+            f"of another version: call Python from another folder, and see what PYTHONPATH says"
+        )
     if len(facts.openmp) > 1:
         found.append(
             f"{len(facts.openmp)} OpenMP runtimes in one process, {', '.join(facts.openmp)}: each has threads of its "
@@ -170,6 +177,7 @@ def gather() -> Facts:
     return Facts(
         folder=folder,
         checkout=(folder.parent / "pyproject.toml").exists(),
+        compiled=ops.folders(),
         versions=_versions(),
         torch_cuda=torch.version.cuda,
         isa=ops.instruction_set(),

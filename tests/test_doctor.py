@@ -18,6 +18,7 @@ H100, P100 = Gpu("H100", (9, 0)), Gpu("P100", (6, 0))
 CPU = Facts(
     folder=Path("/env/labeldrop_bench"),
     checkout=False,
+    compiled=("/env/labeldrop_bench",),
     versions={"labeldrop-bench": "1.0", "torch": "2.13.0"},
     torch_cuda=None,
     isa="AVX2",
@@ -58,6 +59,7 @@ def test_all_is_well(facts: Facts) -> None:
     [
         (replace(CPU, isa=None, checkout=True), ["source folder, /env/labeldrop_bench", "pip install -e ."]),
         (replace(CPU, isa=None), ["no compiled kernels in /env/labeldrop_bench", "`pip install .`"]),
+        (replace(CPU, compiled=("/old",)), ["imported from /env/labeldrop_bench, and its kernels from /old"]),
         (replace(CPU, driver=13000), ["driver (for CUDA 13.0)", "torch 2.13.0 was built without CUDA"]),
         (replace(CPU, driver_name="580.65.06"), ["driver (580.65.06)", "torch 2.13.0 was built without CUDA"]),
         (replace(CUDA, build=None), ["no CUDA kernels", "LABELDROP_CUDA=PIP pip install .", "LABELDROP_CUDA=ON"]),

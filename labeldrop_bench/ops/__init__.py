@@ -11,7 +11,7 @@ from ._checks import (
     squeeze_channel,
 )
 from ._cuda_build import BRING_A_COMPILER, CudaBuild, cuda_version, device_problem, driver_problem
-from ._native import built_for, cuda_build, cuda_driver, instruction_set
+from ._native import built_for, cuda_build, cuda_driver, folders, instruction_set
 from .dice_sums import dice_sums
 from .drop_labels import drop_labels
 from .label_dropout import label_dropout
@@ -34,6 +34,7 @@ __all__ = [
     "dice_sums",
     "driver_problem",
     "drop_labels",
+    "folders",
     "has_values",
     "instruction_set",
     "integer",

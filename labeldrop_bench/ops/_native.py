@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 # Before the kernels: they use the OpenMP runtime that torch brings.
@@ -51,6 +52,11 @@ def module(device: torch.device, operator: str) -> ModuleType:
     if device.type == "cuda" and (problem := _problem(device)):
         raise RuntimeError(f"{operator}: {problem}, or choose backend='reference'")
     return found
+
+
+def folders() -> tuple[str, ...]:
+    """Where the compiled modules lie."""
+    return tuple(sorted({str(Path(str(found.__file__)).parent) for found in _MODULES.values() if found}))
 
 
 def instruction_set() -> str | None:
