@@ -92,8 +92,8 @@ def findings(facts: Facts) -> list[str]:
     found = _about_cuda(facts)
     if facts.compiled != (str(facts.folder),):
         found.append(
-            f"the package is imported from {facts.folder}, and its kernels from {', '.join(facts.compiled)}, which may be "
-            f"of another version: call Python from another folder, and see what PYTHONPATH says"
+            f"the package is imported from {facts.folder}, and its kernels from {', '.join(facts.compiled)}, which may "
+            f"be of another version: call Python from another folder, and see what PYTHONPATH says"
         )
     if len(facts.openmp) > 1:
         found.append(
