@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 # batch and patch: nnU-Net's usual ones, and a smaller one where a hundred classes need too much memory
 CASES = [
     (5, (12, 512, 512)), (14, (12, 512, 512)),
-    (5, (2, 128, 128, 128)), (14, (2, 128, 128, 128)), (105, (2, 64, 64, 64)),
+    (5, (2, 128, 128, 128)), (14, (2, 128, 128, 128)), (105, (2, 96, 96, 96)),
 ]  # fmt: skip
 
 

@@ -31,6 +31,10 @@ class Stock(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         torch.set_num_threads(1)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 5, 50, 5
+        self.logger.plot_progress_png = lambda _: None  # three seconds an epoch
+
+    def perform_actual_validation(self, save_probabilities=False):
+        pass
 """
 
 
@@ -59,9 +63,8 @@ def test_ours_finds_what_south_never_annotated_and_nnunets_own_loss_does_not(pla
     (place / "stock").mkdir()
     (place / "stock" / "stock.py").write_text(STOCK, encoding="utf-8")
     call("nnUNetv2_train 7 2d 0 -tr Stock -device cpu", variables)
-    call(
-        f"nnUNetv2_predict -d 7 -c 2d -f 0 -tr Stock -i {place / 'new'} -o {place / 'by_stock'} -device cpu", variables
-    )
+    folders = f"-i {place / 'new'} -o {place / 'by_stock'}"
+    call(f"nnUNetv2_predict -d 7 -c 2d -f 0 -tr Stock {folders} -device cpu -npp 1 -nps 1", variables)
     ours, stock = dice_of(place, "predicted"), dice_of(place, "by_stock")
     # over seeds 0 to 7 of smaller networks ours found the LV with a Dice of .91 and more, and the stock trainer with 0
     assert ours["LV"] > 0.7, (ours, stock)
@@ -69,7 +72,7 @@ def test_ours_finds_what_south_never_annotated_and_nnunets_own_loss_does_not(pla
     assert stock["LVM"] > 0.7, (ours, stock)  # what was annotated there it learns
 
 
-def test_the_validation_of_stock_counts_what_ours_leaves_out(place):
+def test_the_final_validation_counts_a_class_where_it_was_annotated(place):
     folder = place / "results" / "Dataset007_Heart" / "MyTrainer__nnUNetPlans__2d" / "fold_0" / "validation"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     south = [case for case in summary["metric_per_case"] if Path(case["prediction_file"]).name.startswith("South")]
