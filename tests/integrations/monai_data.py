@@ -1,10 +1,13 @@
 """What the tests of MONAI's door share: two made-up sources, the second of which has no second class."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("ignite", reason="MONAI is not installed: pip install -c constraints.txt '.[monai]'")
+if "CI" not in os.environ:
+    pytest.importorskip("ignite", reason="MONAI is not installed: pip install -c constraints.txt '.[monai]'")
 
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose

@@ -266,6 +266,8 @@ def test_what_a_metric_cannot_leave_out_is_said():
         AnnotatedOnly(DiceMetric())(list(truth), list(truth))
     with pytest.raises(ValueError, match=r"annotated must be \[N, K\], .* got \[2, 5\] and scores \[2, 3\]"):
         AnnotatedOnly(DiceMetric())(truth, truth, torch.ones(2, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"got \[1, 3\] and scores \[2, 3\]"):
+        AnnotatedOnly(DiceMetric())(truth, truth, torch.ones(1, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"GeneralizedDiceScore must score each class .* scores \[2, 1\]"):
         AnnotatedOnly(GeneralizedDiceScore())(truth, truth, torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(TypeError, match="must be a CumulativeIterationMetric"):

@@ -1,6 +1,8 @@
 """Losses and label dropout as parts of a network: what is done to all of its tensors, and with its outputs, at once."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -57,6 +59,14 @@ def in_inference(name):
     return made
 
 
+def stored(name):
+    """By torch.save, as trainers do that keep whole modules."""
+    file = io.BytesIO()
+    torch.save(Network(name), file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
 WAYS = {
     "meta": on_meta,
     "to_empty": emptied,
@@ -65,6 +75,8 @@ WAYS = {
     "average": averaged,
     "inference mode": in_inference,
     "deepcopy": lambda name: copy.deepcopy(Network(name)),
+    "pickle": lambda name: pickle.loads(pickle.dumps(Network(name))),  # noqa: S301 - ours
+    "torch.save": stored,
     "share_memory": lambda name: Network(name).share_memory(),
 }
 
