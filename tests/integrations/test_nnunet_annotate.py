@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("nnunetv2")
 
 from labeldrop_bench.integrations.nnunet import annotate as annotating
-from labeldrop_bench.integrations.nnunet.command import main
+from labeldrop_bench.integrations.nnunet.command import main, shell_line
 from labeldrop_bench.integrations.nnunet.sources import from_table
 
 DATASET = "Dataset007_Heart"
@@ -199,6 +199,11 @@ def test_the_line_for_the_shell(monkeypatch, capsys):
         first, *rest = capsys.readouterr().out.splitlines()
         assert first == f"export nnUNet_extTrainer={after}"
         assert all(line.startswith("#") for line in rest)
+
+
+def test_folders_with_spaces_and_quotes_in_both_shells():
+    assert shell_line("/a b/it's", windows=False) == """export nnUNet_extTrainer='/a b/it'"'"'s'"""
+    assert shell_line("C:\\a b\\it's", windows=True) == "$env:nnUNet_extTrainer = 'C:\\a b\\it''s'"
 
 
 def test_cells_with_spaces_and_rows_of_nothing(tmp_path):

@@ -74,7 +74,7 @@ def _show() -> int:
 
     there = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
     value = os.pathsep.join(dict.fromkeys([*there, str(FOLDER)]))
-    print(f"$env:{VARIABLE} = '{value}'" if os.name == "nt" else f"export {VARIABLE}={shlex.quote(value)}")
+    print(shell_line(value, windows=os.name == "nt"))
     print("# Trainers, for nnUNetv2_train ... -tr NAME (nnUNetv2_predict wants the variable too):")
     for name in trainer.__all__:
         found = getattr(trainer, name)
@@ -82,6 +82,12 @@ def _show() -> int:
         print(f"#   {name:<45} {found.loss_name}{drop}")
     print(f"# Trainers of your own: derive from one of {trainer.__name__}")
     return 0
+
+
+def shell_line(value: str, *, windows: bool) -> str:
+    """What sets the variable, in PowerShell or in a POSIX shell."""
+    quoted = value.replace("'", "''")
+    return f"$env:{VARIABLE} = '{quoted}'" if windows else f"export {VARIABLE}={shlex.quote(value)}"
 
 
 def _annotate(options: argparse.Namespace) -> int:
