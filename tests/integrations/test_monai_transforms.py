@@ -7,6 +7,7 @@ import pytest
 import torch
 from every_loss import every_loss
 from integrations.monai_data import LABELS, batches, expected, sample, samples
+from monai.auto3dseg import datafold_read
 from monai.data import (
     CacheDataset,
     DataLoader,
@@ -63,6 +64,7 @@ NEAREST = ["bilinear", "nearest"]
         (["background", "square"], [True, False, True]),
         ([1, "square"], [True, True, True]),
         ([], [True, False, False]),
+        ({"disc": True, "square": False}, [True, True, False]),
         (None, [True, True, True]),
         (torch.tensor([True, False, True]), [True, False, True]),
         (torch.tensor([True, False, True]).numpy(), [True, False, True]),
@@ -82,6 +84,7 @@ def test_what_a_data_list_may_say(said, row, labels):
         (["sqare"], ValueError, "there is no label 'sqare'; did you mean 'square'"),
         ("disc", TypeError, "must be a list of label names"),
         ([3], ValueError, "there is no label 3"),
+        ({"disc": True, "sqare": False}, ValueError, "there is no label 'sqare'; did you mean 'square'"),
         (torch.tensor([1, 2]), ValueError, r"'annotated' must be names, label values, or bool \[3\].*got \[1, 2\]"),
         (torch.tensor([False, True, True]), ValueError, "starts with True, background's"),
     ],
@@ -89,6 +92,16 @@ def test_what_a_data_list_may_say(said, row, labels):
 def test_what_says_nothing_is_named(said, kind, message):
     with pytest.raises(kind, match=message):
         MarkAnnotatedd("label", LABELS)({**sample(0), "annotated": said})
+
+
+def test_a_data_list_read_by_folds():
+    """`datafold_read` makes paths of all lists and texts: of names too, which is not taken for an answer."""
+    cases = [{"image": "a", "fold": 1, "annotated": said} for said in (["disc"], {"disc": True})]
+    (lists, mappings), _ = datafold_read({"training": cases}, basedir="/data")
+    mark = MarkAnnotatedd("label", LABELS)
+    assert mark({**mappings, "label": sample(0)["label"]})["annotated"].tolist() == [True, True, False]
+    with pytest.raises(ValueError, match="there is no label '/data/disc'"):
+        mark({**lists, "label": sample(0)["label"]})
 
 
 def test_labels_that_are_not_read_yet():

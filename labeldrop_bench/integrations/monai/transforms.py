@@ -25,8 +25,9 @@ class MarkAnnotatedd(MapTransform):
     """Writes which labels were annotated in a sample into its label's metadata: `meta["annotated"]`, `[L]` bool.
 
     The data list says it case by case, `{"image": ..., "label": ..., "annotated": ["LV", "LVM"]}`: names, or label
-    values, or `[L]` bool. Where the key is missing, or None, everything was annotated. The item of the dictionary
-    becomes the same tensor, in every sample, so that batches have it as well.
+    values, or `[L]` bool; or `{"LV": true, "LVM": true}`, which `datafold_read` does not take for files. Where the key
+    is missing, or None, everything was annotated. The item of the dictionary becomes the same tensor, in every sample,
+    so that batches have it as well.
 
     Stands after `LoadImaged`, before what crops or augments.
 
@@ -75,6 +76,9 @@ class MarkAnnotatedd(MapTransform):
         count = self.label_space.num_labels
         if said is None:
             return torch.ones(count, dtype=torch.bool, device="cpu")
+        if isinstance(said, Mapping):
+            self.label_space.annotated([list(said)])  # of names that are none, also those that say false are named
+            said = [name for name, was in said.items() if was]
         row = torch.as_tensor(said) if hasattr(said, "dtype") else None
         if row is None:
             return self.label_space.annotated([said], device="cpu")[0]
