@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import platform
 import re
 import sys
@@ -22,6 +23,7 @@ import torch
 import labeldrop_bench
 from labeldrop_bench import losses, ops
 from labeldrop_bench.ops import CudaBuild, device_problem, driver_problem
+from labeldrop_bench.text import read_text
 
 # Packages of which the version decides what works, besides torch and numpy; not all are there everywhere
 FRAMEWORKS = ("monai", "pytorch-ignite", "nnunetv2", "lightning", "lightning-fabric", "ray", "tensorboard")
@@ -242,17 +244,15 @@ def _driver() -> int:
 def _driver_name() -> str | None:
     """The driver's own version. Linux tells it in a file; elsewhere nobody does without a tool of NVIDIA's."""
     path = Path("/proc/driver/nvidia/version")
-    found = (
-        re.search(r"Module\S*(?:\s+for\s+\S+)?\s+(\d+(?:\.\d+)+)", path.read_text("utf-8")) if path.exists() else None
-    )
+    found = re.search(r"Module\S*(?:\s+for\s+\S+)?\s+(\d+(?:\.\d+)+)", read_text(path)) if path.exists() else None
     return found[1] if found else None
 
 
 def _openmp() -> tuple[str, ...]:
     """OpenMP runtimes that this process has loaded. Linux lists its files."""
     maps = Path("/proc/self/maps")
-    text = maps.read_text("utf-8", "surrogateescape") if maps.exists() else ""
-    return tuple(sorted(set(re.findall(r"\S*/lib(?:gomp|iomp|omp)[^\s/]*", text))))
+    names = re.findall(rb"\S*/lib(?:gomp|iomp|omp)[^\s/]*", maps.read_bytes()) if maps.exists() else []
+    return tuple(sorted({os.fsdecode(name) for name in names}))
 
 
 if __name__ == "__main__":
