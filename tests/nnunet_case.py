@@ -7,7 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
+
+if find_spec("nnunetv2") is None:
+    REASON = "nnU-Net is not installed: pip install -c constraints.txt '.[nnunet]'"
+    if "CI" in os.environ:
+        pytest.fail(REASON, pytrace=False)
+    pytest.skip(REASON, allow_module_level=True)
 
 INTEGRATIONS = Path(__file__).parent / "integrations"
 

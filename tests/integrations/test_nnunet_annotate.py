@@ -7,12 +7,11 @@ import os
 import stat
 from pathlib import Path
 
+import nnunet_case  # noqa: F401 - asks for nnU-Net
 import numpy as np
 import pytest
 from nnunet_tree import picture, write_nnunet
 from PIL import Image
-
-pytest.importorskip("nnunetv2")
 
 from labeldrop_bench.integrations.nnunet import annotate as annotating
 from labeldrop_bench.integrations.nnunet.command import main, shell_line

@@ -19,7 +19,6 @@ from labeldrop_bench.integrations import nnunet
 
 if not PAGE.path.exists():
     pytest.skip("docs/ is not in this copy of the sources", allow_module_level=True)
-pytest.importorskip("nnunetv2")
 pytestmark = pytest.mark.slow
 STOCK = """
 import torch

@@ -2,16 +2,15 @@
 
 from types import SimpleNamespace
 
+import nnunet_case  # noqa: F401 - asks for nnU-Net
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer  # noqa: N813 - the module
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from two_processes import run_in_two_processes
 
-nnunet_trainer = pytest.importorskip("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
-
-from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: E402 - after the question for it
-
-from labeldrop_bench.integrations.nnunet import trainer as ours  # noqa: E402
-from labeldrop_bench.integrations.nnunet.annotations import Annotations  # noqa: E402
+from labeldrop_bench.integrations.nnunet import trainer as ours
+from labeldrop_bench.integrations.nnunet.annotations import Annotations
 
 NAMES = ("background", "LV", "LVM", "LA")
 SIZES = {"2-D": (24, 20), "3-D": (12, 10, 8)}

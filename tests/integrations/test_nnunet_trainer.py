@@ -13,11 +13,10 @@ import pytest
 import torch
 from nnunet_case import call, edit, environment, shrink
 from nnunet_tree import volume, write_nnunet
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock  # noqa: N813 - the module
 
-stock = pytest.importorskip("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
-
-from labeldrop_bench.integrations.nnunet import trainer as ours  # noqa: E402 - after the question for nnU-Net
-from labeldrop_bench.integrations.nnunet.annotations import AnnotationError  # noqa: E402
+from labeldrop_bench.integrations.nnunet import trainer as ours
+from labeldrop_bench.integrations.nnunet.annotations import AnnotationError
 
 DATASET = "Dataset007_Blocks"
 LABELS = {"background": 0, "LV": 1, "LVM": 2, "LA": 3}
