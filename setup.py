@@ -7,6 +7,7 @@ one has not asked for, not a module of another Python, not a file that the sourc
 import importlib.machinery
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,7 @@ class CMakeBuild(build_ext):
             options["CMAKE_CUDA_COMPILER"] = cuda.nvcc
         forget_other_compiler(folder, cuda.nvcc)
         definitions = [f"-D{key}={value}" for key, value in options.items()]
+        definitions += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         environment = {**os.environ, **cuda.environment}
         subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *definitions], check=True, env=environment)
         subprocess.run(["cmake", "--build", folder], check=True, env=environment)

@@ -105,7 +105,7 @@ def choose(environment: Mapping[str, str]) -> Choice:
         return Choice(None, "no CUDA kernels: LABELDROP_CUDA=OFF")
     system = of_system(environment) if value != "PIP" else None
     if system is not None:
-        return Choice(system, f"CUDA kernels by the nvcc of this system, {system}")
+        return Choice(system, f"CUDA kernels by the nvcc of this system, {system}", _links_with_runtime(system))
     if value == "ON":
         raise SystemExit(
             "LABELDROP_CUDA=ON: no nvcc was found; put it on the PATH, set CUDACXX or CUDA_HOME, or take that of the "
@@ -125,9 +125,9 @@ def choose(environment: Mapping[str, str]) -> Choice:
 
 
 def _links_with_runtime(nvcc: Path) -> dict[str, str]:
-    """Nvcc looks for its runtime in lib64; where the packages unpack to, it is in lib."""
+    """Nvcc looks for its runtime in lib64; in what its packages unpack to, it is in lib."""
     library = nvcc.parents[1] / "lib"
-    if not library.is_dir() or (nvcc.parents[1] / "lib64").exists():
+    if not (library / "libcudart_static.a").exists() or (nvcc.parents[1] / "lib64").exists():
         return {}
     flags = [os.environ.get("NVCC_APPEND_FLAGS", ""), f'-L"{library}"']
     return {"NVCC_APPEND_FLAGS": " ".join(filter(None, flags))}

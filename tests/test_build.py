@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -103,3 +105,19 @@ def test_another_nvcc_starts_from_nothing(checkout: Path) -> None:
         (folder / "made_by_it").touch()
         build(checkout, "ON", "build_ext", "--inplace")
         assert (folder / "made_by_it").exists() == kept
+
+
+@pytest.mark.slow  # compiles the CPU kernels once
+@pytest.mark.skipif(platform.machine() != "x86_64" or not shutil.which("g++"), reason="needs x86-64 and g++")
+def test_what_is_compiled_once_per_instruction_set_shares_no_function(tmp_path: Path) -> None:
+    """The linker keeps one of equal functions for all: that of AVX-512 would end a process on a lesser processor."""
+    flags = ["-std=c++17", "-O1", "-w", "-mavx2", "-mfma", "-fopenmp-simd", "-DLABELDROP_ISA=avx2"]
+    once = {"dispatch.cpp", "threads.cpp"}
+    sources = [path for path in (ROOT / "csrc" / "cpu").glob("*.cpp") if path.name not in once]
+    assert len(sources) > 5
+    for source in sources:
+        compiled = tmp_path / f"{source.name}.o"
+        subprocess.run(["g++", *flags, "-c", str(source), "-o", str(compiled)], check=True)
+        listed = subprocess.run(["nm", "-C", str(compiled)], check=True, capture_output=True, encoding="utf-8").stdout
+        shared = [line for line in listed.splitlines() if re.search(" [WVu] (?!DW.ref)", line)]
+        assert shared == [], source.name

@@ -13,25 +13,6 @@ enum class DiceMode { softmax, softmax_and_cross_entropy, sigmoid };
 
 constexpr int tables_of(DiceMode mode) { return mode == DiceMode::softmax_and_cross_entropy ? 4 : 3; }
 
-// Zeroed memory for one thread, from a cache line on.
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(int64_t size) {
-    const int64_t bytes = (size * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64 + 64;
-    data_ = static_cast<T*>(allocate(bytes));
-    if (data_ != nullptr) memset(static_cast<void*>(data_), 0, bytes);
-  }
-  ~Buffer() { deallocate(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-
-  T* get() const { return data_; }
-
- private:
-  T* data_ = nullptr;
-};
-
 // What one thread works in. Rows are `pitch` elements, one per pixel of the block.
 template <class Real>
 class DiceScratch {

@@ -32,10 +32,10 @@ LABELDROP_OPERATORS
 namespace avx512 {
 LABELDROP_OPERATORS
 }
-#define LABELDROP_DISPATCH(call) \
-  (current_isa() == Isa::avx512 ? avx512::call : current_isa() == Isa::avx2 ? avx2::call : baseline::call)
+#define LABELDROP_DISPATCH(isa, call) \
+  (isa == Isa::avx512 ? avx512::call : isa == Isa::avx2 ? avx2::call : baseline::call)
 #else
-#define LABELDROP_DISPATCH(call) baseline::call
+#define LABELDROP_DISPATCH(isa, call) baseline::call
 #endif
 
 namespace {
@@ -72,6 +72,9 @@ Isa& chosen_isa() {
   return isa;
 }
 
+// Doubles have code in the baseline alone.
+[[maybe_unused]] Isa isa_for(Float logits) { return logits == Float::f64 ? Isa::baseline : chosen_isa(); }
+
 int64_t checked(int64_t result) {
   if (result == kOutOfMemory) throw std::bad_alloc();
   return result;
@@ -88,23 +91,25 @@ bool select_isa(Isa isa) {
 }
 
 #define LABELDROP_FORWARD(name) \
-  int64_t name(const CpuPixelLossArguments& a) { return checked(LABELDROP_DISPATCH(name(a))); }
+  int64_t name(const CpuPixelLossArguments& a) { return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), name(a))); }
 LABELDROP_PIXEL_LOSSES(LABELDROP_FORWARD)
 
-double sum_weights(const WeightArguments& a, int threads) { return LABELDROP_DISPATCH(sum_weights(a, threads)); }
+double sum_weights(const WeightArguments& a, int threads) {
+  return LABELDROP_DISPATCH(current_isa(), sum_weights(a, threads));
+}
 
 int64_t dice_sums(const DiceSumsForwardArguments& a, int threads) {
-  return checked(LABELDROP_DISPATCH(dice_sums(a, threads)));
+  return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), dice_sums(a, threads)));
 }
 
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
-  return checked(LABELDROP_DISPATCH(dice_sums_backward(a, threads)));
+  return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), dice_sums_backward(a, threads)));
 }
 
-void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(normals(a)); }
+void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(current_isa(), normals(a)); }
 
-int64_t drop_labels(const DropLabelsArguments& a) { return LABELDROP_DISPATCH(drop_labels(a)); }
+int64_t drop_labels(const DropLabelsArguments& a) { return LABELDROP_DISPATCH(current_isa(), drop_labels(a)); }
 
-void label_dropout(const LabelDropoutArguments& a) { LABELDROP_DISPATCH(label_dropout(a)); }
+void label_dropout(const LabelDropoutArguments& a) { LABELDROP_DISPATCH(current_isa(), label_dropout(a)); }
 
 }  // namespace labeldrop

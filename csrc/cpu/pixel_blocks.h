@@ -7,21 +7,16 @@
 #pragma once
 
 #include <cstring>
-#include <new>
 #include <type_traits>
 
 #include "block_io.h"
+#include "buffer.h"
 #include "lanes.h"
 #include "operators.h"
 #include "threads.h"
 
 namespace labeldrop {
 namespace {
-
-// Memory from a cache line on, for one thread; null where there is none left.
-constexpr std::align_val_t kCacheLine{64};
-inline void* allocate(int64_t bytes) { return ::operator new(static_cast<size_t>(bytes), kCacheLine, std::nothrow); }
-inline void deallocate(void* memory) { ::operator delete(memory, kCacheLine); }
 
 constexpr int kPadding = 64;  // elements past a block's end that whole vectors may touch
 // Channels read and written side by side in memory. More than this many address streams at once outrun the TLB and the
@@ -49,34 +44,34 @@ struct Block {
 template <class Real>
 class Scratch {
  public:
-  Scratch(int64_t channels, int64_t classes, int64_t block) : pitch(block + kPadding), words((classes + 31) / 32) {
-    const int64_t bytes = pitch * ((channels + 3) * sizeof(Real) + (2 * words + 2) * sizeof(int32_t));
-    memory_ = allocate(bytes);  // rows start at cache lines: the pitch is a multiple of 16 elements
-    if (memory_ == nullptr) return;
-    memset(memory_, 0, bytes);
-    values = static_cast<Real*>(memory_);
-    loss = values + channels * pitch;
-    weight = loss + pitch;
-    factor = weight + pitch;
-    candidates = reinterpret_cast<int32_t*>(factor + pitch);
-    others = candidates + words * pitch;
-    row = others + words * pitch;
-    counted = row + pitch;
-  }
-  ~Scratch() { deallocate(memory_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  // Rows start at cache lines: the pitch is a multiple of 16 elements.
+  Scratch(int64_t channels, int64_t classes, int64_t block)
+      : pitch(block + kPadding),
+        words((classes + 31) / 32),
+        reals_((channels + 3) * pitch),
+        integers_((2 * words + 2) * pitch),
+        values(reals_.get()),
+        loss(values + channels * pitch),
+        weight(loss + pitch),
+        factor(weight + pitch),
+        candidates(integers_.get()),
+        others(candidates + words * pitch),
+        row(others + words * pitch),
+        counted(row + pitch) {}
 
-  bool allocated() const { return memory_ != nullptr; }
+  bool allocated() const { return values && candidates; }
 
   const int64_t pitch, words;
-  Real* values = nullptr;  // [C, pitch]: logits on their way in, gradient on its way out; between them what one likes
-  Real *loss = nullptr, *weight = nullptr, *factor = nullptr;  // factor: of the pixel's gradient
-  int32_t *candidates = nullptr, *others = nullptr;            // [W, pitch] bits: candidates; active and no candidate
-  int32_t *row = nullptr, *counted = nullptr;  // the pixel's row of the tables; 1 where the pixel counts
 
  private:
-  void* memory_ = nullptr;
+  Buffer<Real> reals_;
+  Buffer<int32_t> integers_;
+
+ public:
+  Real* const values;  // [C, pitch]: logits on their way in, gradient on its way out; between them what one likes
+  Real *const loss, *const weight, *const factor;  // factor: of the pixel's gradient
+  int32_t *const candidates, *const others;        // [W, pitch] bits: candidates; active and no candidate
+  int32_t *const row, *const counted;              // the pixel's row of the tables; 1 where the pixel counts
 };
 
 // Weight and gradient factor of the block's pixels. One of weight 0 does not count.

@@ -1,9 +1,10 @@
 // Sum of the weights of the pixels that count: the divisor of a mean, which the gradient needs before the pass that
 // forms it. Compiled once per instruction set.
+#include <new>
 #include <type_traits>
-#include <vector>
 
 #include "block_io.h"
+#include "buffer.h"
 #include "operators.h"
 #include "threads.h"
 
@@ -15,15 +16,17 @@ namespace {
 template <class Function>
 double sum_parts(int64_t pixels, int threads, const Function& of_pixels) {
   constexpr int64_t kPart = 1 << 14;
-  std::vector<double> parts((pixels + kPart - 1) / kPart);
-  share_out(static_cast<int64_t>(parts.size()), threads, [&](int64_t begin, int64_t end) {
+  const int64_t count = (pixels + kPart - 1) / kPart;
+  const Buffer<double> parts(count);
+  if (parts.get() == nullptr) throw std::bad_alloc();
+  share_out(count, threads, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
-      parts[part] = of_pixels(part * kPart, pixels < (part + 1) * kPart ? pixels : (part + 1) * kPart);
+      parts.get()[part] = of_pixels(part * kPart, pixels < (part + 1) * kPart ? pixels : (part + 1) * kPart);
     }
     return kNothing;
   });
   double total = 0;
-  for (double part : parts) total += part;
+  for (int64_t part = 0; part < count; ++part) total += parts.get()[part];
   return total;
 }
 
