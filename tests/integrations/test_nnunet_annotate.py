@@ -44,7 +44,7 @@ def written(place):
     ]
 
 
-SOURCES = ["--source", "EchoNet_*=LV", "--source", "CAMUS_*=LV, LA"]
+SOURCES = ["--source-pattern", "EchoNet_*=LV", "--source-pattern", "CAMUS_*=LV, LA"]
 TABLE = {"CAMUS_0": ["LV", "LA"], "CAMUS_1": ["LV", "LA"], "EchoNet_0": ["LV"]}
 
 
@@ -82,13 +82,13 @@ def test_tables(place, table):
 def test_a_case_without_labels_and_one_that_is_not_named(place, capsys):
     path = place / "raw" / DATASET / "labelsTr" / "EchoNet_0.png"
     Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
-    assert main(["annotate", "7", "--source", "EchoNet_*="]) == 0
+    assert main(["annotate", "7", "--source-pattern", "EchoNet_*="]) == 0
     assert written(place)[0]["annotated_labels"] == {"EchoNet_0": []}
     assert "1 cases EchoNet_*: no label annotated; pixels of none" in capsys.readouterr().out
 
 
 def test_a_label_that_nobody_ever_drew_is_asked_about(place, capsys):
-    assert main(["annotate", "7", "--source", "EchoNet_*=LV,LA"]) == 0
+    assert main(["annotate", "7", "--source-pattern", "EchoNet_*=LV,LA"]) == 0
     shown = capsys.readouterr().err
     assert "warning: LA counts as annotated in 1 cases EchoNet_*, and none of them has a pixel of it" in shown
     assert "LV counts" not in shown
@@ -96,7 +96,7 @@ def test_a_label_that_nobody_ever_drew_is_asked_about(place, capsys):
 
 def test_pixels_of_what_was_not_annotated_are_an_error(place, capsys):
     before = written(place)
-    assert main(["annotate", "7", "--source", "CAMUS_*=LV"]) == 2
+    assert main(["annotate", "7", "--source-pattern", "CAMUS_*=LV"]) == 2
     shown = capsys.readouterr().err
     assert "CAMUS_0: 'LA' is not among its annotated labels, but 24 pixels have it" in shown
     assert "CAMUS_1: 'LA'" in shown
@@ -117,10 +117,16 @@ def test_what_is_there_is_checked(place, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--source", "EchoNet_*=LVV"], "there is no label 'LVV'; did you mean 'LV'? (case 'EchoNet_0', 1 in all)"),
+        (
+            ["--source-pattern", "EchoNet_*=LVV"],
+            "there is no label 'LVV'; did you mean 'LV'? (case 'EchoNet_0', 1 in all)",
+        ),
         (["--source", "EchoNt_0=LV"], "no case fits 'EchoNt_0'; did you mean 'EchoNet_0'?"),
-        (["--source", "*=LV,LA", "--source", "EchoNet_*=LV"], "case 'EchoNet_0' fits '*' and 'EchoNet_*'"),
-        (["--source", "LV"], "--source must be 'PATTERN=LABEL,LABEL', as in"),
+        (
+            ["--source-pattern", "*=LV,LA", "--source-pattern", "EchoNet_*=LV"],
+            "case 'EchoNet_0' fits '*' and 'EchoNet_*'",
+        ),
+        (["--source", "LV"], "--source-pattern must be 'PATTERN=LABEL,LABEL', as in"),
         (["--source", "EchoNet_*=LV,ignore"], "there is no label 'ignore'"),
         (["--from", "case,labels\nEchoNet_1,LV\n"], "there is no case 'EchoNet_1'; did you mean 'EchoNet_0'?"),
         (["--from", "name,labels\nEchoNet_0,LV\n"], "one of them 'case', got ['name', 'labels']"),

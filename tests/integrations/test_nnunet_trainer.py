@@ -6,6 +6,7 @@ import json
 import multiprocessing.dummy
 import random
 import shutil
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -241,10 +242,20 @@ def test_an_ignore_label(place):
     assert not any(result[key].any() for key in ("tp_hard", "fp_hard", "fn_hard"))
 
 
+def test_a_dataset_json_that_says_nothing_has_every_label_and_the_log_says_so(place):
+    for part in ("raw", "preprocessed"):
+        edit(place / part / DATASET / "dataset.json", annotated_labels=None)
+    trainer = make(place)
+    trainer.initialize()
+    assert trainer.annotations.incomplete == []
+    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text()
+    assert "has no annotated_labels, so every label counts as annotated in every case" in log
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"annotated_labels": None}, r"dataset\.json does not say which labels.*labeldrop-bench nnunet annotate"),
+        ({"annotated_labels": []}, r"dataset\.json: annotated_labels must be a table of cases, .* got \[\]"),
         ({"annotated_labels": {"B_00": ["LV"]}}, r"there is no case 'B_00'; did you mean 'B_0'\?"),
         ({"annotated_labels": {"B_0": ["LVMM"]}}, r"there is no label 'LVMM'; did you mean 'LVM'\? \(case 'B_0'"),
         ({"annotated_labels": {"B_0": "LV"}}, r"case 'B_0' must have a list of names of labels, got 'LV'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -16,14 +17,20 @@ from ._arguments import make_loss
 from ._targets import as_labels
 
 _NAME = "PartialLabelLoss"
+_HOW_TO_TELL = (
+    "target.meta has no 'annotated'. MarkAnnotatedd writes it, into every sample, since collating keeps what all of a "
+    "batch have; where metadata gets lost (compile=True, track_meta=False), PrepareBatch(loss) hands it on; or call "
+    "loss(input, target, annotated)"
+)
 
 
 class PartialLabelLoss(_Loss):
     """A loss of labeldrop_bench for MONAI's trainers, bundles and `DeepSupervisionLoss`.
 
     What was annotated is, in this order, the call's `annotated`, `target.meta["annotated"]`, which `MarkAnnotatedd`
-    writes, or this module's attribute `annotated`, which `PrepareBatch` sets. Nothing of these is an error: MONAI
-    leaves metadata behind in silence, and a class that nobody annotated would then be taught as absent.
+    writes, or this module's attribute `annotated`, which `PrepareBatch` sets. If nothing says it, everything was, as
+    for every loss of this package; it warns, since MONAI leaves metadata behind in silence, and a class that nobody
+    annotated is then taught as absent. After a call that knew it, one that does not is an error.
 
     Labels drop where the loss trains: in train mode, for an input that wants a gradient. (MONAI's engines put the
     network alone into eval mode.) One draw serves all calls for one batch up to the backward pass, so that
@@ -53,6 +60,8 @@ class PartialLabelLoss(_Loss):
         self.dropout = dropout if isinstance(dropout, LabelDropout) else LabelDropout(dropout)
         self.annotated: Tensor | None = None
         self._drawn: tuple[Tensor, Tensor] | None = None  # what was annotated, and what is shown of it in this step
+        self._was_told = False
+        self._everything: Tensor | None = None  # one object for all scales, where nobody tells
 
     @property
     def out_channels(self) -> int:
@@ -87,7 +96,8 @@ class PartialLabelLoss(_Loss):
 
         Raises:
             TypeError: no tensors.
-            ValueError: nothing says what was annotated, values that are no labels, or shapes that do not fit.
+            ValueError: nothing says what was annotated where earlier calls knew it, values that are no labels, or
+                shapes that do not fit.
         """
         for argument, tensor in (("input", input), ("target", target)):
             if not isinstance(tensor, Tensor):
@@ -95,7 +105,7 @@ class PartialLabelLoss(_Loss):
                     f"{_NAME}: {argument} must be a tensor, got {type(tensor).__name__}: outputs at several scales go "
                     f"through monai.losses.DeepSupervisionLoss"
                 )
-        shown = self._shown(self._given(target, annotated), input)
+        shown = self._shown(self._given(target, annotated, input.shape[0]), input)
         logits = plain(input)
         labels = as_labels(plain(target), self.label_space.num_labels, logits.ndim)
         value: Tensor = self.loss(logits, labels, shown)
@@ -103,18 +113,24 @@ class PartialLabelLoss(_Loss):
             value.register_hook(self._end_of_step)
         return value
 
-    def _given(self, target: Tensor, annotated: Tensor | None) -> Tensor:
+    def _given(self, target: Tensor, annotated: Tensor | None, samples: int) -> Tensor:
         """What says what was annotated: one object for all scales of a step."""
         found: Any = next((each for each in (annotated, of_metadata(target), self.annotated) if each is not None), None)
-        if found is None:
-            raise ValueError(
-                f"{_NAME}: nothing says what was annotated: target.meta has no 'annotated'. MarkAnnotatedd writes it, "
-                f"into every sample, since collating keeps what all of a batch have; where metadata gets lost "
-                f"(compile=True, track_meta=False), PrepareBatch(loss) hands it on; or call loss(input, target, "
-                f"annotated)"
-            )
-        given: Tensor = found  # or what is none: `for_samples` says so
-        return given
+        if found is not None:
+            self._was_told = True
+            given: Tensor = found  # or what is none: `for_samples` says so
+            return given
+        if self._was_told:
+            raise ValueError(f"{_NAME}: nothing says what was annotated, and earlier calls knew it: {_HOW_TO_TELL}")
+        if self._everything is None or self._everything.shape[0] != samples:
+            if self._everything is None and not torch.compiler.is_compiling():
+                warnings.warn(
+                    f"{_NAME}: nothing says what was annotated, so everything counts as annotated everywhere. If that "
+                    f"is not so: {_HOW_TO_TELL}",
+                    stacklevel=3,
+                )
+            self._everything = torch.ones(samples, self.label_space.num_labels, dtype=torch.bool, device="cpu")
+        return self._everything
 
     def _shown(self, given: Tensor, logits: Tensor) -> Tensor:
         """`[N, L]` on the device of the logits, without the labels that drop in this step."""

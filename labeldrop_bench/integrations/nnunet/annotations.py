@@ -92,7 +92,7 @@ def read_annotations(description: Mapping[str, Any], cases: Collection[str], whe
     if KEY not in description:
         raise AnnotationError(
             f"{where} does not say which labels were annotated in which case. Write its key {KEY} with "
-            f"`labeldrop-bench nnunet annotate DATASET --source 'PATTERN=LABEL,...'`"
+            f"`labeldrop-bench nnunet annotate DATASET --source-pattern 'PATTERN=LABEL,...'`"
         )
     return checked(description[KEY], label_names(description, where), cases, f"{where}: {KEY}")
 

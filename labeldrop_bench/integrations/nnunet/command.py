@@ -42,15 +42,16 @@ def _parser() -> argparse.ArgumentParser:
         help="write into dataset.json which labels were annotated in which case, or check what is there",
         description="Writes the key annotated_labels of dataset.json, in nnUNet_raw and, once the data set is planned, "
         "in nnUNet_preprocessed, after a look at all label files. A case that is not named has all labels. Without "
-        "--source and --from, what is there already is checked.",
+        "--source-pattern and --from, what is there already is checked.",
     )
     annotate.add_argument("dataset", help="number, name or folder of the data set")
     how = annotate.add_mutually_exclusive_group()
     how.add_argument(
-        "--source",
+        "--source-pattern",
+        dest="sources",
         action="append",
         metavar="PATTERN=LABELS",
-        help="cases that the pattern fits have these labels: --source 'EchoNet_*=LV' --source 'CAMUS_*=LV,LVM,LA'",
+        help="cases that the pattern fits have these labels; once for each source: --source-pattern 'EchoNet_*=LV'",
     )
     how.add_argument(
         "--from",
@@ -95,11 +96,11 @@ def _annotate(options: argparse.Namespace) -> int:
     from .annotations import KEY, checked, listed, read_annotations
 
     dataset = annotate.find_dataset(options.dataset)
-    writes = bool(options.source or options.table)
+    writes = bool(options.sources or options.table)
     source_of: dict[str, str] = {}
-    if options.source:
-        given, source_of = sources.from_patterns(options.source, dataset.files)
-        annotations = checked(given, dataset.labels, dataset.files, "--source")
+    if options.sources:
+        given, source_of = sources.from_patterns(options.sources, dataset.files)
+        annotations = checked(given, dataset.labels, dataset.files, "--source-pattern")
     elif options.table:
         given = sources.from_table(options.table, dataset.labels)
         annotations = checked(given, dataset.labels, dataset.files, str(options.table))

@@ -27,17 +27,18 @@ def from_patterns(sources: Sequence[str], cases: Collection[str]) -> tuple[dict[
         pattern, equals, names = source.rpartition("=")
         if not equals or not pattern:
             raise AnnotationError(
-                f"--source must be 'PATTERN=LABEL,LABEL', as in --source 'EchoNet_*=LV', got {source!r}"
+                f"--source-pattern must be 'PATTERN=LABEL,LABEL', as in --source-pattern 'EchoNet_*=LV', got {source!r}"
             )
         chosen = [case for case in cases if fnmatchcase(case, pattern)]
         if not chosen:
             raise AnnotationError(
-                f"--source {source!r}: no case fits {pattern!r}{closest(pattern, cases)}; cases: {some(cases)}"
+                f"--source-pattern {source!r}: no case fits {pattern!r}{closest(pattern, cases)}; cases: {some(cases)}"
             )
         for case in chosen:
             if case in by:
                 raise AnnotationError(
-                    f"--source: case {case!r} fits {by[case]!r} and {pattern!r}: make the patterns exclude each other"
+                    f"--source-pattern: case {case!r} fits {by[case]!r} and {pattern!r}: make the patterns "
+                    f"exclude each other"
                 )
             by[case], found[case] = pattern, split(names)
     return found, by

@@ -71,7 +71,8 @@ class AnnotatedLoss(nn.Module):
 class nnUNetTrainerPartialLabels(trainer_module.nnUNetTrainer):  # type: ignore[misc]  # noqa: N801 - nnU-Net's habit
     """nnU-Net with a loss that knows which labels were annotated in each case, and label dropout.
 
-    What was annotated is the key `annotated_labels` of dataset.json, which `labeldrop-bench nnunet annotate` writes.
+    What was annotated is the key `annotated_labels` of dataset.json, which `labeldrop-bench nnunet annotate` writes; a
+    case that it does not name has every label.
     Where everything was, the default is nnU-Net's own loss plus one, which is minus Dice.
 
     Attributes:
@@ -92,9 +93,15 @@ class nnUNetTrainerPartialLabels(trainer_module.nnUNetTrainer):  # type: ignore[
         cases = set(dataset_class.get_identifiers(self.preprocessed_dataset_folder))
         label_names(self.dataset_json, where)  # regions are refused before anything else
         self._same_as_raw(where)
-        self.annotations: Annotations = read_annotations(self.dataset_json, cases, where)
+        self.annotations: Annotations = read_annotations({KEY: {}, **self.dataset_json}, cases, where)
         self.dropout = self._make_dropout()
         super().initialize()
+        if KEY not in self.dataset_json:
+            self.print_to_log_file(
+                f"WARNING: {where} has no {KEY}, so every label counts as annotated in every case. If that is not so, "
+                f"stop this and say it: labeldrop-bench nnunet annotate {self.plans_manager.dataset_name} "
+                f"--source-pattern 'PATTERN=LABEL,...'"
+            )
         incomplete, all_cases = len(self.annotations.incomplete), len(cases)
         self.print_to_log_file(
             f"Partial labels: {incomplete} of {all_cases} cases lack a label; loss {self.loss_name}, label dropout "
