@@ -51,20 +51,17 @@ def of_system(environment: Mapping[str, str]) -> Path | None:
     """The nvcc that `CUDACXX` or `CUDA_HOME` names, or that is on the path.
 
     Raises:
-        SystemExit: one of the variables names something that is not there.
+        SystemExit: `CUDACXX` names something that is not there.
     """
     if named := environment.get("CUDACXX"):
         if found := shutil.which(named, path=environment.get("PATH")):
             return Path(found)
         raise SystemExit(f"CUDACXX={named}: there is no such program; give the path of nvcc, or unset it")
-    if home := environment.get("CUDA_HOME"):
-        if found := shutil.which(Path(home) / "bin" / EXECUTABLE):
-            return Path(found)
-        raise SystemExit(
-            f"CUDA_HOME={home}: there is no bin/{EXECUTABLE} in it; give the toolkit's folder, or unset it"
-        )
-    found = shutil.which(EXECUTABLE, path=environment.get("PATH"))
-    return Path(found) if found else None
+    home = environment.get("CUDA_HOME")  # images that only run CUDA programs set it too, and have no nvcc in it
+    if home and (found := shutil.which(Path(home) / "bin" / EXECUTABLE)):
+        return Path(found)
+    on_path = shutil.which(EXECUTABLE, path=environment.get("PATH"))
+    return Path(on_path) if on_path else None
 
 
 def of_package_index() -> Path | None:

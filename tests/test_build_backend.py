@@ -114,10 +114,17 @@ def test_a_wrong_value_is_an_error_before_anything_is_downloaded(nvcc, machine) 
         nvcc.requirements(machine(False, "nowhere", "YES"))
 
 
-@pytest.mark.parametrize("variable", ["CUDACXX", "CUDA_HOME"])
-def test_a_compiler_that_is_named_and_not_there_is_an_error(nvcc, machine, variable) -> None:
-    with pytest.raises(SystemExit, match=f"{variable}=/nowhere"):
-        nvcc.requirements({**machine(True, "system"), variable: "/nowhere"})
+def test_a_compiler_that_is_named_and_not_there_is_an_error(nvcc, machine) -> None:
+    with pytest.raises(SystemExit, match="CUDACXX=/nowhere"):
+        nvcc.requirements({**machine(True, "system"), "CUDACXX": "/nowhere"})
+
+
+def test_a_toolkit_without_a_compiler_is_none(nvcc, machine) -> None:
+    """Images that only run CUDA programs set CUDA_HOME."""
+    bare = {"CUDA_HOME": "/nowhere"}
+    with_nvcc, without = {**machine(True, "system"), **bare}, {**machine(True, "nowhere"), **bare}
+    assert nvcc.of_system(with_nvcc) == nvcc.of_system(machine(True, "system"))
+    assert nvcc.of_system(without) is None
 
 
 @pytest.mark.parametrize("variable", ["CUDACXX", "CUDA_HOME"])
