@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnunet_case import call, environment
+from nnunet_case import call, environment, shrink
 from nnunet_page import LABELS, PAGE, bare
 from PIL import Image
 
@@ -20,20 +20,30 @@ from labeldrop_bench.integrations import nnunet
 if not PAGE.path.exists():
     pytest.skip("docs/ is not in this copy of the sources", allow_module_level=True)
 pytestmark = pytest.mark.slow
-STOCK = """
+SHORT = """
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from labeldrop_bench.integrations.nnunet.trainer import nnUNetTrainerPartialLabels
 
 
-class Stock(nnUNetTrainer):
+class Short:
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
         torch.set_num_threads(1)
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 5, 50, 5
+        torch.manual_seed(0)
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 5, 50, 1
         self.logger.plot_progress_png = lambda _: None  # three seconds an epoch
 
     def perform_actual_validation(self, save_probabilities=False):
         pass
+
+
+class Stock(Short, nnUNetTrainer):
+    pass
+
+
+class Partial(Short, nnUNetTrainerPartialLabels):
+    pass
 """
 
 
@@ -58,17 +68,21 @@ def dice_of(place: Path, predicted: str) -> dict[str, float]:
 
 
 def test_ours_finds_what_south_never_annotated_and_nnunets_own_loss_does_not(place):
-    variables = environment(place, place / "stock")
-    (place / "stock").mkdir()
-    (place / "stock" / "stock.py").write_text(STOCK, encoding="utf-8")
-    call("nnUNetv2_train 7 2d 0 -tr Stock -device cpu", variables)
-    folders = f"-i {place / 'new'} -o {place / 'by_stock'}"
-    call(f"nnUNetv2_predict -d 7 -c 2d -f 0 -tr Stock {folders} -device cpu -npp 1 -nps 1", variables)
-    ours, stock = dice_of(place, "predicted"), dice_of(place, "by_stock")
-    # over seeds 0 to 7 of smaller networks ours found the LV with a Dice of .91 and more, and the stock trainer with 0
-    assert ours["LV"] > 0.7, (ours, stock)
-    assert stock["LV"] < 0.3, (ours, stock)
-    assert stock["LVM"] > 0.7, (ours, stock)  # what was annotated there it learns
+    assert dice_of(place, "predicted")["LV"] > 0.7  # the page's own training
+    # Of this size: over eight seeds ours found the LV with a Dice of .91 and more, and the stock one with 0. A larger
+    # network learns to tell the hospitals apart later, so that the stock trainer's LV comes and goes.
+    shrink(place / "preprocessed" / "Dataset007_Heart" / "nnUNetPlans.json")
+    (place / "short").mkdir()
+    (place / "short" / "short.py").write_text(SHORT, encoding="utf-8")
+    variables, found = environment(place, place / "short"), {}
+    for name in ("Stock", "Partial"):
+        call(f"nnUNetv2_train 7 2d 0 -tr {name} -device cpu", variables)
+        folders = f"-i {place / 'new'} -o {place / name}"
+        call(f"nnUNetv2_predict -d 7 -c 2d -f 0 -tr {name} {folders} -device cpu -npp 1 -nps 1", variables)
+        found[name] = dice_of(place, name)
+    assert found["Partial"]["LV"] > 0.7, found
+    assert found["Stock"]["LV"] < 0.3, found
+    assert found["Stock"]["LVM"] > 0.7, found  # what was annotated there it learns
 
 
 def test_the_final_validation_counts_a_class_where_it_was_annotated(place):
