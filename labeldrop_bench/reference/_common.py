@@ -28,7 +28,7 @@ class Pixels:
             pixel_weight: `[N, *spatial]`; a pixel of weight 0 counts for nothing.
         """
         labelled = ~is_ignored(target, ignore_index)
-        self._label = torch.where(labelled, target, 0).long()
+        self._label = torch.where(labelled, target.long(), 0)
         self._sample = torch.arange(target.shape[0], device=target.device).view(-1, *[1] * (target.ndim - 1))
         weight = labelled.to(dtype)
         if pixel_weight is not None:

@@ -34,7 +34,7 @@ def dice_sums(
     if pixel_weight is not None:
         weight = pixel_weight.to(weight.dtype)
         seen = seen & (weight != 0)
-    label = torch.where(seen, target, 0).long()
+    label = torch.where(seen, target.long(), 0)
     sample = torch.arange(target.shape[0], device=target.device).view(-1, *[1] * (target.ndim - 1))
 
     def of_pixels(table: Tensor) -> Tensor:  # [N, L, K] to [N, K, *spatial]

@@ -14,6 +14,6 @@ def drop_labels(target: Tensor, annotated: Tensor, *, ignore_index: int = -100) 
     Arguments and result are those of `labeldrop_bench.ops.drop_labels`.
     """
     counted = ~is_ignored(target, ignore_index)
-    label = torch.where(counted, target, 0).long()
+    label = torch.where(counted, target.long(), 0)
     kept = annotated.gather(1, label.flatten(1)).view_as(target)
-    return torch.where(counted & ~kept, 0, target)
+    return torch.where(counted & ~kept, 0, target.long()).to(target.dtype)
