@@ -23,10 +23,10 @@ from labeldrop_bench.speed.memory import set_memory_state
 from labeldrop_bench.speed.timing import time_peers
 
 CPU = torch.device("cpu")
-# batch and patch: nnU-Net's usual ones, and a smaller one where a hundred classes need too much memory
+# batch and patch, nnU-Net's usual ones; the last needs 13 GiB
 CASES = [
     (5, (12, 512, 512)), (14, (12, 512, 512)),
-    (5, (2, 128, 128, 128)), (14, (2, 128, 128, 128)), (105, (2, 96, 96, 96)),
+    (5, (2, 128, 128, 128)), (14, (2, 128, 128, 128)), (105, (2, 128, 128, 128)),
 ]  # fmt: skip
 
 
