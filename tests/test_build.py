@@ -121,3 +121,30 @@ def test_what_is_compiled_once_per_instruction_set_shares_no_function(tmp_path: 
         listed = subprocess.run(["nm", "-C", str(compiled)], check=True, capture_output=True, encoding="utf-8").stdout
         shared = [line for line in listed.splitlines() if re.search(" [WVu] (?!DW.ref)", line)]
         assert shared == [], source.name
+
+
+DOUBLES = """
+#include "block_io.h"
+int main() {
+  using namespace labeldrop;
+  return int(with_floats(Float::f64, [](auto real, auto) -> int64_t { return sizeof(real); }));
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("c++") is None, reason="needs a compiler with GCC's flags")
+@pytest.mark.parametrize("flags", [[], ["-mavx2"]])
+def test_doubles_are_computed_whatever_flags_the_user_has(tmp_path: Path, flags: list[str]) -> None:
+    """CXXFLAGS=-march=native gives the baseline's code AVX2; where there is no code for a type, nothing is returned."""
+    if flags and "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip("this processor has no AVX2")
+    (tmp_path / "main.cpp").write_text(DOUBLES, encoding="utf-8")
+
+    def run(*more: str) -> int:
+        program = tmp_path / "main"
+        command = ["c++", "-std=c++17", f"-I{ROOT / 'csrc' / 'cpu'}", *flags, *more, str(tmp_path / "main.cpp")]
+        subprocess.run([*command, "-DLABELDROP_ISA=baseline", "-o", str(program)], check=True)
+        return subprocess.run([str(program)], stderr=subprocess.DEVNULL).returncode
+
+    assert run("-DLABELDROP_DOUBLES") == 8
+    assert run() < 0  # ended, rather than as if it had computed something
