@@ -6,11 +6,14 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from labeldrop_bench.text import read_text
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 PACKAGES = ("labeldrop-bench", "torch", "monai", "kornia", "lightning", "lightning-fabric", "numpy")
 
@@ -25,7 +28,7 @@ def describe(fabric: Fabric) -> dict[str, str]:
         Text by key; what is not known here (a package that is not installed, a commit outside a checkout) is left out.
     """
     device = fabric.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     known = {
         "python": platform.python_version(),
         "device": f"{device.type} ({name})",
@@ -45,7 +48,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
     """Name of the processor: Linux tells it in /proc/cpuinfo, other systems through `platform`."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = read_text(cpuinfo).splitlines() if cpuinfo.exists() else []

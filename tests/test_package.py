@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "suites": ["errors", "records", "text"],
     "leaderboard": ["records", "text"],
     "submit": ["errors", "leaderboard", "records", "text"],
-    "speed": ["losses", "errors", "records", "text"],
+    "speed": ["environment", "errors", "losses", "ops", "records", "text"],
     "foreground": ["data"],
     "patches": ["data", "foreground", "records"],
     "checkpoints": ["errors", "records"],

@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,12 +50,42 @@ def test_bytes_are_those_of_the_tensors(loss: str, layout: str) -> None:
     assert problem.compulsory_bytes == 2 * logits.nbytes + target.nbytes
 
 
-def test_default_problems_have_every_loss_once_at_14_classes() -> None:
-    problems = speed.default_problems()
-    assert len({problem.label for problem in problems}) == len(problems)
-    plain = [p.loss for p in problems if p.num_classes == 14 and p.dtype == torch.float32 and not p.options]
+def test_every_loss_is_measured_once_beside_everything() -> None:
+    measurements = speed.default_measurements()
+    assert len({problem.label for problem, _ in measurements}) == len(measurements)
+    plain = [p.loss for p, names in measurements if names is None and not p.options]
     compounds = [c for c in COMPOUNDS if set(c.split("+")) <= set(NAMES)]
     assert plain == [*NAMES, *compounds]
+    for problem, names in measurements:
+        assert names is None or set(peers(problem, CPU)) & set(names) >= {"fused", "copy"}
+
+
+@pytest.mark.parametrize(("num_classes", "shape"), [(4, (3, 256, 256)), (14, (1, 96, 96, 96)), (5, (2, 500))])
+def test_blobs_are_like_labels_of_people(num_classes: int, shape: tuple[int, ...]) -> None:
+    """Every label is there, two thirds are background, and most pixels have neighbours of their own label."""
+    _, blobs, _ = Problem("ce", num_classes, shape).tensors(CPU)
+    _, scattered, _ = Problem("ce", num_classes, shape, labels="scattered").tensors(CPU)
+    assert len(blobs.unique()) == len(scattered.unique()) == num_classes
+    assert (blobs == 0).float().mean() == pytest.approx(2 / 3, abs=0.01)
+    for target, low, high in ((blobs, 0.05, 0.5), (scattered, 0.97, 1.0)):
+        groups = target[..., : target.shape[-1] // 8 * 8].reshape(-1, 8)
+        assert low <= (groups != groups[:, :1]).any(dim=1).float().mean() <= high
+
+
+def test_an_upstream_gradient_reaches_every_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float | None] = []
+
+    def grad(value: torch.Tensor, logits: torch.Tensor, upstream: torch.Tensor | None) -> None:
+        seen.append(None if upstream is None else float(upstream))
+
+    for factor in (1.0, 0.5):
+        problem = Problem("ce", 3, (1, 8, 8), upstream=factor)
+        steps = {name: make() for name, make in peers(problem, CPU).items() if name not in ("copy", "compile")}
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.autograd, "grad", grad)
+            for step in steps.values():
+                step()
+    assert seen == [None] * 3 + [0.5] * 3
 
 
 def test_the_compiled_peer_is_compiled_forward_and_backward() -> None:
@@ -184,6 +215,22 @@ def test_a_peer_that_fails_is_a_note_and_the_fused_loss_is_an_error() -> None:
         timing.time_peers({"fused": fail}, CPU)
 
 
+def test_a_short_step_has_many_rounds_beside_a_long_one() -> None:
+    calls = {"fused": 0, "copy": 0}
+
+    def counted(name: str, seconds: float) -> timing.Step:
+        def step() -> None:
+            calls[name] += 1
+            time.sleep(seconds)
+
+        return step
+
+    makers = {"fused": lambda: counted("fused", 0), "copy": lambda: counted("copy", 0.004)}
+    found = timing.time_peers(makers, CPU)
+    assert calls == {"fused": 2 + timing.MANY_ROUNDS, "copy": 2 + timing.ROUNDS}
+    assert (found["fused"].rounds, found["copy"].rounds) == (timing.MANY_ROUNDS, timing.ROUNDS)
+
+
 def test_a_slow_peer_is_called_no_more_often_than_its_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0  # a clock that only the steps move
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
@@ -211,7 +258,7 @@ def test_a_slow_peer_is_called_no_more_often_than_its_budget_allows(monkeypatch:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two problems of a moment, and a process whose memory stays as it is."""
     problems = (Problem("ce", 3, (1, 8, 8)), Problem("marginal_ce", 3, (1, 8, 8), layout="channels_last"))
-    monkeypatch.setattr(table, "default_problems", lambda: problems)
+    monkeypatch.setattr(table, "default_measurements", lambda: [(problem, None) for problem in problems])
     monkeypatch.setattr(table, "set_memory_state", lambda state: None)
 
 

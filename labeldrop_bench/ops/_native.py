@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
@@ -17,6 +18,7 @@ from ._cuda_build import BRING_A_COMPILER, CudaBuild, device_problem, driver_pro
 
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 INTEGERS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
+INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")  # of the CPU kernels, by the codes of select_isa
 
 
 def _load(name: str) -> ModuleType | None:
@@ -25,7 +27,21 @@ def _load(name: str) -> ModuleType | None:
     return import_module(full_name) if find_spec(full_name) else None
 
 
+def _choose_instructions(cpu: ModuleType | None) -> None:
+    """What the environment asks of the CPU kernels: a lesser set, to measure or to test it."""
+    wanted = os.environ.get("LABELDROP_ISA")
+    if not wanted or cpu is None:
+        return
+    names = [name.lower().replace("-", "") for name in INSTRUCTION_SETS]
+    if wanted not in names or not cpu.select_isa(names.index(wanted)):
+        there = names[: cpu.current_isa() + 1]
+        raise RuntimeError(
+            f"LABELDROP_ISA must be one of {', '.join(there)}, which this processor and this build have, got {wanted!r}"
+        )
+
+
 _MODULES = {"cpu": _load("_cpu"), "cuda": _load("_cuda")}
+_choose_instructions(_MODULES["cpu"])
 
 
 def built_for(device_type: str, operator: str) -> bool:
@@ -62,7 +78,7 @@ def folders() -> tuple[str, ...]:
 def instruction_set() -> str | None:
     """The one chosen for the CPU kernels; None if there are no kernels."""
     found = _MODULES["cpu"]
-    return None if found is None else ("baseline", "AVX2", "AVX-512")[found.current_isa()]
+    return None if found is None else INSTRUCTION_SETS[found.current_isa()]
 
 
 def cuda_build() -> CudaBuild | None:

@@ -12,7 +12,7 @@ All but the last two need torch alone.
 
 from .memory import memory_states, peak_bytes, set_memory_state, settle
 from .peers import peer_names, peers
-from .problem import Problem, default_problems, loss_options
+from .problem import Problem, default_measurements, loss_options
 from .table import Row, main, measure
 from .timing import copy_bandwidth, time_peers
 
@@ -20,7 +20,7 @@ __all__ = [
     "Problem",
     "Row",
     "copy_bandwidth",
-    "default_problems",
+    "default_measurements",
     "loss_options",
     "main",
     "measure",

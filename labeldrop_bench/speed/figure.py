@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .table import COLUMNS, Row
+from .table import COLUMNS, Row, machine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +34,7 @@ def png(rows: Sequence[Row]) -> bytes:
     panels[0].set_xlim(0.6 * min([1.0, *ratios]), 1.7 * max([2.0, *ratios]))
     panels[0].set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
-    figure.suptitle(
-        f"Forward + backward against the fused loss: {rows[0].device}, {rows[0].threads} threads", fontsize=11
-    )
+    figure.suptitle(f"Forward + backward against the fused loss: {machine(rows[0])}", fontsize=11)
     present = {COLUMNS[row.peer] for row in rows if row.peer in COLUMNS and row.ratio is not None}
     handles = [Patch(color=colour, label=head) for head, colour in COLOURS.items() if head in present]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)

@@ -35,9 +35,11 @@ def peers(problem: Problem, device: torch.device) -> dict[str, Callable[[], Step
     logits, target, annotated = problem.tensors(device)
     wide_target = target.long()  # the only type that F.cross_entropy takes
 
+    upstream = None if problem.upstream == 1 else torch.tensor(problem.upstream, device=device)
+
     def step(loss: Callable[..., Tensor], *arguments: Tensor) -> Step:
         def run() -> None:
-            torch.autograd.grad(loss(logits, *arguments), logits)
+            torch.autograd.grad(loss(logits, *arguments), logits, upstream)
 
         return run
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from labeldrop_bench import ops
+from labeldrop_bench.environment import processor
+
 from .memory import SETTINGS, memory_states, set_memory_state
 from .peers import peers
-from .problem import Problem, default_problems, dtype_name
+from .problem import Problem, default_measurements, dtype_name
 from .timing import BUDGET, time_peers
 
 MEBIBYTE = 1 << 20
@@ -30,8 +33,9 @@ class Row:
     """One peer on one problem; a number that was not measured is None.
 
     Attributes:
-        device, threads, torch: where, and by which version.
-        loss, options, num_classes, channels, shape, dtype, layout: the problem; shape is `N x spatial`.
+        device, instructions, threads, torch: the processor or GPU, the CPU kernels' instruction set, torch's version.
+        loss, options, num_classes, channels, shape, dtype, layout: the problem; shape is `N x spatial`, and
+            options has all that is special, the kind of labels and the upstream gradient among it.
         memory: "fresh", "reused", "cached" or "unknown", see memory.py.
         peer: "fused", "copy", "eager", "compile", or a stock implementation.
         milliseconds: median of a forward and backward pass, launches included.
@@ -46,6 +50,7 @@ class Row:
     """
 
     device: str
+    instructions: str
     threads: int
     torch: str
     loss: str
@@ -84,11 +89,12 @@ def measure(
     makers = {name: make for name, make in makers.items() if only is None or name in only}
     timings = time_peers(makers, device, budget)
     shared: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "instructions": "" if device.type == "cuda" else ops.instruction_set() or "",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "loss": problem.loss,
-        "options": ", ".join(f"{key}={value}" for key, value in problem.options.items()),
+        "options": problem.special,
         "num_classes": problem.num_classes,
         "channels": problem.channels,
         "shape": "x".join(map(str, problem.shape)),
@@ -164,6 +170,8 @@ def _shown(head: str, value: object) -> str:
         return "" if value is None else str(value)
     if head == "of copy":
         return f"{100 * value:.0f} %"
+    if head == "ms":
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
     return f"{value:.{0 if 'MiB' in head else 1}f}"
 
 
@@ -176,7 +184,7 @@ MEMORY = "Fresh memory: large tensors get new pages from the system; reused: pag
 
 
 def main(device: str, out: Path | None, only: Sequence[str] = ()) -> None:
-    """Measure the default problems, print the table, and write CSV and plot if `out` is given.
+    """Measure what `default_measurements` names, print the table, and write CSV and plot if `out` is given.
 
     Args:
         device: "cpu", "cuda" or "auto".
@@ -195,18 +203,18 @@ def main(device: str, out: Path | None, only: Sequence[str] = ()) -> None:
     chosen = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError("speed: torch finds no CUDA device; use --device cpu")
-    problems = [problem for problem in default_problems() if not only or problem.loss in only]
-    unknown = set(only) - {problem.loss for problem in problems}
+    measurements = [(problem, names) for problem, names in default_measurements() if not only or problem.loss in only]
+    unknown = set(only) - {problem.loss for problem, _ in measurements}
     if unknown:
-        known = dict.fromkeys(problem.loss for problem in default_problems())
+        known = dict.fromkeys(problem.loss for problem, _ in default_measurements())
         raise UserError(f"speed: no measured loss is named {sorted(unknown)}; there are {', '.join(known)}")
     rows: list[Row] = []
     failures: list[Exception] = []
     for state in memory_states(chosen):
         set_memory_state(state)
-        for problem in track(problems, f"Measuring, {state} memory", transient=True):
+        for problem, names in track(measurements, f"Measuring, {state} memory", transient=True):
             try:
-                rows += measure(problem, chosen, state)
+                rows += measure(problem, chosen, state, names)
             except Exception as error:  # minutes of other measurements must not be lost
                 error.args = (f"{problem.label}: {error}",)
                 failures.append(error)
@@ -222,7 +230,7 @@ def _publish(rows: Sequence[Row], out: Path | None) -> None:
     """Print the table and the notes on it, and draw the plot."""
     from labeldrop_bench.records import write_bytes
 
-    print(f"{rows[0].device}, {rows[0].threads} threads, torch {rows[0].torch}\n")
+    print(f"{machine(rows[0])}, torch {rows[0].torch}\n")
     print(text(rows))
     print(f"\n{EXPLANATION}\n{MEMORY if rows[0].memory in SETTINGS else ''}")
     for row in rows:
@@ -234,6 +242,12 @@ def _publish(rows: Sequence[Row], out: Path | None) -> None:
         plot = _csv_path(out).with_suffix(".png")
         write_bytes(plot, png(rows))
         print(f"Written to {_csv_path(out)} and {plot}")
+
+
+def machine(row: Row) -> str:
+    """Where a row was measured, for a heading."""
+    instructions = f" ({row.instructions})" if row.instructions else ""
+    return f"{row.device}{instructions}, {row.threads} threads"
 
 
 def _csv_path(out: Path) -> Path:

@@ -12,7 +12,8 @@ import torch
 from .memory import peak_bytes, settle
 from .peers import Step
 
-ROUNDS = 9
+ROUNDS, MANY_ROUNDS = 9, 201
+SHORT = 0.002  # seconds of a step that is called in many rounds: a median of nine would be the clock's noise
 BUDGET = 2.0  # seconds that the rounds of one peer may take
 SLOW = 0.5  # seconds
 UNSETTLED = "its memory was partly new: the steps before it kept meeting new pages"
@@ -61,12 +62,12 @@ def time_peers(
             if name in MEASURES:
                 raise
             timings[name] = Timing(note=_first_line(error))
-    quick = [name for name in steps if timings[name].rounds == ROUNDS]
+    quick = [name for name in steps if timings[name].rounds >= ROUNDS]
     if not settle(steps[name] for name in quick):
         for name in quick:
             timings[name].note = UNSETTLED
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(ROUNDS):
+    for number in range(max(timing.rounds for timing in timings.values())):
         for name, step in steps.items():
             if number < timings[name].rounds:
                 seconds[name].append(step_seconds(step, device))
@@ -99,7 +100,7 @@ def _first_calls(
         seconds = time.perf_counter() - start
         if seconds > SLOW and may_be_slow:
             break
-    timing.seconds, timing.rounds = seconds, min(ROUNDS, int(budget / seconds))
+    timing.seconds, timing.rounds = seconds, min(MANY_ROUNDS if seconds < SHORT else ROUNDS, int(budget / seconds))
     return step
 
 
