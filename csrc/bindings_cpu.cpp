@@ -1,77 +1,66 @@
-// The module labeldrop_bench._cpu: names and argument lists only. Pointers come as integers (Tensor.data_ptr()).
-#include <pybind11/pybind11.h>
+// The module labeldrop_bench._cpu: names alone; see bindings.h for the arguments.
 #include <pybind11/stl.h>
 
 #include <array>
 #include <vector>
 
-#include "bindings_dice.h"
+#include "bindings.h"
 #include "cpu/operators.h"
 #include "math/philox.h"
 
-namespace py = pybind11;
 using namespace labeldrop;
+
+namespace labeldrop {
+
+template <>
+Fields<CpuPixelLossArguments> fields_of() {
+  using Struct = CpuPixelLossArguments;
+  return pixel_loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(upstream), LABELDROP_FIELD(scale),
+                                                      LABELDROP_FIELD(key), LABELDROP_FIELD(threads)};
+}
+
+template <>
+Fields<NormalsArguments> fields_of() {
+  using Struct = NormalsArguments;
+  return {LABELDROP_FIELD(out), LABELDROP_FIELD(first), LABELDROP_FIELD(elements), LABELDROP_FIELD(groups),
+          LABELDROP_FIELD(key)};
+}
+
+}  // namespace labeldrop
 
 namespace {
 
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-using PixelLoss = int64_t (*)(const CpuPixelLossArguments&);
-
-// (sum of the loss, first invalid pixel or -1)
-template <PixelLoss loss_function>
-py::tuple pixel_loss(uintptr_t logits, int logits_type, bool channels_last, uintptr_t target, int target_type,
-                     uintptr_t candidates, uintptr_t active, int64_t samples, int64_t channels, int64_t classes,
-                     int64_t pixels, int64_t labels, int64_t ignore_index, uintptr_t label_weight,
-                     uintptr_t class_weight, uintptr_t pixel_weight, const std::vector<double>& parameters,
-                     uintptr_t loss, uintptr_t gradient, uintptr_t upstream, double scale, uint64_t key, int threads) {
-  std::vector<double> block_loss(pixel_blocks(samples, channels, pixels));
-  CpuPixelLossArguments a{};
-  a.logits = pointer<const void>(logits);
-  a.logits_type = static_cast<Float>(logits_type);
-  a.channels_last = channels_last;
-  a.target = pointer<const void>(target);
-  a.target_type = static_cast<Integer>(target_type);
-  a.candidates = pointer<const uint32_t>(candidates);
-  a.active = pointer<const uint32_t>(active);
-  a.samples = samples;
-  a.channels = channels;
-  a.classes = classes;
-  a.pixels = pixels;
-  a.labels = labels;
-  a.ignore_index = ignore_index;
-  a.label_weight = pointer<const void>(label_weight);
-  a.class_weight = pointer<const void>(class_weight);
-  a.pixel_weight = pointer<const void>(pixel_weight);
-  a.parameters = parameters.data();
-  a.loss = pointer<void>(loss);
-  a.gradient = pointer<void>(gradient);
-  a.upstream = pointer<const void>(upstream);
-  a.scale = scale;
-  a.key = key;
-  a.block_loss = block_loss.data();
-  a.threads = threads;
-  int64_t invalid = kValid;
-  {
-    py::gil_scoped_release release;
-    invalid = loss_function(a);
-  }
-  double sum = 0;
-  for (double block : block_loss) sum += block;
-  return py::make_tuple(sum, invalid);
-}
-
-template <PixelLoss loss_function>
+template <int64_t (*kLoss)(const CpuPixelLossArguments&)>
 void bind_pixel_loss(py::module_& m, const char* name) {
-  m.def(name, &pixel_loss<loss_function>, py::kw_only(), py::arg("logits"), py::arg("logits_type"),
-        py::arg("channels_last"), py::arg("target"), py::arg("target_type"), py::arg("candidates"), py::arg("active"),
-        py::arg("samples"), py::arg("channels"), py::arg("classes"), py::arg("pixels"), py::arg("labels"),
-        py::arg("ignore_index"), py::arg("label_weight"), py::arg("class_weight"), py::arg("pixel_weight"),
-        py::arg("parameters"), py::arg("loss"), py::arg("gradient"), py::arg("upstream"), py::arg("scale"),
-        py::arg("key"), py::arg("threads"), "Returns (sum of the loss, first invalid pixel or -1).");
+  m.def(
+      name,
+      [](const py::kwargs& fields) {
+        auto a = read<CpuPixelLossArguments>(fields);
+        std::vector<double> block_loss(pixel_blocks(a.samples, a.channels, a.pixels));
+        a.block_loss = block_loss.data();
+        int64_t invalid = kValid;
+        {
+          py::gil_scoped_release release;
+          invalid = kLoss(a);
+        }
+        double sum = 0;
+        for (double block : block_loss) sum += block;
+        return py::make_tuple(sum, invalid);
+      },
+      "Returns (sum of the loss, first invalid pixel or -1).");
+}
+
+// An operator whose struct and number of threads are all that it takes.
+template <class Struct, class Operator>
+void bind(py::module_& m, const char* name, Operator run, const char* returns) {
+  m.def(
+      name,
+      [run](int threads, const py::kwargs& fields) {
+        const auto a = read<Struct>(fields);
+        py::gil_scoped_release release;
+        return run(a, threads);
+      },
+      py::kw_only(), py::arg("threads"), returns);
 }
 
 }  // namespace
@@ -82,63 +71,15 @@ PYBIND11_MODULE(_cpu, m) {
   bind_pixel_loss<set_cross_entropy>(m, "set_cross_entropy");
   bind_pixel_loss<sigmoid_focal>(m, "sigmoid_focal");
   bind_pixel_loss<label_flip>(m, "label_flip");
-  m.def(
-      "sum_weights",
-      [](uintptr_t target, int target_type, int64_t samples, int64_t pixels, int64_t labels, int64_t ignore_index,
-         uintptr_t label_weight, uintptr_t pixel_weight, bool weights_are_double, int threads) {
-        py::gil_scoped_release release;
-        return sum_weights(
-            {pointer<const void>(target), static_cast<Integer>(target_type), samples, pixels, labels, ignore_index,
-             pointer<const void>(label_weight), pointer<const void>(pixel_weight), weights_are_double},
-            threads);
-      },
-      py::kw_only(), py::arg("target"), py::arg("target_type"), py::arg("samples"), py::arg("pixels"),
-      py::arg("labels"), py::arg("ignore_index"), py::arg("label_weight"), py::arg("pixel_weight"),
-      py::arg("weights_are_double"), py::arg("threads"), "Sum of the weights of the pixels that count.");
-  bind_dice_sums_arguments(m);
-  m.def(
-      "dice_sums",
-      [](const DiceSumsArguments& arguments, uintptr_t intersection, uintptr_t prediction, uintptr_t label_weight,
-         uintptr_t cross_entropy, int threads) {
-        py::gil_scoped_release release;
-        return dice_sums({arguments, pointer<double>(intersection), pointer<double>(prediction),
-                          pointer<double>(label_weight), pointer<double>(cross_entropy)},
-                         threads);
-      },
-      py::arg("arguments"), py::kw_only(), py::arg("intersection"), py::arg("prediction"), py::arg("label_weight"),
-      py::arg("cross_entropy"), py::arg("threads"), "Returns the first invalid pixel or -1.");
-  m.def(
-      "dice_sums_backward",
-      [](const DiceSumsArguments& arguments, uintptr_t upstream_intersection, uintptr_t upstream_prediction,
-         uintptr_t upstream_cross_entropy, uintptr_t gradient, int threads) {
-        py::gil_scoped_release release;
-        return dice_sums_backward(
-            {arguments, pointer<const void>(upstream_intersection), pointer<const void>(upstream_prediction),
-             pointer<const double>(upstream_cross_entropy), pointer<void>(gradient)},
-            threads);
-      },
-      py::arg("arguments"), py::kw_only(), py::arg("upstream_intersection"), py::arg("upstream_prediction"),
-      py::arg("upstream_cross_entropy"), py::arg("gradient"), py::arg("threads"),
-      "Returns the first invalid pixel or -1.");
-  m.def(
-      "drop_labels",
-      [](uintptr_t target, uintptr_t out, int type, uintptr_t annotated, int64_t samples, int64_t pixels,
-         int64_t labels, int64_t ignore_index, int threads) {
-        py::gil_scoped_release release;
-        return drop_labels({pointer<const void>(target), pointer<void>(out), static_cast<Integer>(type),
-                            pointer<const uint8_t>(annotated), samples, pixels, labels, ignore_index, threads});
-      },
-      py::arg("target"), py::arg("out"), py::arg("type"), py::arg("annotated"), py::arg("samples"), py::arg("pixels"),
-      py::arg("labels"), py::arg("ignore_index"), py::arg("threads"), "Returns the first invalid pixel or -1.");
+  constexpr const char* kInvalid = "Returns the first invalid pixel or -1.";
+  bind<WeightArguments>(m, "sum_weights", sum_weights, "Returns the sum of the weights of the pixels that count.");
+  bind<DiceSumsForwardArguments>(m, "dice_sums", dice_sums, kInvalid);
+  bind<DiceSumsBackwardArguments>(m, "dice_sums_backward", dice_sums_backward, kInvalid);
+  bind<DropLabelsArguments>(m, "drop_labels", drop_labels, kInvalid);
   m.def(
       "label_dropout",
-      [](uintptr_t annotated, uintptr_t probability, uint64_t key, uintptr_t out, int64_t samples, int64_t labels) {
-        py::gil_scoped_release release;
-        label_dropout({pointer<const uint8_t>(annotated), pointer<const float>(probability), key, pointer<uint8_t>(out),
-                       samples, labels});
-      },
-      py::kw_only(), py::arg("annotated"), py::arg("probability"), py::arg("key"), py::arg("out"), py::arg("samples"),
-      py::arg("labels"));
+      [](uint64_t key, const py::kwargs& fields) { label_dropout(read<LabelDropoutArguments>(fields), key); },
+      py::kw_only(), py::arg("key"));
   m.def(
       "philox4x32",
       [](std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
@@ -147,11 +88,7 @@ PYBIND11_MODULE(_cpu, m) {
       },
       py::arg("counter"), py::arg("key"), "Four random words. For tests.");
   m.def(
-      "normals",
-      [](uintptr_t out, uint64_t first, int64_t elements, int64_t groups, uint64_t key) {
-        normals({pointer<float>(out), first, elements, groups, key});
-      },
-      py::kw_only(), py::arg("out"), py::arg("first"), py::arg("elements"), py::arg("groups"), py::arg("key"),
+      "normals", [](const py::kwargs& fields) { normals(read<NormalsArguments>(fields)); },
       "Normal numbers [4 groups, elements]. For tests.");
   m.def("current_isa", [] { return static_cast<int>(current_isa()); }, "0 baseline, 1 AVX2, 2 AVX-512");
   m.def(

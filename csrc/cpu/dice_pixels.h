@@ -2,7 +2,7 @@
 // Included by files that are compiled once per instruction set.
 #pragma once
 
-#include "../dice_sums.h"
+#include "../arguments.h"
 #include "../math/dice_sums.h"
 #include "pixel_blocks.h"
 

@@ -16,8 +16,8 @@
   double sum_weights(const WeightArguments&, int);                   \
   int64_t dice_sums(const DiceSumsForwardArguments&, int);           \
   int64_t dice_sums_backward(const DiceSumsBackwardArguments&, int); \
-  int64_t drop_labels(const DropLabelsArguments&);                   \
-  void label_dropout(const LabelDropoutArguments&);                  \
+  int64_t drop_labels(const DropLabelsArguments&, int);              \
+  void label_dropout(const LabelDropoutArguments&, uint64_t);        \
   void normals(const NormalsArguments&);
 
 namespace labeldrop {
@@ -108,8 +108,12 @@ int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
 
 void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(current_isa(), normals(a)); }
 
-int64_t drop_labels(const DropLabelsArguments& a) { return LABELDROP_DISPATCH(current_isa(), drop_labels(a)); }
+int64_t drop_labels(const DropLabelsArguments& a, int threads) {
+  return LABELDROP_DISPATCH(current_isa(), drop_labels(a, threads));
+}
 
-void label_dropout(const LabelDropoutArguments& a) { LABELDROP_DISPATCH(current_isa(), label_dropout(a)); }
+void label_dropout(const LabelDropoutArguments& a, uint64_t key) {
+  LABELDROP_DISPATCH(current_isa(), label_dropout(a, key));
+}
 
 }  // namespace labeldrop

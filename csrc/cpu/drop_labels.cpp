@@ -41,10 +41,10 @@ bool rewrite_by_table(Value* __restrict out, const Value* __restrict target, int
 }
 
 template <class Value>
-int64_t run(const DropLabelsArguments& a, const Value* target) {
+int64_t run(const DropLabelsArguments& a, const Value* target, int threads) {
   Value* out = static_cast<Value*>(a.out);
   const int64_t blocks_per_sample = (a.pixels + kBlock - 1) / kBlock;
-  return share_out(a.samples * blocks_per_sample, a.threads, [&](int64_t begin, int64_t end) {
+  return share_out(a.samples * blocks_per_sample, threads, [&](int64_t begin, int64_t end) {
     int64_t lowest = kNothing;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t sample = b / blocks_per_sample;
@@ -71,8 +71,8 @@ int64_t run(const DropLabelsArguments& a, const Value* target) {
 
 }  // namespace
 
-int64_t drop_labels(const DropLabelsArguments& a) {
-  return with_integers(a.target, a.type, [&](auto* target) { return run(a, target); });
+int64_t drop_labels(const DropLabelsArguments& a, int threads) {
+  return with_integers(a.target, a.target_type, [&](auto* target) { return run(a, target, threads); });
 }
 
 }  // namespace LABELDROP_ISA

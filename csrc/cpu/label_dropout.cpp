@@ -6,12 +6,12 @@
 namespace labeldrop {
 namespace LABELDROP_ISA {
 
-void label_dropout(const LabelDropoutArguments& a) {
-  const PhiloxKey key = philox_key(a.key);
+void label_dropout(const LabelDropoutArguments& a, uint64_t key) {
+  const PhiloxKey philox = philox_key(key);
   for (int64_t n = 0; n < a.samples; ++n) {
     for (int64_t l = 0; l < a.labels; ++l) {
       const int64_t e = n * a.labels + l;
-      a.out[e] = a.annotated[e] != 0 && label_kept(static_cast<uint64_t>(e), a.probability[l], key);
+      a.out[e] = a.annotated[e] != 0 && label_kept(static_cast<uint64_t>(e), a.probability[l], philox);
     }
   }
 }

@@ -3,9 +3,7 @@
 
 #include <cstdint>
 
-#include "../dice_sums.h"
-#include "../pixel_loss.h"
-#include "../types.h"
+#include "../arguments.h"
 
 namespace labeldrop {
 
@@ -20,24 +18,6 @@ struct CpuPixelLossArguments : PixelLossArguments {
   uint64_t key;          // of the noise, where the formula has any
   double* block_loss;    // [blocks]: sum of the loss over each block of pixels
   int threads;
-};
-
-struct DropLabelsArguments {
-  const void* target;  // [N, S] contiguous
-  void* out;           // [N, S]
-  Integer type;
-  const uint8_t* annotated;         // [N, L] 0 or 1
-  int64_t samples, pixels, labels;  // N, S, L
-  int64_t ignore_index;
-  int threads;
-};
-
-struct LabelDropoutArguments {
-  const uint8_t* annotated;  // [N, L] 0 or 1
-  const float* probability;  // [L]
-  uint64_t key;
-  uint8_t* out;             // [N, L]
-  int64_t samples, labels;  // N, L
 };
 
 // Pixels of a block. Scratch is then at most 64 KiB up to 256 channels: it stays in a second-level cache and leaves
@@ -65,9 +45,9 @@ double sum_weights(const WeightArguments& arguments, int threads);
 int64_t dice_sums(const DiceSumsForwardArguments& arguments, int threads);
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& arguments, int threads);
 
-int64_t drop_labels(const DropLabelsArguments& arguments);
+int64_t drop_labels(const DropLabelsArguments& arguments, int threads);
 
-void label_dropout(const LabelDropoutArguments& arguments);
+void label_dropout(const LabelDropoutArguments& arguments, uint64_t key);
 
 // For tests: the normal numbers of elements first, first + 1, ...
 struct NormalsArguments {

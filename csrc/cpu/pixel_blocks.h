@@ -110,17 +110,18 @@ int64_t load_masks(const CpuPixelLossArguments& a, const Scratch<Real>& s, const
   });
   load_weights(a, s, block);
   for (int64_t w = 0; w < s.words; ++w) {
-    const uint32_t* __restrict candidates = a.candidates + block.sample * a.labels * s.words + w;
-    const uint32_t* __restrict active = a.active + block.sample * a.labels * s.words + w;
+    const int32_t row_words = static_cast<int32_t>(kPixelTables * s.words);
+    const uint32_t* __restrict tables = a.tables + block.sample * a.labels * row_words + w;
+    const uint32_t* __restrict candidates = tables + kPixelCandidates * s.words;
+    const uint32_t* __restrict active = tables + kPixelActive * s.words;
     int32_t* __restrict candidate_bits = s.candidates + w * s.pitch;
     int32_t* __restrict other_bits = s.others + w * s.pitch;
     const int32_t* __restrict row = s.row;
     const int32_t* __restrict counted = s.counted;
-    const int32_t words = static_cast<int32_t>(s.words);
 #pragma omp simd
     for (int i = 0; i < block.count; ++i) {
-      const uint32_t bits = active[row[i] * words] & static_cast<uint32_t>(-counted[i]);
-      const uint32_t candidate = candidates[row[i] * words];
+      const uint32_t bits = active[row[i] * row_words] & static_cast<uint32_t>(-counted[i]);
+      const uint32_t candidate = candidates[row[i] * row_words];
       candidate_bits[i] = static_cast<int32_t>(bits & candidate);
       other_bits[i] = static_cast<int32_t>(bits & ~candidate);
     }

@@ -2,7 +2,7 @@
 // lane_tiles.cuh. Any number of classes, layout and element type goes the same way.
 #pragma once
 
-#include "../dice_sums.h"
+#include "../arguments.h"
 #include "../math/dice_sums.h"
 #include "lane_tiles.cuh"
 #include "pixels.cuh"

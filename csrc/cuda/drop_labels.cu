@@ -47,7 +47,7 @@ void launch_widest(const DropLabelsArguments& a, cudaStream_t stream) {
 void drop_labels(const DropLabelsArguments& a, Stream handle) {
   if (a.samples == 0 || a.pixels == 0) return;
   const auto stream = static_cast<cudaStream_t>(handle);
-  switch (a.type) {
+  switch (a.target_type) {
     case Integer::u8: return launch_widest<uint8_t>(a, stream);
     case Integer::i16: return launch_widest<int16_t>(a, stream);
     case Integer::i32: return launch_widest<int32_t>(a, stream);

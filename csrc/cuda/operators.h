@@ -5,9 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../dice_sums.h"
-#include "../pixel_loss.h"
-#include "../types.h"
+#include "../arguments.h"
 
 namespace labeldrop::cuda {
 
@@ -30,23 +28,6 @@ struct CudaPixelLossArguments : PixelLossArguments {
   void* result;             // [1] Real or null: the reduced loss
 };
 
-struct DropLabelsArguments {
-  const void* target;  // [N, S] contiguous
-  void* out;           // [N, S]
-  Integer type;
-  const uint8_t* annotated;         // [N, L] 0 or 1
-  int64_t samples, pixels, labels;  // N, S, L
-  int64_t ignore_index;
-};
-
-struct LabelDropoutArguments {
-  const uint8_t* annotated;  // [N, L] 0 or 1
-  const float* probability;  // [L]
-  const int64_t* key;        // [1]
-  uint8_t* out;              // [N, L]
-  int64_t samples, labels;   // N, L
-};
-
 // Losses that are sums over pixels. A pixel whose value is neither a label nor ignore_index gets a NaN loss and NaN
 // gradients.
 void set_cross_entropy(const CudaPixelLossArguments& arguments, Stream stream);
@@ -66,7 +47,8 @@ void dice_sums_backward(const DiceSumsBackwardArguments& arguments, Stream strea
 // A value that is no label is copied as it is: the loss that reads the result is the one to complain.
 void drop_labels(const DropLabelsArguments& arguments, Stream stream);
 
-void label_dropout(const LabelDropoutArguments& arguments, Stream stream);
+// key [1]
+void label_dropout(const LabelDropoutArguments& arguments, const int64_t* key, Stream stream);
 
 // The GPU architectures that were compiled, such as 80 and 90; the CUDA runtime's version, such as 13000; and the
 // newest that the installed driver can run, 0 without a driver.

@@ -31,17 +31,18 @@ __device__ __forceinline__ Real weight_of_class(const CudaPixelLossArguments& a,
 // all.
 struct RowWords {
   __device__ __forceinline__ RowWords(const CudaPixelLossArguments& a, int64_t sample, int32_t row)
-      : row(row), offset((sample * a.labels + (row < 0 ? 0 : row)) * ((a.classes + 31) / 32)) {}
+      : row(row),
+        words((a.classes + 31) / 32),
+        tables(a.tables + (sample * a.labels + (row < 0 ? 0 : row)) * kPixelTables * words) {}
 
-  __device__ __forceinline__ uint32_t active(const CudaPixelLossArguments& a, int w) const {
-    return row == kSkipped ? 0u : row == kInvalid ? ~0u : __ldg(a.active + offset + w);
+  __device__ __forceinline__ uint32_t active(int w) const {
+    return row == kSkipped ? 0u : row == kInvalid ? ~0u : __ldg(tables + kPixelActive * words + w);
   }
-  __device__ __forceinline__ uint32_t candidates(const CudaPixelLossArguments& a, int w) const {
-    return __ldg(a.candidates + offset + w);
-  }
+  __device__ __forceinline__ uint32_t candidates(int w) const { return __ldg(tables + kPixelCandidates * words + w); }
 
   int32_t row;
-  int64_t offset;
+  int64_t words;
+  const uint32_t* tables;  // [T, W]: the row
 };
 
 // ---------------------------------------------------------------------------- contiguous logits, N pixels of a thread
@@ -124,8 +125,8 @@ __device__ __forceinline__ double process_pixels(const CudaPixelLossArguments& a
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const RowWords words(a, sample, rows[i]);
-        active_words[i] = words.active(a, k / 32);
-        candidate_words[i] = words.candidates(a, k / 32);
+        active_words[i] = words.active(k / 32);
+        candidate_words[i] = words.candidates(k / 32);
       }
     }
     const Class raw = next;
@@ -227,13 +228,13 @@ __device__ __forceinline__ RealOf<Storage> process_term(const CudaPixelLossArgum
   Real gradient[kChannels], term_loss = 0;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) gradient[c] = 0;
-  if ((words.active(a, k / 32) >> (k % 32) & 1) != 0) {
+  if ((words.active(k / 32) >> (k % 32) & 1) != 0) {
     Real channel[kChannels];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
       channel[c] = Element<Storage>::load(static_cast<const Storage*>(a.logits)[start + c * channel_stride]);
     }
-    const bool positive = (words.candidates(a, k / 32) >> (k % 32) & 1) != 0;
+    const bool positive = (words.candidates(k / 32) >> (k % 32) & 1) != 0;
     const uint64_t element = static_cast<uint64_t>((sample * a.classes + k) * a.pixels + pixel);
     const auto term = formula(channel, positive, element);
     const Real class_weight = weight_of_class<Real>(a, k);

@@ -28,14 +28,13 @@ __device__ __forceinline__ PixelWords<N> load_words(const CudaPixelLossArguments
   int32_t rows[N];
   load_rows(a, pixel, rows);
   load_weights(a, sample, pixel, rows, p.weights);
-  const uint32_t* candidates = a.candidates + sample * a.labels;
-  const uint32_t* active = a.active + sample * a.labels;
+  const uint32_t* tables = a.tables + sample * a.labels * kPixelTables;
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    const int32_t row = rows[i] < 0 ? 0 : rows[i];
+    const uint32_t* row = tables + (rows[i] < 0 ? 0 : rows[i]) * kPixelTables;
     // the NaN of an invalid pixel is to reach every class
-    p.active[i] = rows[i] == kSkipped ? 0 : rows[i] == kInvalid ? ~0u : __ldg(active + row);
-    p.candidates[i] = p.active[i] & __ldg(candidates + row);
+    p.active[i] = rows[i] == kSkipped ? 0 : rows[i] == kInvalid ? ~0u : __ldg(row + kPixelActive);
+    p.candidates[i] = p.active[i] & __ldg(row + kPixelCandidates);
   }
   return p;
 }

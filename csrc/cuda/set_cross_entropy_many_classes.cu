@@ -72,8 +72,8 @@ __device__ __forceinline__ Rows load_pixel(const CudaPixelLossArguments& a, int6
     load_factors(a, pixel, common, weights, factors);
   }
   const int64_t words = (a.classes + 31) / 32;
-  const int64_t offset = (sample * a.labels + (rows[0] < 0 ? 0 : rows[0])) * words;
-  return {a.candidates + offset, a.active + offset, rows[0]};
+  const uint32_t* tables = a.tables + (sample * a.labels + (rows[0] < 0 ? 0 : rows[0])) * kPixelTables * words;
+  return {tables + kPixelCandidates * words, tables + kPixelActive * words, rows[0]};
 }
 
 template <class Storage>

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import _checks, _native
 from ._operator import register, register_backward
-from ._tables import pack
+from ._tables import pack_tables
 
 
 class _Inputs(NamedTuple):
@@ -23,8 +23,7 @@ class _Inputs(NamedTuple):
 
     logits: Tensor  # [N, C, *spatial]
     target: Tensor  # [N, *spatial]
-    candidates: Tensor  # [N, L, W] words
-    active: Tensor  # [N, L, W] words
+    tables: Tensor  # [N, L, 2, W] words: candidates, active
     label_weight: Tensor | None  # [N, L]
     class_weight: Tensor | None  # [K]
     pixel_weight: Tensor | None  # [N, *spatial]
@@ -32,7 +31,7 @@ class _Inputs(NamedTuple):
 
 
 _INPUTS = (
-    "Tensor logits, Tensor target, Tensor candidates, Tensor active, Tensor? label_weight, Tensor? class_weight, "
+    "Tensor logits, Tensor target, Tensor tables, Tensor? label_weight, Tensor? class_weight, "
     "Tensor? pixel_weight, Tensor? key, float[] parameters, int ignore_index"
 )
 
@@ -112,8 +111,7 @@ class PixelLoss:
         loss: Tensor = self.forward(
             logits,
             target,
-            pack(candidates),
-            pack(active),
+            pack_tables(candidates, active),
             *(None if weight is None else weight.detach().to(accumulation) for weight in weights.values()),
             key,
             list(parameters),
@@ -199,7 +197,7 @@ class PixelLoss:
             target_type=_native.INTEGERS[target.dtype],
             samples=logits.shape[0],
             pixels=logits.shape[2:].numel(),
-            labels=inputs.candidates.shape[1],
+            labels=inputs.tables.shape[1],
             ignore_index=ignore_index,
             label_weight=_native.pointer(inputs.label_weight),
             pixel_weight=_native.pointer(inputs.pixel_weight),
@@ -241,13 +239,12 @@ class PixelLoss:
             channels_last=not logits.is_contiguous(),
             target=target.data_ptr(),
             target_type=_native.INTEGERS[target.dtype],
-            candidates=inputs.candidates.data_ptr(),
-            active=inputs.active.data_ptr(),
+            tables=inputs.tables.data_ptr(),
             samples=logits.shape[0],
             channels=logits.shape[1],
             classes=logits.shape[1] // self.channels_per_class,
             pixels=logits.shape[2:].numel(),
-            labels=inputs.candidates.shape[1],
+            labels=inputs.tables.shape[1],
             ignore_index=ignore_index,
             label_weight=_native.pointer(inputs.label_weight),
             class_weight=_native.pointer(inputs.class_weight),
@@ -283,12 +280,12 @@ class PixelLoss:
             threads=torch.get_num_threads(),
         )
         if invalid >= 0:
-            _checks.raise_invalid_label(self.name, target, invalid, inputs.candidates.shape[1], ignore_index)
+            _checks.raise_invalid_label(self.name, target, invalid, inputs.tables.shape[1], ignore_index)
         if result is not None:
             result.fill_(total / float(divisor))
 
     def _apply_backward(self, ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        nothing = (None,) * 11
+        nothing = (None,) * 10
         if upstream is None:
             return None, *nothing
         # Read once: checkpointing computes the forward pass again for it, and may not be asked twice.

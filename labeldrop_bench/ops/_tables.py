@@ -7,6 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def pack_tables(*tables: Tensor) -> Tensor:
+    """Tables `[N, L, K]` bool of the same label values, side by side: `[N, L, T, W]` int32 words."""
+    return pack(torch.stack(tables, dim=2))
+
+
 def pack(table: Tensor) -> Tensor:
     """`[..., K]` bool to `[..., W]` int32 words, W = ceil(K / 32); class k is bit k % 32 of word k // 32."""
     classes = table.shape[-1]

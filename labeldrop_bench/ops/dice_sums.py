@@ -11,7 +11,7 @@ from ..results import DiceSums
 from . import _checks, _native
 from ._operator import register, register_backward
 from ._pixel_loss import accumulation_dtype, readable
-from ._tables import pack
+from ._tables import pack, pack_tables
 
 _NAME = "dice_sums"
 
@@ -90,7 +90,7 @@ def dice_sums(
     intersection, prediction, label_weight, cross_entropy = _forward(
         logits,
         target,
-        pack(torch.stack(rows, dim=2)),
+        pack_tables(*rows),
         pack(merged),
         None if pixel_weight is None else pixel_weight.detach().to(accumulation_dtype(logits)),
         activation == "sigmoid",
@@ -157,7 +157,7 @@ class _Inputs(NamedTuple):
         """Run a kernel on contiguous inputs."""
         logits, target = self.logits, self.target
         native = _native.module(logits.device, _NAME)
-        arguments = native.DiceSumsArguments(
+        arguments = dict(
             logits=logits.data_ptr(),
             logits_type=_native.FLOATS[logits.dtype],
             channels_last=not logits.is_contiguous(),
@@ -177,9 +177,9 @@ class _Inputs(NamedTuple):
         )
         if _native.is_cuda(logits):
             with _native.on_device(logits):
-                getattr(native, kernel)(arguments, **pointers, stream=_native.stream(logits))
+                getattr(native, kernel)(**arguments, **pointers, stream=_native.stream(logits))
             return
-        invalid = getattr(native, kernel)(arguments, **pointers, threads=torch.get_num_threads())
+        invalid = getattr(native, kernel)(**arguments, **pointers, threads=torch.get_num_threads())
         if invalid >= 0:
             _checks.raise_invalid_label(_NAME, target, invalid, self.tables.shape[1], self.ignore_index)
 

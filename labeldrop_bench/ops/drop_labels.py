@@ -53,7 +53,7 @@ def _kernel(target: Tensor, annotated: Tensor, ignore_index: int) -> Tensor:
     arguments = dict(
         target=target.data_ptr(),
         out=out.data_ptr(),
-        type=_native.INTEGERS[target.dtype],
+        target_type=_native.INTEGERS[target.dtype],
         annotated=annotated.data_ptr(),
         samples=samples,
         pixels=target.numel() // max(samples, 1),

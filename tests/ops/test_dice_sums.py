@@ -342,7 +342,7 @@ def test_the_kernel_divides_by_no_number_of_classes(pixels):
     """The operator refuses tables without classes; whoever calls the kernel without any gets nothing, and no crash."""
     target = torch.zeros(1, 40, dtype=torch.uint8)
     sums, label_weight = torch.zeros(2, dtype=torch.double), torch.zeros(1, 1, dtype=torch.double)
-    arguments = CPU.DiceSumsArguments(
+    arguments = dict(
         logits=0,
         logits_type=0,
         channels_last=False,
@@ -361,5 +361,5 @@ def test_the_kernel_divides_by_no_number_of_classes(pixels):
         with_cross_entropy=False,
     )
     pointers = {"intersection": sums.data_ptr(), "prediction": sums.data_ptr(), "cross_entropy": sums.data_ptr()}
-    assert CPU.dice_sums(arguments, **pointers, label_weight=label_weight.data_ptr(), threads=1) == -1
+    assert CPU.dice_sums(**arguments, **pointers, label_weight=label_weight.data_ptr(), threads=1) == -1
     assert label_weight.item() == pixels

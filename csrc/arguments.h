@@ -1,0 +1,99 @@
+// What the operators take, on either device: pointers, sizes and codes; nothing of torch. What one device alone has to
+// know stands in its operators.h.
+#pragma once
+
+#include <cstdint>
+
+namespace labeldrop {
+
+// Codes by which Python names a tensor's element type (labeldrop_bench/ops/_native.py holds the same list).
+enum class Float : int { f32 = 0, bf16 = 1, f16 = 2, f64 = 3 };
+enum class Integer : int { u8 = 0, i16 = 1, i32 = 2, i64 = 3 };
+
+// Whether an integer type can hold a value at all: a pixel of a uint8 target never equals ignore_index = -100.
+inline bool representable(Integer type, int64_t value) {
+  switch (type) {
+    case Integer::u8: return value >= 0 && value <= UINT8_MAX;
+    case Integer::i16: return value >= INT16_MIN && value <= INT16_MAX;
+    case Integer::i32: return value >= INT32_MIN && value <= INT32_MAX;
+    case Integer::i64: return true;
+  }
+  return false;
+}
+
+// The tables of a label value, in the order in which their bits lie in memory: of the losses that are sums over pixels,
+// and of dice_sums. Positive only where counted; candidates of dice_sums only where active.
+enum PixelTable : int { kPixelCandidates = 0, kPixelActive = 1, kPixelTables = 2 };
+enum DiceTable : int { kActive = 0, kCounted = 1, kPositive = 2, kCandidates = 3 };
+
+// Real is float, or double where the logits are double. A pointer that says "or null" may be left out.
+struct LossArguments {
+  const void* logits;  // [N, C, S], in memory [N, S, C] if channels_last
+  Float logits_type;
+  bool channels_last;
+  const void* target;  // [N, S]
+  Integer target_type;
+  const uint32_t* tables;  // [N, L, T, W] bits, W = ceil(K / 32): class k is bit k % 32 of word k / 32
+  int64_t samples, channels, pixels, labels;  // N, C, S, L
+  int64_t ignore_index;
+  const void* pixel_weight;  // [N, S] Real or null: 1; a pixel of weight 0 counts for nothing
+};
+
+// A loss that is a sum over pixels.
+struct PixelLossArguments : LossArguments {
+  int64_t classes;           // K; C is K, or 2 K for two channels a class
+  const void* label_weight;  // [N, L] Real or null: weight of the pixels that have a label
+  const void* class_weight;  // [K] Real or null: weight of a class's term
+  double parameters[3];      // the formula's constants
+  void* loss;                // [N, S] Real or null: not reduced
+  void* gradient;            // like logits, or null
+};
+
+// The sums of soft Dice losses, for K = C classes.
+struct DiceSumsArguments : LossArguments {
+  const uint32_t* merged;   // [N, W] bits, never class 0; merged classes are never counted
+  bool sigmoid;             // else softmax
+  bool squared;             // predictions are sums of p^2
+  bool with_cross_entropy;  // only with softmax; T = 4, else 3
+};
+
+struct DiceSumsForwardArguments : DiceSumsArguments {
+  double *intersection, *prediction;  // [N, K]
+  double* label_weight;               // [N, L]: sum of the weights of the pixels that have a label
+  double* cross_entropy;              // [N]: weighted sum over the sample's pixels
+};
+
+struct DiceSumsBackwardArguments : DiceSumsArguments {
+  const void *upstream_intersection, *upstream_prediction;  // [N, K] Real
+  const double* upstream_cross_entropy;                     // [1], of the sum over all of these
+  void* gradient;                                           // like logits
+};
+
+// Where the weights of pixels come from, for their sum: the divisor of a mean.
+struct WeightArguments {
+  const void* target;  // [N, S]
+  Integer target_type;
+  int64_t samples, pixels, labels;
+  int64_t ignore_index;
+  const void* label_weight;  // [N, L] Real or null
+  const void* pixel_weight;  // [N, S] Real or null
+  bool weights_are_double;   // Real is double
+};
+
+struct DropLabelsArguments {
+  const void* target;  // [N, S] contiguous
+  void* out;           // [N, S]
+  Integer target_type;
+  const uint8_t* annotated;         // [N, L] 0 or 1
+  int64_t samples, pixels, labels;  // N, S, L
+  int64_t ignore_index;
+};
+
+struct LabelDropoutArguments {
+  const uint8_t* annotated;  // [N, L] 0 or 1
+  const float* probability;  // [L]
+  uint8_t* out;              // [N, L]
+  int64_t samples, labels;   // N, L
+};
+
+}  // namespace labeldrop
