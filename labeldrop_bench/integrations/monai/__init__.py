@@ -12,11 +12,12 @@ require("labeldrop_bench.integrations.monai", "monai", extra="monai")
 from .engines import PrepareBatch  # noqa: E402 - the sentence above comes before the import that would fail
 from .loss import PartialLabelLoss  # noqa: E402
 from .metrics import AnnotatedOnly  # noqa: E402
-from .transforms import MarkAnnotatedd, PredictClasses, PredictClassesd  # noqa: E402
+from .transforms import MarkAnnotatedd, MarkTargetd, PredictClasses, PredictClassesd  # noqa: E402
 
 __all__ = [
     "AnnotatedOnly",
     "MarkAnnotatedd",
+    "MarkTargetd",
     "PartialLabelLoss",
     "PredictClasses",
     "PredictClassesd",

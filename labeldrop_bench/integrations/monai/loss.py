@@ -14,13 +14,13 @@ from labeldrop_bench.label_space import LabelSpace
 
 from ._annotated import for_samples, of_metadata, plain
 from ._arguments import make_loss
-from ._targets import as_labels
+from ._targets import as_labels, unmarked
 
 _NAME = "PartialLabelLoss"
 _HOW_TO_TELL = (
     "target.meta has no 'annotated'. MarkAnnotatedd writes it, into every sample, since collating keeps what all of a "
-    "batch have; where metadata gets lost (compile=True, track_meta=False), PrepareBatch(loss) hands it on; or call "
-    "loss(input, target, annotated)"
+    "batch have; where metadata gets lost (compile=True, track_meta=False), PrepareBatch(loss) hands it on; where it "
+    "is taken off, as Auto3DSeg does, use MarkTargetd and annotated_in='target'; or call loss(input, target, annotated)"
 )
 
 
@@ -39,22 +39,28 @@ class PartialLabelLoss(_Loss):
     Args:
         loss: a name as for `losses.create`; or a loss, which has its own options.
         dropout: probability of dropping a label, or a `LabelDropout`.
+        annotated_in: "metadata", or "target".
         **options: of the named loss, num_classes or label_space among them. MONAI's names are taken where they mean the
             same (`include_background`, `squared_pred`, `batch`, `reduction`, `ignore_index`, `gamma`, `alpha`) or
             nothing (`to_onehot_y`, `softmax` of a loss that reads by softmax).
 
     Raises:
         TypeError: neither a name nor a module, or an option that there is not.
-        ValueError: an argument of MONAI's that would mean another thing here, or what the loss or dropout refuse.
+        ValueError: an argument of MONAI's that would mean another thing here, another `annotated_in`, or what the loss
+            or dropout refuse.
     """
 
     def __init__(
         self,
         loss: str | nn.Module = "marginal_ce+marginal_dice",
         dropout: float | LabelDropout = 0.0,
+        annotated_in: str = "metadata",
         **options: Any,  # noqa: ANN401 - the loss's
     ) -> None:
         super().__init__()
+        if annotated_in not in ("metadata", "target"):
+            raise ValueError(f"{_NAME}: annotated_in must be 'metadata' or 'target', got {annotated_in!r}")
+        self.annotated_in = annotated_in
         self.loss: Any = make_loss(loss, options)
         self.reduction = getattr(self.loss, "reduction", "mean")
         self.dropout = dropout if isinstance(dropout, LabelDropout) else LabelDropout(dropout)
@@ -105,17 +111,25 @@ class PartialLabelLoss(_Loss):
                     f"{_NAME}: {argument} must be a tensor, got {type(tensor).__name__}: outputs at several scales go "
                     f"through monai.losses.DeepSupervisionLoss"
                 )
-        shown = self._shown(self._given(target, annotated, input.shape[0]), input)
-        logits = plain(input)
-        labels = as_labels(plain(target), self.label_space.num_labels, logits.ndim)
+        logits, labels, said = plain(input), plain(target), of_metadata(target)
+        if self.annotated_in == "target":
+            labels, said = unmarked(labels, self.label_space.num_labels, logits.ndim)
+            said = self._of_this_step(said)
+        shown = self._shown(self._given(said, annotated, input.shape[0]), input)
+        labels = as_labels(labels, self.label_space.num_labels, logits.ndim)
         value: Tensor = self.loss(logits, labels, shown)
         if self._drawn is not None and value.requires_grad and not torch.compiler.is_compiling():
             value.register_hook(self._end_of_step)
         return value
 
-    def _given(self, target: Tensor, annotated: Tensor | None, samples: int) -> Tensor:
+    def _of_this_step(self, said: Tensor) -> Tensor:
+        """The tensor of the scale, or micro-batch, before that says the same: labels are drawn for it already."""
+        drawn = self._drawn[0] if self._drawn is not None else said
+        return drawn if drawn.device == said.device and torch.equal(drawn, said) else said
+
+    def _given(self, said: object, annotated: Tensor | None, samples: int) -> Tensor:
         """What says what was annotated: one object for all scales of a step."""
-        found: Any = next((each for each in (annotated, of_metadata(target), self.annotated) if each is not None), None)
+        found: Any = next((each for each in (annotated, said, self.annotated) if each is not None), None)
         if found is not None:
             self._was_told = True
             given: Tensor = found  # or what is none: `for_samples` says so

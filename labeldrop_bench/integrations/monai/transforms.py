@@ -10,14 +10,16 @@ from monai.config.type_definitions import KeysCollection
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
 from monai.networks.utils import one_hot
+from monai.transforms.traits import RandomizableTrait
 from monai.transforms.transform import MapTransform, Transform
 from monai.utils.enums import TransformBackends
-from monai.utils.type_conversion import convert_to_tensor
+from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from labeldrop_bench.label_space import LabelSpace
 
-from ._annotated import KEY
+from ._annotated import KEY, plain
+from ._targets import UNANNOTATED
 from .loss import PartialLabelLoss
 
 
@@ -64,7 +66,7 @@ class MarkAnnotatedd(MapTransform):
             label = convert_to_tensor(sample[key], track_meta=get_track_meta())
             if not isinstance(label, Tensor):
                 raise TypeError(
-                    f"MarkAnnotatedd: {key!r} must be a label map, got {label!r}: it stands after LoadImaged"
+                    f"{type(self).__name__}: {key!r} must be a label map, got {label!r}: it stands after LoadImaged"
                 )
             if isinstance(label, MetaTensor):
                 label.meta[KEY] = annotated
@@ -84,10 +86,45 @@ class MarkAnnotatedd(MapTransform):
             return self.label_space.annotated([said], device="cpu")[0]
         if row.dtype != torch.bool or row.shape != (count,) or not bool(row[0]):
             raise ValueError(
-                f"MarkAnnotatedd: {self.source!r} must be names, label values, or bool [{count}] that starts with "
-                f"True, background's, got {row.tolist()} ({row.dtype})"
+                f"{type(self).__name__}: {self.source!r} must be names, label values, or bool [{count}] that starts "
+                f"with True, background's, got {row.tolist()} ({row.dtype})"
             )
         return row.cpu().as_subclass(Tensor)
+
+
+class MarkTargetd(MarkAnnotatedd, RandomizableTrait):
+    """`MarkAnnotatedd` for a training that takes the metadata off before it calls the loss, as Auto3DSeg's does.
+
+    The label map becomes one-hot `[L, *spatial]` float32, in which the channels of labels that were not annotated are
+    -1 throughout; a pixel with such a label is background, as for every loss of this package. The loss reads that with
+    `annotated_in="target"`. MONAI's `DiceHelper` leaves such a channel out, as it does with a class that is not there.
+
+    Stands last. Caches end before it, as before a random transform, since they would grow by 4 L bytes a pixel.
+
+    Raises:
+        ValueError: a label map of several channels, or of values that are no labels.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The sample with its label maps one-hot."""
+        sample = super().__call__(data)
+        for key in self.key_iterator(sample):
+            sample[key] = self._one_hot(key, sample[key], sample[self.source])
+        return sample
+
+    def _one_hot(self, key: Hashable, label: Tensor, annotated: Tensor) -> Tensor:
+        count, found = self.label_space.num_labels, plain(label)
+        values = found.long()
+        if found.shape[0] != 1 or not bool(((values == found) & (values >= 0) & (values < count)).all()):
+            raise ValueError(
+                f"MarkTargetd: {key!r} must be [1, *spatial] of the label values 0 to {count - 1}, got shape "
+                f"{list(found.shape)} with values from {found.min()} to {found.max()}: pixels to be ignored have no "
+                f"channel; labels are resampled with mode='nearest'"
+            )
+        annotated = annotated.to(found.device)
+        marked = one_hot(values.where(annotated[values], 0), num_classes=count, dim=0)
+        marked[~annotated] = UNANNOTATED
+        return convert_to_dst_type(marked, label, dtype=marked.dtype)[0]
 
 
 class PredictClasses(Transform):
