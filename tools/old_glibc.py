@@ -95,10 +95,10 @@ def too_new(lines: Iterable[str], newest: dict[str, str]) -> list[str]:
 
 
 def unknown(lines: Iterable[str]) -> list[str]:
-    """What a module needs that no library which it names has; not Python and OpenMP, which the process brings."""
+    """What a module needs that no library which it names has; not Python, which the process brings."""
     matches = filter(None, map(SYMBOL.search, lines))
     names = [match[2] for match in matches if match[1] == "U" and not match[4]]
-    return sorted(name for name in names if not re.match(r"_?Py|GOMP_|omp_", name))
+    return sorted(name for name in names if not re.match(r"_?Py", name))
 
 
 def symbols(library: Path, *options: str) -> list[str]:
