@@ -90,6 +90,16 @@ PYBIND11_MODULE(_cpu, m) {
   m.def(
       "normals", [](const py::kwargs& fields) { normals(read<NormalsArguments>(fields)); },
       "Normal numbers [4 groups, elements]. For tests.");
+  m.def(
+      "tiles",
+      [](uintptr_t values, int64_t pitch, uintptr_t memory, int type, int64_t channels, int64_t channel_stride,
+         int64_t pixel_stride, int count, bool load, bool streaming) {
+        tiles({pointer<void>(values), pitch, pointer<void>(memory), static_cast<Float>(type), channels, channel_stride,
+               pixel_stride, count, load, streaming});
+      },
+      py::kw_only(), py::arg("values"), py::arg("pitch"), py::arg("memory"), py::arg("type"), py::arg("channels"),
+      py::arg("channel_stride"), py::arg("pixel_stride"), py::arg("count"), py::arg("load"), py::arg("streaming"),
+      "A tile's way in or out. For tests.");
   m.def("current_isa", [] { return static_cast<int>(current_isa()); }, "0 baseline, 1 AVX2, 2 AVX-512");
   m.def(
       "select_isa", [](int isa) { return select_isa(static_cast<Isa>(isa)); }, py::arg("isa"),

@@ -111,8 +111,8 @@ def test_another_nvcc_starts_from_nothing(checkout: Path) -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64" or not shutil.which("g++"), reason="needs x86-64 and g++")
 def test_what_is_compiled_once_per_instruction_set_shares_no_function(tmp_path: Path) -> None:
     """The linker keeps one of equal functions for all: that of AVX-512 would end a process on a lesser processor."""
-    flags = ["-std=c++17", "-O1", "-w", "-mavx2", "-mfma", "-fopenmp-simd", "-DLABELDROP_ISA=avx2"]
-    once = {"dispatch.cpp", "threads.cpp"}
+    flags = ["-std=c++17", "-O1", "-w", "-mavx2", "-mfma", "-mf16c", "-fopenmp-simd", "-DLABELDROP_ISA=avx2"]
+    once = {"cache.cpp", "dispatch.cpp", "threads.cpp"}
     sources = [path for path in (ROOT / "csrc" / "cpu").glob("*.cpp") if path.name not in once]
     assert len(sources) > 5
     for source in sources:

@@ -1,4 +1,4 @@
-// Moving a block of pixels between memory and scratch: element types and layouts are dealt with here, once.
+// Labels of a block of pixels, and the types of elements by their codes.
 // Included by files that are compiled per instruction set, hence the unnamed namespace.
 #pragma once
 
@@ -9,46 +9,6 @@
 
 namespace labeldrop {
 namespace {
-
-template <class Real>
-Real load(Real from) {
-  return from;
-}
-template <class Real>
-Real load(BFloat16 from) {
-  return to_float(from);
-}
-template <class Real>
-Real load(Float16 from) {
-  return to_float(from);
-}
-inline void store(float& to, float from) { to = from; }
-inline void store(double& to, double from) { to = from; }
-inline void store(BFloat16& to, float from) { to = to_bfloat16(from); }
-inline void store(Float16& to, float from) { to = to_float16(from); }
-
-// One class of n pixels.
-template <class Real, class Storage>
-void load_class(Real* __restrict to, const Storage* __restrict from, int64_t stride, int n) {
-  if (stride == 1) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) to[i] = load<Real>(from[i]);
-  } else {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) to[i] = load<Real>(from[i * stride]);
-  }
-}
-
-template <class Real, class Storage>
-void store_class(Storage* __restrict to, const Real* __restrict from, int64_t stride, int n) {
-  if (stride == 1) {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) store(to[i], from[i]);
-  } else {
-#pragma omp simd
-    for (int i = 0; i < n; ++i) store(to[i * stride], from[i]);
-  }
-}
 
 // What the labels of n pixels say: row[i] is the pixel's label, 0 where it does not count or is none; counted[i] is 1
 // where it counts. `valid` becomes false if one that counts is no label.

@@ -18,7 +18,8 @@
   int64_t dice_sums_backward(const DiceSumsBackwardArguments&, int); \
   int64_t drop_labels(const DropLabelsArguments&, int);              \
   void label_dropout(const LabelDropoutArguments&, uint64_t);        \
-  void normals(const NormalsArguments&);
+  void normals(const NormalsArguments&);                             \
+  void tiles(const TilesArguments&);
 
 namespace labeldrop {
 
@@ -48,10 +49,10 @@ struct Processor {
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
     unsigned state = 0, upper = 0;  // the registers that the operating system saves
     __asm__("xgetbv" : "=a"(state), "=d"(upper) : "c"(0));
-    const bool fma = c & bit_FMA;
+    const bool used_by_avx2 = (c & bit_FMA) && (c & bit_F16C);  // by what is compiled for it
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
     constexpr unsigned kAvx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    avx2 = (state & 0x06) == 0x06 && fma && (b & bit_AVX2);
+    avx2 = (state & 0x06) == 0x06 && used_by_avx2 && (b & bit_AVX2);
     avx512 = avx2 && (state & 0xe6) == 0xe6 && (b & kAvx512) == kAvx512;
   }
   bool avx2 = false, avx512 = false;
@@ -107,6 +108,8 @@ int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
 }
 
 void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(current_isa(), normals(a)); }
+
+void tiles(const TilesArguments& a) { LABELDROP_DISPATCH(isa_for(a.type), tiles(a)); }
 
 int64_t drop_labels(const DropLabelsArguments& a, int threads) {
   return LABELDROP_DISPATCH(current_isa(), drop_labels(a, threads));

@@ -58,6 +58,18 @@ struct NormalsArguments {
 };
 void normals(const NormalsArguments& arguments);
 
+// For tests: a tile's way in or out (tiles.h).
+struct TilesArguments {
+  void* values;  // [C, pitch] Real
+  int64_t pitch;
+  void* memory;
+  Float type;
+  int64_t channels, channel_stride, pixel_stride;
+  int count;
+  bool load, streaming;
+};
+void tiles(const TilesArguments& arguments);
+
 enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
 
 // The instruction set in use: the best that this processor and this build have, unless select_isa chose a lesser one.

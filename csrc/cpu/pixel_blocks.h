@@ -14,6 +14,7 @@
 #include "lanes.h"
 #include "operators.h"
 #include "threads.h"
+#include "tiles.h"
 
 namespace labeldrop {
 namespace {
@@ -216,14 +217,11 @@ void compute_in_place_or_scratch(const Arguments& a, void* all_gradients, const 
     }
   }
   const int64_t channel_stride = a.channels_last ? 1 : a.pixels, pixel_stride = a.channels_last ? a.channels : 1;
-  for (int64_t c = 0; c < a.channels; ++c) {
-    load_class(s.values + c * s.pitch, logits + c * channel_stride, pixel_stride, block.count);
-  }
+  load_tile(s.values, s.pitch, logits, a.channels, channel_stride, pixel_stride, block.count);
   Real* values = gradient ? s.values : nullptr;
   compute_rows<Real>(compute, s, block, {s.values, s.pitch}, {values, s.pitch}, prefetch);
-  for (int64_t c = 0; c < a.channels && gradient != nullptr; ++c) {
-    store_class(gradient + c * channel_stride, s.values + c * s.pitch, pixel_stride, block.count);
-  }
+  if (gradient == nullptr) return;
+  store_tile(s.values, s.pitch, gradient, a.channels, channel_stride, pixel_stride, block.count, false);
 }
 
 // Runs `compute` over all blocks, for one combination of types. Returns the first invalid pixel or one of the codes.
