@@ -81,6 +81,17 @@ int64_t checked(int64_t result) {
   return result;
 }
 
+// Threads that are worth waking, at tens of microseconds each: one for every so many elements (torch: 32768).
+int worth_waking(int threads, int64_t elements) {
+  constexpr int64_t kElements = 16384;
+  const int64_t most = (elements + kElements - 1) / kElements;
+  return most < 1 ? 1 : most < threads ? static_cast<int>(most) : threads;
+}
+template <class Arguments>
+int threads_for(const Arguments& a, int threads) {
+  return worth_waking(threads, a.samples * a.channels * a.pixels);
+}
+
 }  // namespace
 
 Isa current_isa() { return chosen_isa(); }
@@ -91,20 +102,24 @@ bool select_isa(Isa isa) {
   return true;
 }
 
-#define LABELDROP_FORWARD(name) \
-  int64_t name(const CpuPixelLossArguments& a) { return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), name(a))); }
+#define LABELDROP_FORWARD(name)                                          \
+  int64_t name(const CpuPixelLossArguments& arguments) {                 \
+    CpuPixelLossArguments a = arguments;                                 \
+    a.threads = threads_for(a, a.threads);                               \
+    return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), name(a))); \
+  }
 LABELDROP_PIXEL_LOSSES(LABELDROP_FORWARD)
 
 double sum_weights(const WeightArguments& a, int threads) {
-  return LABELDROP_DISPATCH(current_isa(), sum_weights(a, threads));
+  return LABELDROP_DISPATCH(current_isa(), sum_weights(a, worth_waking(threads, a.samples * a.pixels)));
 }
 
 int64_t dice_sums(const DiceSumsForwardArguments& a, int threads) {
-  return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), dice_sums(a, threads)));
+  return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), dice_sums(a, threads_for(a, threads))));
 }
 
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
-  return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), dice_sums_backward(a, threads)));
+  return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), dice_sums_backward(a, threads_for(a, threads))));
 }
 
 void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(current_isa(), normals(a)); }
@@ -112,7 +127,7 @@ void normals(const NormalsArguments& a) { LABELDROP_DISPATCH(current_isa(), norm
 void tiles(const TilesArguments& a) { LABELDROP_DISPATCH(isa_for(a.type), tiles(a)); }
 
 int64_t drop_labels(const DropLabelsArguments& a, int threads) {
-  return LABELDROP_DISPATCH(current_isa(), drop_labels(a, threads));
+  return LABELDROP_DISPATCH(current_isa(), drop_labels(a, worth_waking(threads, a.samples * a.pixels)));
 }
 
 void label_dropout(const LabelDropoutArguments& a, uint64_t key) {

@@ -164,7 +164,7 @@ def test_mean_of_the_probability_is_its_integral(z, s):
 @pytest.mark.parametrize(("average", "gamma"), MODES)
 def test_a_key_stands_for_the_noise(average, gamma):
     """Bitwise the same at any number of threads, in any layout, and cut into dimensions in any way."""
-    case = make(3, (3, 24, 31), average=average, gamma=gamma, samples=6)
+    case = make(3, (3, 64, 61), average=average, gamma=gamma, samples=6)  # enough work for four threads
     threads = torch.get_num_threads()
     expected = run(ops, case), run(ops, case, "none")[0]
     try:
