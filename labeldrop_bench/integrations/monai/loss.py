@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -17,10 +16,11 @@ from ._arguments import make_loss
 from ._targets import as_labels, unmarked
 
 _NAME = "PartialLabelLoss"
-_HOW_TO_TELL = (
-    "target.meta has no 'annotated'. MarkAnnotatedd writes it, into every sample, since collating keeps what all of a "
-    "batch have; where metadata gets lost (compile=True, track_meta=False), PrepareBatch(loss) hands it on; where it "
-    "is taken off, as Auto3DSeg does, use MarkTargetd and annotated_in='target'; or call loss(input, target, annotated)"
+_UNTOLD = (
+    f"{_NAME}: nothing says what was annotated: target.meta has no 'annotated'. MarkAnnotatedd writes it, into every "
+    f"sample, since collating keeps what all of a batch have; where metadata gets lost (compile=True, "
+    f"track_meta=False), PrepareBatch(loss) hands it on; where it is taken off, as Auto3DSeg does, use MarkTargetd and "
+    f"annotated_in='target'; or call loss(input, target, annotated)"
 )
 
 
@@ -28,9 +28,9 @@ class PartialLabelLoss(_Loss):
     """A loss of labeldrop_bench for MONAI's trainers, bundles and `DeepSupervisionLoss`.
 
     What was annotated is, in this order, the call's `annotated`, `target.meta["annotated"]`, which `MarkAnnotatedd`
-    writes, or this module's attribute `annotated`, which `PrepareBatch` sets. If nothing says it, everything was, as
-    for every loss of this package; it warns, since MONAI leaves metadata behind in silence, and a class that nobody
-    annotated is then taught as absent. After a call that knew it, one that does not is an error.
+    writes, or this module's attribute `annotated`, which `PrepareBatch` sets. With annotated_in="target" the one-hot
+    targets of `MarkTargetd` say it. That nothing does is an error: MONAI leaves metadata behind in silence, Auto3DSeg
+    keeps warnings to itself, and a class that nobody annotated would be taught as absent.
 
     Labels drop where the loss trains: in train mode, for an input that wants a gradient. (MONAI's engines put the
     network alone into eval mode.) One draw serves all calls for one batch up to the backward pass, so that
@@ -66,8 +66,6 @@ class PartialLabelLoss(_Loss):
         self.dropout = dropout if isinstance(dropout, LabelDropout) else LabelDropout(dropout)
         self.annotated: Tensor | None = None
         self._drawn: tuple[Tensor, Tensor] | None = None  # what was annotated, and what is shown of it in this step
-        self._was_told = False
-        self._everything: Tensor | None = None  # one object for all scales, where nobody tells
 
     @property
     def out_channels(self) -> int:
@@ -102,8 +100,7 @@ class PartialLabelLoss(_Loss):
 
         Raises:
             TypeError: no tensors.
-            ValueError: nothing says what was annotated where earlier calls knew it, values that are no labels, or
-                shapes that do not fit.
+            ValueError: nothing says what was annotated, values that are no labels, or shapes that do not fit.
         """
         for argument, tensor in (("input", input), ("target", target)):
             if not isinstance(tensor, Tensor):
@@ -115,7 +112,10 @@ class PartialLabelLoss(_Loss):
         if self.annotated_in == "target":
             labels, said = unmarked(labels, self.label_space.num_labels, logits.ndim)
             said = self._of_this_step(said)
-        shown = self._shown(self._given(said, annotated, input.shape[0]), input)
+        given: Any = next((each for each in (annotated, said, self.annotated) if each is not None), None)
+        if given is None:
+            raise ValueError(_UNTOLD)
+        shown = self._shown(given, input)
         labels = as_labels(labels, self.label_space.num_labels, logits.ndim)
         value: Tensor = self.loss(logits, labels, shown)
         if self._drawn is not None and value.requires_grad and not torch.compiler.is_compiling():
@@ -124,27 +124,10 @@ class PartialLabelLoss(_Loss):
 
     def _of_this_step(self, said: Tensor) -> Tensor:
         """The tensor of the scale, or micro-batch, before that says the same: labels are drawn for it already."""
-        drawn = self._drawn[0] if self._drawn is not None else said
+        if self._drawn is None or torch.compiler.is_compiling():
+            return said
+        drawn = self._drawn[0]
         return drawn if drawn.device == said.device and torch.equal(drawn, said) else said
-
-    def _given(self, said: object, annotated: Tensor | None, samples: int) -> Tensor:
-        """What says what was annotated: one object for all scales of a step."""
-        found: Any = next((each for each in (annotated, said, self.annotated) if each is not None), None)
-        if found is not None:
-            self._was_told = True
-            given: Tensor = found  # or what is none: `for_samples` says so
-            return given
-        if self._was_told:
-            raise ValueError(f"{_NAME}: nothing says what was annotated, and earlier calls knew it: {_HOW_TO_TELL}")
-        if self._everything is None or self._everything.shape[0] != samples:
-            if self._everything is None and not torch.compiler.is_compiling():
-                warnings.warn(
-                    f"{_NAME}: nothing says what was annotated, so everything counts as annotated everywhere. If that "
-                    f"is not so: {_HOW_TO_TELL}",
-                    stacklevel=3,
-                )
-            self._everything = torch.ones(samples, self.label_space.num_labels, dtype=torch.bool, device="cpu")
-        return self._everything
 
     def _shown(self, given: Tensor, logits: Tensor) -> Tensor:
         """`[N, L]` on the device of the logits, without the labels that drop in this step."""
