@@ -90,6 +90,19 @@ LABELDROP_INLINE FloatLanes square_root<FloatLanes>(FloatLanes x) {
 #endif
 }
 
+template <>
+LABELDROP_INLINE FloatLanes larger<FloatLanes>(FloatLanes a, FloatLanes b) {
+#if defined(__AVX512F__)
+  return (FloatLanes)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (FloatLanes)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (FloatLanes)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 // What a kernel computes with: lanes of floats, or one double at a time (doubles serve gradient checks).
 template <class Real>
 struct Lanes;
@@ -129,6 +142,74 @@ LABELDROP_INLINE V load_lanes(const Element* from) {
 template <class V, class Element>
 LABELDROP_INLINE void store_lanes(Element* to, V v) {
   *reinterpret_cast<typename InMemory<V>::type*>(to) = v;
+}
+
+// Whether no bit is set in any lane.
+LABELDROP_INLINE bool no_bits(int32_t bits) { return bits == 0; }
+LABELDROP_INLINE bool no_bits(IntegerLanes bits) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)bits, (__m512i)bits) == 0;
+#elif defined(__AVX2__)
+  return _mm256_testz_si256((__m256i)bits, (__m256i)bits) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_epi8(_mm_cmpeq_epi32((__m128i)bits, _mm_setzero_si128())) == 0xffff;
+#else
+  int32_t any = 0;
+  for (size_t i = 0; i < sizeof(bits) / sizeof(int32_t); ++i) any |= bits[i];
+  return any == 0;
+#endif
+}
+
+// Whether all lanes are at most `limit`, which NaN is not.
+LABELDROP_INLINE bool all_at_most(double x, double limit) { return x <= limit; }
+LABELDROP_INLINE bool all_at_most(FloatLanes x, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(limit), _CMP_LE_OQ) == 0xffff;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, _mm256_set1_ps(limit), _CMP_LE_OQ)) == 0xff;
+#else
+  return no_bits(~(x <= limit));
+#endif
+}
+
+// One or the other, as the sign bit says.
+LABELDROP_INLINE double choose_by_sign(double sign, double if_negative, double otherwise) {
+  return sign < 0 ? if_negative : otherwise;
+}
+LABELDROP_INLINE FloatLanes choose_by_sign(FloatLanes sign, FloatLanes if_negative, FloatLanes otherwise) {
+#if defined(__AVX512F__)
+  return (FloatLanes)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)sign), (__m512)otherwise, (__m512)if_negative);
+#elif defined(__AVX2__)
+  return (FloatLanes)_mm256_blendv_ps((__m256)otherwise, (__m256)if_negative, (__m256)sign);
+#else
+  return bit_cast<IntegerLanes>(sign) < 0 ? if_negative : otherwise;
+#endif
+}
+
+// The words at `index` in a table of `size` words, which there are; size is a multiple of kTableGroup.
+constexpr int64_t kTableGroup = LABELDROP_VECTOR_BYTES / sizeof(int32_t);
+LABELDROP_INLINE int32_t look_up(const int32_t* table, int64_t, int32_t index) { return table[index]; }
+LABELDROP_INLINE IntegerLanes look_up(const int32_t* table, [[maybe_unused]] int64_t size, IntegerLanes index) {
+#if defined(__AVX512F__)
+  if (size == kTableGroup) {
+    return (IntegerLanes)_mm512_maskz_permutexvar_epi32(0xffff, (__m512i)index, _mm512_loadu_si512(table));
+  }
+  return (IntegerLanes)_mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, (__m512i)index, table, 4);
+#elif defined(__AVX2__)
+  const auto group = [&](int64_t first) __attribute__((always_inline)) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table + first));
+    return (FloatLanes)_mm256_permutevar8x32_epi32(words, (__m256i)index);
+  };
+  if (size == kTableGroup) return bit_cast<IntegerLanes>(group(0));
+  if (size == 2 * kTableGroup) {
+    return bit_cast<IntegerLanes>(choose_by_sign(bit_cast<FloatLanes>(index << 28), group(kTableGroup), group(0)));
+  }
+  return (IntegerLanes)_mm256_i32gather_epi32(table, (__m256i)index, 4);
+#else
+  IntegerLanes words;
+  for (size_t i = 0; i < sizeof(words) / sizeof(int32_t); ++i) words[i] = table[index[i]];
+  return words;
+#endif
 }
 
 }  // namespace labeldrop

@@ -10,29 +10,27 @@ namespace labeldrop {
 
 LABELDROP_INLINE double exp_nonpositive(double x) { return exp(x); }
 
-// exp(x) for x <= 0, to 2 ulp; 0 below -87.3, where the result would no longer be a normal number. NaN stays NaN.
+// exp(x) for x <= 80, to 3 ulp; 0 below -87.7, where the result would no longer be a normal number. NaN stays NaN.
 template <class V>
 LABELDROP_INLINE V exp_nonpositive(V x) {
 #ifdef __CUDA_ARCH__
   return expf(x);
 #else
   using Integer = typename IntegerOf<V>::type;
-  constexpr float kLowest = -87.3f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low mantissa bits
-  const V clamped = kLowest > x ? kLowest : x;
+  constexpr float kLowest = -87.9f;
+  // 1.5 * 2^23: adding it leaves the nearest integer in the low mantissa bits; and 127, the bias of exponents
+  constexpr float kRound = 12582912.0f + 127.0f;
+  const V clamped = larger(V{} + kLowest, x);
   const V shifted = clamped * 1.44269504088896341f + kRound;
   const V n = shifted - kRound;
   // r = x - n ln 2 in [-ln2/2, ln2/2]; what rounding ln 2 adds, |x| 3e-9, is below what rounding x has cost already
   const V r = clamped - n * 0.693147180559945309f;
-  // e^r = 1 + r + r^2 q(r), q a minimax polynomial (relative error 3e-9), summed as a tree: a chain would leave the
-  // processor waiting for each product in turn
-  const V r2 = r * r;
-  const V low = r * 0.166665206f + 0.499999934f;
-  const V high = r * 0.00836871689f + 0.041668388f + r2 * 0.00138145985f;
-  const V p = (r + 1.0f) + r2 * (low + r2 * high);
-  const Integer exponent = (bit_cast<Integer>(shifted) << 23) + 0x3f800000;
-  const V result = p * bit_cast<V>(exponent);
-  return x < kLowest ? 0.0f : result;
+  // minimax polynomial with value 1 at 0: relative error 9e-8
+  const V p =
+      ((((r * 0.00829030326f + 0.041897991f) * r + 0.166676367f) * r + 0.499991491f) * r + 0.999999707f) * r + 1.0f;
+  // 2^n by its exponent. At the lowest x, n is -127, whose exponent is 0 and so is the number: no other choice is
+  // needed.
+  return p * bit_cast<V>(bit_cast<Integer>(shifted) << 23);
 #endif
 }
 
@@ -105,11 +103,29 @@ LABELDROP_INLINE V exp_any(V x) {
   return x > zero ? (zero + 1) / small : small;
 }
 
-// log(1 + x) for any x >= 0, to 4 ulp however small x is: the logarithm of the rounded sum, and what the rounding lost.
+LABELDROP_INLINE double log1p_nonnegative(double x) { return log1p(x); }
+
+// log(1 + x) for 0 <= x < 2^126, to 3 ulp however small x is. NaN and infinity give NaN.
 template <class V>
 LABELDROP_INLINE V log1p_nonnegative(V x) {
+#ifdef __CUDA_ARCH__
+  // the logarithm of the rounded sum, and what the rounding lost
   const V one = V{} + 1, sum = one + x;
   return log_positive(sum) + (x - (sum - one)) / sum;
+#else
+  using Integer = typename IntegerOf<V>::type;
+  // 1 + x = m 2^e with m in [sqrt(1/2), sqrt 2). Where e is 0, m - 1 is x, with all its digits.
+  const Integer bits = bit_cast<Integer>(1.0f + x), none{};
+  const Integer e = (bits - 0x3f3504f3) >> 23;
+  const V t = e == none ? x : bit_cast<V>(bits - (e << 23)) - 1.0f;
+  // log(1 + t) = t - t^2/2 + t^3 q(t), q minimax: relative error 3e-8 of the logarithm
+  const V q =
+      (((((t * 0.08700435915f - 0.1426748697f) * t + 0.1491476788f) * t - 0.1657758468f) * t + 0.199630638f) * t -
+       0.2500133704f) *
+          t +
+      0.3333391074f;
+  return to_reals<V>(e) * 0.693147180559945309f + (t + t * t * (t * q - 0.5f)) + (x - x);
+#endif
 }
 
 }  // namespace labeldrop

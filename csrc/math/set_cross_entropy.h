@@ -30,7 +30,7 @@ LABELDROP_INLINE constexpr Real lowest_logit() {
 template <class V>
 LABELDROP_INLINE V finite_from_below(V z) {
   constexpr Scalar<V> kLowest = lowest_logit<Scalar<V>>();
-  return kLowest > z ? kLowest : z;  // in this order a NaN stays, with one instruction
+  return larger(V{} + kLowest, z);  // in this order a NaN stays
 }
 
 // max_* is the largest logit of a part (-inf for an empty one), sum_* the sum of its e_k (0 for an empty one).
@@ -55,6 +55,27 @@ LABELDROP_INLINE SetCrossEntropyPixel<V> set_cross_entropy_pixel(V max_candidate
   const V complement = d > kZero ? u * inverse : inverse;
   const V positive = d > kZero ? d : kZero;
   return {positive + log1p, -sigmoid * inverse_candidate, sigmoid * inverse_other, complement * inverse_candidate};
+}
+
+// The same from sums of exponentials with one reference, exp(z_k - r), r being the largest candidate's logit; or, where
+// the others' largest is more than kGap above it, with a reference of their own, kGap below their largest. What is left
+// of the gap then, `excess`, is added to the loss, and is large enough for the candidates to vanish beside the others.
+// No logarithm of a small sum is taken, and no reference needs an exponential of its own.
+constexpr float kGap = 60;
+
+template <class V>
+struct SetCrossEntropyScales {
+  V loss;             // without the excess
+  V candidate_scale;  // -dL/dz_k = candidate_scale * e_k for k in C
+  V other_scale;      //  dL/dz_k = other_scale * e_k     for k in O
+};
+
+template <class V>
+LABELDROP_INLINE SetCrossEntropyScales<V> set_cross_entropy_scales(V sum_candidate, V sum_other) {
+  const V total = sum_candidate + sum_other;
+  const V inverse = reciprocal(sum_candidate * total);
+  const V share = sum_other * inverse;
+  return {log1p_nonnegative(share * total), share, sum_candidate * inverse};
 }
 
 }  // namespace labeldrop

@@ -1,0 +1,208 @@
+// What the losses that are sums over pixels share on the CPU: tiles of pixels that stay in the first-level cache,
+// labels to rows of the tables, weights, threads. Included by files that are compiled once per instruction set.
+//
+// Vectors run over pixels, so any number of classes will do. The sum over pixels is kept per block and added up in a
+// fixed order by the caller, so the loss depends neither on the number of threads nor on their timing.
+#pragma once
+
+#include "pixel_blocks.h"
+#include "row_tables.h"
+#include "tiles.h"
+
+namespace labeldrop {
+namespace {
+
+// Vectors of a unit, which is 16 floats (a cache line) or one double: where all its pixels read one row, its vectors
+// are worked on side by side.
+template <class Real>
+constexpr int kUnitVectors = Lanes<Real>::count > 1 ? 16 / Lanes<Real>::count : 1;
+template <class Real>
+constexpr int kUnit = kUnitVectors<Real> * Lanes<Real>::count;
+
+// A block of pixels as one thread works on it. Whole units may be read and written: there is room for them.
+template <class Real>
+class Tile {
+ public:
+  Tile(const CpuPixelLossArguments& a, int64_t block)
+      : pitch((block + 15) / 16 * 16),
+        reals_((a.channels + 5) * pitch),
+        rows_(2 * pitch),
+        values(reals_.get()),
+        loss(values + a.channels * pitch),
+        weight(loss + pitch),
+        factor(weight + pitch),
+        sum_candidate(factor + pitch),
+        sum_other(sum_candidate + pitch),
+        row(rows_.get()),
+        form(row + pitch) {
+    for (int64_t i = 0; allocated() && i < pitch; ++i) {
+      weight[i] = 1;
+      factor[i] = static_cast<Real>(a.scale);
+    }
+  }
+
+  bool allocated() const { return values && row; }
+
+  const int64_t pitch;
+
+ private:
+  Buffer<Real> reals_;
+  Buffer<int32_t> rows_;
+
+ public:
+  Real* const values;  // [C, pitch]: logits on their way in, gradient on its way out; between them what one likes
+  Real *const loss, *const weight, *const factor;  // factor: of the pixel's gradient
+  Real *const sum_candidate, *const sum_other;     // for the loss to use
+  int32_t* const row;                              // the pixel's row of the tables; L where it does not count
+  int32_t* const form;                             // what `values` hold of each vector; for the loss to use
+};
+
+// The rows that n pixels read. False if one that counts is no label.
+template <class Value>
+bool load_rows(int32_t* __restrict rows, const Value* __restrict target, int n, int64_t labels, int64_t ignore_index) {
+  using Wide = std::conditional_t<sizeof(Value) == 8, int64_t, int32_t>;
+  using Size = std::make_unsigned_t<Wide>;
+  const Wide ignored = static_cast<Wide>(ignore_index);
+  const int32_t can_be_ignored = ignored == ignore_index, none = static_cast<int32_t>(labels);
+  int32_t invalid = 0;
+#pragma omp simd reduction(| : invalid)
+  for (int i = 0; i < n; ++i) {
+    const Wide label = static_cast<Wide>(target[i]);
+    const int32_t is_ignored = (label == ignored) & can_be_ignored;
+    const int32_t is_label = static_cast<Size>(label) < static_cast<Size>(labels);
+    invalid |= ~(is_ignored | is_label);
+    rows[i] = is_label & ~is_ignored ? static_cast<int32_t>(label) : none;
+  }
+  return !(invalid & 1);
+}
+
+// Labels and weights of the block's pixels. One of weight 0 does not count. Returns the first invalid pixel or -1.
+template <class Real>
+int64_t load_pixels(const CpuPixelLossArguments& a, const Tile<Real>& t, const Block& block) {
+  const int n = block.count;
+  int32_t* __restrict row = t.row;
+  const int64_t invalid = with_integers(a.target, a.target_type, [&](auto* target) -> int64_t {
+    target += block.pixel;
+    const bool valid = load_rows(row, target, n, a.labels, a.ignore_index);
+    return valid ? -1 : first_invalid(target, n, a.labels, a.ignore_index);
+  });
+  if (a.pixel_weight != nullptr || a.label_weight != nullptr) {
+    Real* __restrict weight = t.weight;
+    const int32_t none = static_cast<int32_t>(a.labels);
+    const Real* pixel_weight = static_cast<const Real*>(a.pixel_weight);
+    for (int i = 0; i < n; ++i) weight[i] = pixel_weight != nullptr ? pixel_weight[block.pixel + i] : Real(1);
+    const Real* label_weight = static_cast<const Real*>(a.label_weight) + block.sample * a.labels;
+    for (int i = 0; i < n && a.label_weight != nullptr; ++i)
+      weight[i] *= row[i] != none ? label_weight[row[i]] : Real(0);
+    for (int i = 0; i < n; ++i) {
+      row[i] = weight[i] != Real(0) ? row[i] : none;
+      weight[i] = row[i] != none ? weight[i] : Real(0);
+    }
+  }
+  if (a.pixel_weight != nullptr || a.label_weight != nullptr || a.upstream != nullptr) {
+    Real* __restrict factor = t.factor;
+    const Real* upstream = static_cast<const Real*>(a.upstream);
+    const Real scale = static_cast<Real>(a.scale);
+    for (int i = 0; i < n; ++i) {
+      factor[i] = scale * t.weight[i] * (upstream != nullptr ? upstream[block.pixel + i] : Real(1));
+    }
+  }
+  for (int i = n; i % kUnit<Real> != 0; ++i) row[i] = row[i - 1];  // as if the last unit were a whole one
+  return invalid;
+}
+
+// Weights the losses of n pixels and returns their sum.
+template <class Real>
+double finish_losses(const CpuPixelLossArguments& a, const Tile<Real>& t, int n) {
+  constexpr int kSums = 16;  // independent sums, so that adding up vectorises
+  Real* __restrict loss = t.loss;
+  if (a.pixel_weight != nullptr || a.label_weight != nullptr) {
+    for (int i = 0; i < n; ++i) loss[i] *= t.weight[i];
+  }
+  for (int i = n; i % kSums != 0; ++i) loss[i] = 0;
+  double sums[kSums] = {};
+  for (int i = 0; i < n; i += kSums) {
+    for (int j = 0; j < kSums; ++j) sums[j] += static_cast<double>(loss[i + j]);
+  }
+  double sum = 0;
+  for (double part : sums) sum += part;
+  return sum;
+}
+
+// Fetches the next block's logits while this one is computed, so that memory and arithmetic overlap. To the
+// second-level cache: the first one is full of this block.
+class Fetch {
+ public:
+  Fetch(const CpuPixelLossArguments& a, const Block& next, int64_t element_bytes)
+      : from_(static_cast<const char*>(a.logits) + next.element * element_bytes),
+        rows_(a.channels_last ? 1 : a.channels),
+        row_bytes_(a.pixels * element_bytes),
+        pixel_bytes_(a.channels_last ? a.channels * element_bytes : element_bytes) {}
+
+  // the cache lines that begin in n pixels from `pixel`
+  LABELDROP_INLINE void operator()(int pixel, int n) const {
+    const int64_t end = (pixel + n) * pixel_bytes_;
+    for (int64_t offset = (pixel * pixel_bytes_ + 63) / 64 * 64; offset < end; offset += 64) {
+      const char* line = from_ + offset;
+      for (int64_t row = 0; row < rows_; ++row, line += row_bytes_) __builtin_prefetch(line, 0, 2);
+    }
+  }
+
+ private:
+  const char* const from_;
+  const int64_t rows_, row_bytes_, pixel_bytes_;
+};
+
+// Not inlined: one copy serves all element types and layouts.
+template <class Real, class Compute>
+__attribute__((noinline)) void compute_tile(const Compute& compute, const Tile<Real>& tile, RowTables& tables,
+                                            const Fetch& fetch, int count) {
+  compute(tile, tables, fetch, count);
+}
+
+// Runs `compute` over all blocks, for one combination of types. Returns the first invalid pixel or one of the codes.
+template <class Real, class Storage, class Compute>
+int64_t run_tiles_as(const CpuPixelLossArguments& a, const Compute& compute) {
+  const int64_t size = pixel_block(a.channels);
+  const int64_t blocks = pixel_blocks(a.samples, a.channels, a.pixels);
+  const int64_t channel_stride = a.channels_last ? 1 : a.pixels, pixel_stride = a.channels_last ? a.channels : 1;
+  const int64_t row_bytes = (a.channels_last ? a.channels : a.pixels) * sizeof(Storage);
+  const bool streaming =
+      can_stream(a.gradient, row_bytes, a.samples * a.pixels * (2 * a.channels * sizeof(Storage) + 1));
+  return share_out(blocks, a.threads, [&](int64_t begin, int64_t end) -> int64_t {
+    const Tile<Real> tile(a, size);
+    RowTables tables(a, tile.pitch);
+    if (!tile.allocated() || !tables.allocated()) return kOutOfMemory;
+    int64_t lowest = kNothing;
+    for (int64_t b = begin; b < end; ++b) {
+      const Block block(a, b, size);
+      tables.start(block.sample);
+      const int64_t invalid = load_pixels(a, tile, block);
+      if (invalid >= 0 && block.pixel + invalid < lowest) lowest = block.pixel + invalid;
+      load_tile(tile.values, tile.pitch, static_cast<const Storage*>(a.logits) + block.element, a.channels,
+                channel_stride, pixel_stride, block.count);
+      compute_tile(compute, tile, tables, Fetch(a, Block(a, b + 1 < end ? b + 1 : b, size), sizeof(Storage)),
+                   block.count);
+      a.block_loss[b] = finish_losses(a, tile, block.count);
+      if (a.loss != nullptr) {
+        memcpy(static_cast<Real*>(a.loss) + block.pixel, tile.loss, block.count * sizeof(Real));
+      }
+      if (a.gradient != nullptr) {
+        store_tile(tile.values, tile.pitch, static_cast<Storage*>(a.gradient) + block.element, a.channels,
+                   channel_stride, pixel_stride, block.count, streaming);
+      }
+    }
+    if (streaming) end_stream();
+    return lowest;
+  });
+}
+
+template <class Compute>
+int64_t run_tiles(const CpuPixelLossArguments& a, const Compute& compute) {
+  return with_floats(a.logits_type, [&](auto real, auto storage) {
+    return run_tiles_as<decltype(real), decltype(storage)>(a, compute);
+  });
+}
+
+}  // namespace
+}  // namespace labeldrop

@@ -1,0 +1,146 @@
+"""Set cross-entropy in every form that its CPU kernel has for a vector of pixels: one row of the tables for all of
+them, with each kind of row, or rows of their own. The labels are runs of random lengths, so that one tile has all."""
+
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labeldrop_bench import ops, reference
+from labeldrop_bench.ops import _native
+
+CPU = _native._MODULES["cpu"]
+ISAS = [isa for isa in (0, 1, 2) if isa <= CPU.current_isa()]
+IGNORED = 255
+# around a vector (4, 8, 16), a unit (16) and a tile of few classes (512)
+PIXELS = (1, 3, 8, 15, 16, 17, 31, 33, 64, 100, 511, 512, 513, 545)
+# few classes, which have code of their own, and around one, two and four words of bits
+CLASSES = (2, 3, 4, 5, 6, 9, 14, 31, 32, 33, 64, 65, 130)
+
+
+@contextmanager
+def instruction_set(isa):
+    best = CPU.current_isa()
+    assert CPU.select_isa(isa)
+    try:
+        yield
+    finally:
+        CPU.select_isa(best)
+
+
+@st.composite
+def tables(draw, num_labels, num_classes):
+    """Candidates and active classes `[1, L, K]`: every kind of row, also of one class alone."""
+    rows = []
+    for _ in range(num_labels):
+        generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+        order = torch.randperm(num_classes, generator=generator)
+        candidates = draw(st.one_of(st.just(1), st.integers(1, num_classes)))
+        active = draw(st.one_of(st.just(num_classes), st.just(candidates), st.integers(candidates, num_classes)))
+        row = torch.zeros(2, num_classes, dtype=torch.bool)
+        row[0, order[:candidates]] = True
+        row[1, order[:active]] = True
+        rows.append(row)
+    return torch.stack(rows, dim=1).unsqueeze(1).unbind()
+
+
+@st.composite
+def problems(draw, scales=(1.0, 10.0, 1e4)):
+    """Logits `[1, K, S]`, target `[1, S]` in runs, candidates, active."""
+    num_classes, pixels = draw(st.sampled_from(CLASSES)), draw(st.sampled_from(PIXELS))
+    num_labels = draw(st.sampled_from([1, 2, 4, 7, 8, 15, 16, 40]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    longest = draw(st.sampled_from([1, 8, 40, 1000]))
+    lengths = torch.randint(1, longest + 1, (pixels,), generator=generator)
+    labels = torch.randint(0, num_labels, (pixels,), generator=generator)
+    labels[torch.rand(pixels, generator=generator) < draw(st.sampled_from([0.0, 0.3]))] = IGNORED
+    target = labels.repeat_interleave(lengths)[:pixels].to(torch.uint8)
+    logits = torch.randn(1, num_classes, pixels, generator=generator) * draw(st.sampled_from(scales))
+    return logits, target.unsqueeze(0), *draw(tables(num_labels, num_classes))
+
+
+def spoil(logits, data):
+    """The logits with NaN and infinities in them, mostly in few pixels."""
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    logits = logits.clone()
+    for value in (math.nan, math.inf, -math.inf, -math.inf):
+        share = data.draw(st.sampled_from([0.0, 0.001, 0.1]))
+        logits[torch.rand(logits.shape, generator=generator) < share] = value
+    return logits
+
+
+def run(backend, logits, *arguments, dtype=torch.float32):
+    """Loss and gradient of each pixel for an upstream gradient of 1."""
+    logits = logits.detach().to(dtype).clone().requires_grad_()
+    loss = backend.set_cross_entropy(logits, *arguments, ignore_index=IGNORED, reduction="none")
+    loss.sum().backward()
+    return loss.detach(), logits.grad
+
+
+def same(one, other):
+    torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@given(data=st.data())
+def test_a_pixel_does_not_depend_on_its_neighbours(isa, data):
+    """Bit for bit: in runs, shuffled, or with another pixel beside it whose logits are no numbers."""
+    logits, target, *rows = data.draw(problems())
+    logits = spoil(logits, data) if data.draw(st.booleans()) else logits
+    order = torch.randperm(target.shape[1], generator=torch.Generator().manual_seed(data.draw(st.integers(0, 2**31))))
+    with instruction_set(isa):
+        loss, gradient = run(ops, logits, target, *rows)
+        shuffled_loss, shuffled_gradient = run(ops, logits[:, :, order], target[:, order], *rows)
+        spoilt = logits.clone()
+        spoilt[:, :, ::7] = math.nan
+        untouched = torch.arange(target.shape[1]) % 7 != 0
+        loss_beside, gradient_beside = run(ops, spoilt, target, *rows)
+    same(shuffled_loss, loss[:, order])
+    same(shuffled_gradient, gradient[:, :, order])
+    same(loss_beside[:, untouched], loss[:, untouched])
+    same(gradient_beside[:, :, untouched], gradient[:, :, untouched])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@given(data=st.data())
+def test_every_row_equals_the_reference(isa, data):
+    """A logit is rounded to eps |z|, and so is each probability's exponent: 8 such errors, as in the other tests."""
+    logits, target, *rows = data.draw(problems())
+    exact_loss, exact_gradient = run(reference, logits, target, *rows, dtype=torch.float64)
+    with instruction_set(isa):
+        loss, gradient = run(ops, logits, target, *rows)
+    allowed = 8 * torch.finfo(torch.float32).eps * (1 + logits.abs().amax(dim=1))
+    assert bool(((loss.double() - exact_loss).abs() <= allowed).all())
+    assert bool(((gradient.double() - exact_gradient).abs() <= allowed.unsqueeze(1)).all())
+    assert bool((loss >= 0).all())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@given(data=st.data())
+def test_no_numbers(isa, data):
+    """What the loss is where active logits are NaN or infinite; what is inactive or ignored is never looked at."""
+    logits, target, candidates, active = data.draw(problems(scales=(1.0,)))
+    logits = spoil(logits, data)
+    with instruction_set(isa):
+        loss, gradient = run(ops, logits, target, candidates, active)
+    counted = target[0] != IGNORED
+    label = torch.where(counted, target[0].long(), 0)
+    z = logits[0].T
+    is_active, is_candidate = active[0, label], candidates[0, label]
+    is_bad = ((z.isnan() | (z == math.inf)) & is_active).any(1)
+    has_a_chance = [((z != -math.inf) & part).any(1) for part in (is_candidate, is_active)]
+    is_nan = counted & (is_bad | ~has_a_chance[1])
+    is_infinite = counted & ~is_nan & ~has_a_chance[0]
+    assert torch.equal(loss[0].isnan(), is_nan)
+    assert torch.equal(loss[0].isinf(), is_infinite)
+    gradient = gradient[0].T
+    assert bool((gradient[~is_active & ~is_nan.unsqueeze(1)] == 0).all())
+    assert bool((gradient[~counted] == 0).all())
+    assert gradient[~is_nan].isfinite().all()
+    # candidates without a chance share what there is equally
+    share = is_candidate.double() / is_candidate.sum(1, keepdim=True)
+    off = (gradient.double() + share)[is_candidate & is_infinite.unsqueeze(1)].abs()
+    assert bool((off <= 1e-6).all())
