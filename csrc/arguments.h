@@ -39,14 +39,21 @@ struct LossArguments {
   const void* pixel_weight;  // [N, S] Real or null: 1; a pixel of weight 0 counts for nothing
 };
 
-// A loss that is a sum over pixels.
+// A loss that is a sum over pixels: result = sum of weight * loss / divisor,
+// gradient = upstream / divisor * weight * dloss/dlogits.
 struct PixelLossArguments : LossArguments {
   int64_t classes;           // K; C is K, or 2 K for two channels a class
   const void* label_weight;  // [N, L] Real or null: weight of the pixels that have a label
   const void* class_weight;  // [K] Real or null: weight of a class's term
   double parameters[3];      // the formula's constants
-  void* loss;                // [N, S] Real or null: not reduced
-  void* gradient;            // like logits, or null
+  const int64_t* key;        // [1] of the noise, or null where the formula has none
+  const void* upstream;      // [N, S] Real if upstream_per_pixel, else [1] Real, or null: 1
+  bool upstream_per_pixel;
+  double* divisor;  // [1]
+  bool mean;        // the divisor is first made the sum of the weights of the pixels that count, or 1 if that is 0
+  void* result;     // [1] Real or null
+  void* loss;       // [N, S] Real or null: not reduced
+  void* gradient;   // like logits, or null
 };
 
 // The sums of soft Dice losses, for K = C classes.
@@ -78,6 +85,20 @@ struct WeightArguments {
   const void* label_weight;  // [N, L] Real or null
   const void* pixel_weight;  // [N, S] Real or null
   bool weights_are_double;   // Real is double
+};
+
+inline WeightArguments weights_of(const PixelLossArguments& a) {
+  return {a.target,       a.target_type,  a.samples,
+          a.pixels,       a.labels,       a.ignore_index,
+          a.label_weight, a.pixel_weight, a.logits_type == Float::f64};
+}
+
+// Tables as bits: words [rows, T, W] from T tables [rows, K] of bytes, 0 or 1.
+struct PackArguments {
+  static constexpr int kMostTables = 4;
+  const uint8_t* tables[kMostTables];  // the first T of them
+  int64_t count, rows, classes;        // T, rows, K
+  uint32_t* words;
 };
 
 struct DropLabelsArguments {

@@ -28,8 +28,8 @@ void assign(Value& to, py::handle from) {
   } else if constexpr (std::is_array_v<Value>) {
     size_t i = 0;
     for (py::handle each : from) {
-      if (i == std::extent_v<Value>) throw py::value_error("too many parameters");
-      to[i++] = each.cast<std::remove_extent_t<Value>>();
+      if (i == std::extent_v<Value>) throw py::value_error("too many values for an array");
+      assign(to[i++], each);
     }
   } else {
     to = from.cast<Value>();
@@ -66,9 +66,18 @@ Fields<Struct> operator+(Fields<Struct> fields, const Fields<Struct>& more) {
 
 template <class Struct>
 Fields<Struct> pixel_loss_fields() {
-  return loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(classes),      LABELDROP_FIELD(label_weight),
-                                                LABELDROP_FIELD(class_weight), LABELDROP_FIELD(parameters),
-                                                LABELDROP_FIELD(loss),         LABELDROP_FIELD(gradient)};
+  return loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(classes),
+                                                LABELDROP_FIELD(label_weight),
+                                                LABELDROP_FIELD(class_weight),
+                                                LABELDROP_FIELD(parameters),
+                                                LABELDROP_FIELD(key),
+                                                LABELDROP_FIELD(upstream),
+                                                LABELDROP_FIELD(upstream_per_pixel),
+                                                LABELDROP_FIELD(divisor),
+                                                LABELDROP_FIELD(mean),
+                                                LABELDROP_FIELD(result),
+                                                LABELDROP_FIELD(loss),
+                                                LABELDROP_FIELD(gradient)};
 }
 
 template <class Struct>
@@ -97,11 +106,10 @@ inline Fields<DiceSumsBackwardArguments> fields_of() {
 }
 
 template <>
-inline Fields<WeightArguments> fields_of() {
-  using Struct = WeightArguments;
-  return {LABELDROP_FIELD(target),       LABELDROP_FIELD(target_type),  LABELDROP_FIELD(samples),
-          LABELDROP_FIELD(pixels),       LABELDROP_FIELD(labels),       LABELDROP_FIELD(ignore_index),
-          LABELDROP_FIELD(label_weight), LABELDROP_FIELD(pixel_weight), LABELDROP_FIELD(weights_are_double)};
+inline Fields<PackArguments> fields_of() {
+  using Struct = PackArguments;
+  return {LABELDROP_FIELD(tables), LABELDROP_FIELD(count), LABELDROP_FIELD(rows), LABELDROP_FIELD(classes),
+          LABELDROP_FIELD(words)};
 }
 
 template <>

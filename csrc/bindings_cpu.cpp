@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <vector>
 
 #include "bindings.h"
 #include "cpu/operators.h"
@@ -13,10 +12,8 @@ using namespace labeldrop;
 namespace labeldrop {
 
 template <>
-Fields<CpuPixelLossArguments> fields_of() {
-  using Struct = CpuPixelLossArguments;
-  return pixel_loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(upstream), LABELDROP_FIELD(scale),
-                                                      LABELDROP_FIELD(key), LABELDROP_FIELD(threads)};
+Fields<PixelLossArguments> fields_of() {
+  return pixel_loss_fields<PixelLossArguments>();
 }
 
 template <>
@@ -29,26 +26,6 @@ Fields<NormalsArguments> fields_of() {
 }  // namespace labeldrop
 
 namespace {
-
-template <int64_t (*kLoss)(const CpuPixelLossArguments&)>
-void bind_pixel_loss(py::module_& m, const char* name) {
-  m.def(
-      name,
-      [](const py::kwargs& fields) {
-        auto a = read<CpuPixelLossArguments>(fields);
-        std::vector<double> block_loss(pixel_blocks(a.samples, a.channels, a.pixels));
-        a.block_loss = block_loss.data();
-        int64_t invalid = kValid;
-        {
-          py::gil_scoped_release release;
-          invalid = kLoss(a);
-        }
-        double sum = 0;
-        for (double block : block_loss) sum += block;
-        return py::make_tuple(sum, invalid);
-      },
-      "Returns (sum of the loss, first invalid pixel or -1).");
-}
 
 // An operator whose struct and number of threads are all that it takes.
 template <class Struct, class Operator>
@@ -67,12 +44,12 @@ void bind(py::module_& m, const char* name, Operator run, const char* returns) {
 
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of labeldrop_bench";
-  bind_pixel_loss<predictive_variance>(m, "predictive_variance");
-  bind_pixel_loss<set_cross_entropy>(m, "set_cross_entropy");
-  bind_pixel_loss<sigmoid_focal>(m, "sigmoid_focal");
-  bind_pixel_loss<label_flip>(m, "label_flip");
   constexpr const char* kInvalid = "Returns the first invalid pixel or -1.";
-  bind<WeightArguments>(m, "sum_weights", sum_weights, "Returns the sum of the weights of the pixels that count.");
+  bind<PixelLossArguments>(m, "predictive_variance", predictive_variance, kInvalid);
+  bind<PixelLossArguments>(m, "set_cross_entropy", set_cross_entropy, kInvalid);
+  bind<PixelLossArguments>(m, "sigmoid_focal", sigmoid_focal, kInvalid);
+  bind<PixelLossArguments>(m, "label_flip", label_flip, kInvalid);
+  m.def("pack_tables", [](const py::kwargs& fields) { pack_tables(read<PackArguments>(fields)); });
   bind<DiceSumsForwardArguments>(m, "dice_sums", dice_sums, kInvalid);
   bind<DiceSumsBackwardArguments>(m, "dice_sums_backward", dice_sums_backward, kInvalid);
   bind<DropLabelsArguments>(m, "drop_labels", drop_labels, kInvalid);

@@ -29,15 +29,16 @@ void bind(py::module_& m, const char* name, Operator run) {
       py::kw_only(), py::arg("stream"));
 }
 
-// One that needs scratch besides.
-template <class Struct, class Operator>
-void bind_with_partials(py::module_& m, const char* name, Operator run) {
-  m.def(
-      name,
-      [run](uintptr_t partials, uintptr_t stream, const py::kwargs& fields) {
-        run(read<Struct>(fields), pointer<double>(partials), pointer<void>(stream));
-      },
-      py::kw_only(), py::arg("partials"), py::arg("stream"));
+// A loss that is a sum over pixels, after the divisor of its mean.
+template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
+void run_pixel_loss(const cuda::CudaPixelLossArguments& a, cuda::Stream stream) {
+  if (a.mean) cuda::sum_weights(weights_of(a), a.partials, a.divisor, stream);
+  kLoss(a, stream);
+}
+
+template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
+void bind_pixel_loss(py::module_& m, const char* name) {
+  bind<cuda::CudaPixelLossArguments>(m, name, run_pixel_loss<kLoss>);
 }
 
 }  // namespace
@@ -48,20 +49,19 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("architectures") = py::tuple(py::cast(cuda::architectures()));
   m.attr("runtime_version") = cuda::runtime_version();
   m.def("driver_version", &cuda::driver_version, "The newest CUDA that the driver runs, as 13000; 0 without a driver.");
-  bind<cuda::CudaPixelLossArguments>(m, "set_cross_entropy", cuda::set_cross_entropy);
-  bind<cuda::CudaPixelLossArguments>(m, "sigmoid_focal", cuda::sigmoid_focal);
-  bind<cuda::CudaPixelLossArguments>(m, "label_flip", cuda::label_flip);
-  bind<cuda::CudaPixelLossArguments>(m, "predictive_variance", cuda::predictive_variance);
-  m.def(
-      "sum_weights",
-      [](uintptr_t partials, uintptr_t sum, uintptr_t stream, const py::kwargs& fields) {
-        cuda::sum_weights(read<WeightArguments>(fields), pointer<double>(partials), pointer<double>(sum),
-                          pointer<void>(stream));
-      },
-      py::kw_only(), py::arg("partials"), py::arg("sum"), py::arg("stream"));
+  bind_pixel_loss<cuda::set_cross_entropy>(m, "set_cross_entropy");
+  bind_pixel_loss<cuda::sigmoid_focal>(m, "sigmoid_focal");
+  bind_pixel_loss<cuda::label_flip>(m, "label_flip");
+  bind_pixel_loss<cuda::predictive_variance>(m, "predictive_variance");
+  bind<PackArguments>(m, "pack_tables", cuda::pack_tables);
   m.def("dice_sums_partials", &cuda::dice_sums_partials, py::arg("samples"), py::arg("classes"), py::arg("labels"),
         py::arg("pixels"), "Doubles of scratch that dice_sums needs.");
-  bind_with_partials<DiceSumsForwardArguments>(m, "dice_sums", cuda::dice_sums);
+  m.def(
+      "dice_sums",
+      [](uintptr_t partials, uintptr_t stream, const py::kwargs& fields) {
+        cuda::dice_sums(read<DiceSumsForwardArguments>(fields), pointer<double>(partials), pointer<void>(stream));
+      },
+      py::kw_only(), py::arg("partials"), py::arg("stream"));
   bind<DiceSumsBackwardArguments>(m, "dice_sums_backward", cuda::dice_sums_backward);
   bind<DropLabelsArguments>(m, "drop_labels", cuda::drop_labels);
   m.def(

@@ -11,7 +11,7 @@ Rules work on any device and never wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,17 @@ from .label_space import LabelSpace
 
 Table = tuple[Tensor, Tensor]
 Rule = Callable[[Tensor, Tensor, Tensor], Table]
+Function = TypeVar("Function", bound=Callable[..., Any])
+PER_SAMPLE: set[Callable[..., Any]] = set()
+
+
+def per_sample(rule: Function) -> Function:
+    """Declares that what a rule says of a sample follows from that sample's `annotated` and the label space alone.
+
+    Losses keep such a rule's tables, and do not ask again for what they have seen. Any other rule is asked each time.
+    """
+    PER_SAMPLE.add(rule)
+    return rule
 
 
 def membership(space: LabelSpace) -> Table:
@@ -46,12 +57,14 @@ def covered_classes(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Te
     return covered.any(dim=1) | _background(member)
 
 
+@per_sample
 def standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
     """What is unannotated is background: the ordinary loss (Islam et al. 2024, "standard loss")."""
     candidates = _rows(annotated, member, _background(member).expand(annotated.shape[0], -1))
     return candidates, torch.ones_like(candidates)
 
 
+@per_sample
 def adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
     """Missing classes take no part (Mariscal-Harana et al. 2023, as described in Islam et al. 2024, section 2)."""
     covered = covered_classes(annotated, member, exhaustive)
@@ -59,6 +72,7 @@ def adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
     return candidates, covered.unsqueeze(1) | candidates
 
 
+@per_sample
 def marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
     """A background pixel is background or any missing class (Shi et al. 2021, marginal loss)."""
     missing = ~covered_classes(annotated, member, exhaustive)
@@ -122,6 +136,7 @@ class DiceTable(NamedTuple):
 DiceRule = Callable[[Tensor, Tensor, Tensor], DiceTable]
 
 
+@per_sample
 def dice_standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
     """All classes; what is unannotated is background."""
     candidates, active = standard(annotated, member, exhaustive)
@@ -129,6 +144,7 @@ def dice_standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Dice
     return _dice_table(candidates, active, torch.zeros_like(included), included)
 
 
+@per_sample
 def dice_adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
     """The covered classes, among which the probability is shared out."""
     candidates, active = adaptive(annotated, member, exhaustive)
@@ -136,6 +152,7 @@ def dice_adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Dice
     return _dice_table(candidates, active, torch.zeros_like(covered), covered)
 
 
+@per_sample
 def dice_marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
     """The covered classes; the probability of the missing ones counts as background's (Shi et al. 2021)."""
     candidates, active = marginal(annotated, member, exhaustive)
@@ -145,6 +162,7 @@ def dice_marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Dice
     return _dice_table((candidates & ~merged) | (in_merged & _background(member)), active, ~covered, covered)
 
 
+@per_sample
 def dice_exclusion(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
     """Positive for a class is where it certainly is not: the overlap to be avoided (Shi et al. 2021)."""
     candidates, active = marginal(annotated, member, exhaustive)
@@ -152,6 +170,7 @@ def dice_exclusion(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Dic
     return DiceTable(active & ~candidates, active, active, torch.zeros_like(included), included)
 
 
+@per_sample
 def dice_leaf(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
     """Positive are only pixels that can be one class alone; all are looked at (Fidon et al. 2021)."""
     candidates, active = marginal(annotated, member, exhaustive)

@@ -7,6 +7,8 @@ from strategies import annotations, label_spaces
 
 from labeldrop_bench import Label, LabelSpace, rules
 
+EVERY_RULE = {*rules.RULES.values(), *rules.SIGMOID_RULES.values(), *rules.DICE_RULES.values()}
+
 
 def expected_rows(space, annotated, rule):
     """{label value: (candidates, active)} of one sample, as sets of classes."""
@@ -35,6 +37,16 @@ def test_tables_are_what_the_definitions_say(space, rule, data):
         for value, (expected_candidates, expected_active) in expected_rows(space, annotated[n].tolist(), rule).items():
             assert set(candidates[n, value].nonzero().flatten().tolist()) == expected_candidates
             assert set(active[n, value].nonzero().flatten().tolist()) == expected_active
+
+
+@given(label_spaces(), st.sampled_from(sorted(rules.PER_SAMPLE & EVERY_RULE, key=str)), st.data())
+def test_a_rule_that_says_so_looks_at_each_sample_by_itself(space, rule, data):
+    """Losses keep the tables of samples, and put batches together from them."""
+    annotated = data.draw(annotations(3, space.num_labels))
+    together = rule(annotated, *rules.membership(space))
+    for n in range(3):
+        alone = rule(annotated[n : n + 1], *rules.membership(space))
+        assert all(torch.equal(a[n], b[0]) for a, b in zip(together, alone, strict=True))
 
 
 @given(label_spaces(), st.sampled_from(sorted(rules.RULES)), st.data())

@@ -5,6 +5,7 @@
 #endif
 
 #include "operators.h"
+#include "pixel_loss.h"
 
 // The losses that are sums over pixels, all with the same arguments.
 #define LABELDROP_PIXEL_LOSSES(apply) \
@@ -102,11 +103,11 @@ bool select_isa(Isa isa) {
   return true;
 }
 
-#define LABELDROP_FORWARD(name)                                          \
-  int64_t name(const CpuPixelLossArguments& arguments) {                 \
-    CpuPixelLossArguments a = arguments;                                 \
-    a.threads = threads_for(a, a.threads);                               \
-    return checked(LABELDROP_DISPATCH(isa_for(a.logits_type), name(a))); \
+#define LABELDROP_FORWARD(name)                                                                                    \
+  int64_t name(const PixelLossArguments& arguments, int threads) {                                                 \
+    return checked(run_pixel_loss(arguments, threads_for(arguments, threads), [](const CpuPixelLossArguments& a) { \
+      return LABELDROP_DISPATCH(isa_for(a.logits_type), name(a));                                                  \
+    }));                                                                                                           \
   }
 LABELDROP_PIXEL_LOSSES(LABELDROP_FORWARD)
 

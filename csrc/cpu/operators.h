@@ -12,11 +12,10 @@ namespace labeldrop {
 constexpr int64_t kValid = -1;
 constexpr int64_t kOutOfMemory = -2;
 
+// What a kernel takes; its upstream is [N, S] or null.
 struct CpuPixelLossArguments : PixelLossArguments {
-  const void* upstream;  // [N, S] Real or null
-  double scale;          // factor of the gradient
-  uint64_t key;          // of the noise, where the formula has any
-  double* block_loss;    // [blocks]: sum of the loss over each block of pixels
+  double scale;        // factor of the gradient: the one upstream value, if there is just one, over the divisor
+  double* block_loss;  // [blocks]: sum of the loss over each block of pixels
   int threads;
 };
 
@@ -32,10 +31,10 @@ inline int64_t pixel_blocks(int64_t samples, int64_t channels, int64_t pixels) {
 }
 
 // Losses that are sums over pixels; each returns the first invalid pixel, or kValid.
-int64_t predictive_variance(const CpuPixelLossArguments& arguments);
-int64_t set_cross_entropy(const CpuPixelLossArguments& arguments);
-int64_t sigmoid_focal(const CpuPixelLossArguments& arguments);
-int64_t label_flip(const CpuPixelLossArguments& arguments);
+int64_t predictive_variance(const PixelLossArguments& arguments, int threads);
+int64_t set_cross_entropy(const PixelLossArguments& arguments, int threads);
+int64_t sigmoid_focal(const PixelLossArguments& arguments, int threads);
+int64_t label_flip(const PixelLossArguments& arguments, int threads);
 
 // Sum of the weights of the pixels that count; without weights, their number.
 double sum_weights(const WeightArguments& arguments, int threads);
@@ -43,6 +42,8 @@ double sum_weights(const WeightArguments& arguments, int threads);
 // The sums of soft Dice losses and their gradient; each returns the first invalid pixel, or kValid.
 int64_t dice_sums(const DiceSumsForwardArguments& arguments, int threads);
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& arguments, int threads);
+
+void pack_tables(const PackArguments& arguments);
 
 int64_t drop_labels(const DropLabelsArguments& arguments, int threads);
 

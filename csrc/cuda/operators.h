@@ -17,15 +17,9 @@ using Stream = void*;  // a cudaStream_t
 #endif
 constexpr int64_t kPartials = LABELDROP_PARTIALS;
 
-// dL/dlogits = upstream / divisor * weight * dloss/dlogits, and result = sum of weight * loss / divisor.
 struct CudaPixelLossArguments : PixelLossArguments {
-  const void* upstream;     // [N, S] Real if upstream_per_pixel, else [1] Real, or null: 1
-  bool upstream_per_pixel;  //
-  const double* divisor;    // [1] or null: 1
-  bool unless_one;          // leave the gradient as it is, on the device, if the one upstream value is 1
-  const int64_t* key;       // [1] of the noise, where the formula has any, or null
-  double* partials;         // [kPartials] scratch
-  void* result;             // [1] Real or null: the reduced loss
+  bool unless_one;   // leave the gradient as it is, on the device, if the one upstream value is 1
+  double* partials;  // [kPartials] scratch
 };
 
 // Losses that are sums over pixels. A pixel whose value is neither a label nor ignore_index gets a NaN loss and NaN
@@ -46,6 +40,8 @@ void dice_sums_backward(const DiceSumsBackwardArguments& arguments, Stream strea
 
 // A value that is no label is copied as it is: the loss that reads the result is the one to complain.
 void drop_labels(const DropLabelsArguments& arguments, Stream stream);
+
+void pack_tables(const PackArguments& arguments, Stream stream);
 
 // key [1]
 void label_dropout(const LabelDropoutArguments& arguments, const int64_t* key, Stream stream);

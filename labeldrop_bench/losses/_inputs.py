@@ -14,6 +14,18 @@ from torch import Tensor
 from labeldrop_bench import ops
 
 
+def fits(logits: Tensor, target: Tensor, annotated: Tensor | None, channels: int, labels: int) -> bool:
+    """Whether types and shapes are in order, for tensors that `ops.is_direct` has seen."""
+    shape, device = logits.shape, logits.device
+    if not (3 <= len(shape) <= 5 and logits.dtype in ops.FLOATS and shape[1] == channels and target.device == device):
+        return False
+    if target.dtype not in ops.INTEGERS or target.shape != (shape[0], *shape[2:]):
+        return False
+    return annotated is None or (
+        annotated.dtype == torch.bool and annotated.shape == (shape[0], labels) and annotated.device == device
+    )
+
+
 def check_logits(loss: str, logits: Tensor, channels: int, classes: int) -> None:
     """A float tensor `[N, channels, *spatial]`."""
     if not logits.is_floating_point():
@@ -57,7 +69,11 @@ def check_annotated(loss: str, annotated: Tensor, logits: Tensor, labels: int) -
             f"{loss}: annotated must be bool [N, L] = {list(size)}, got {annotated.dtype} with shape "
             f"{list(annotated.shape)}{_about_annotated(annotated, size)}"
         )
-    # elsewhere column 0 is taken at its word
+    check_background(loss, annotated)
+
+
+def check_background(loss: str, annotated: Tensor) -> None:
+    """Column 0 true; on other devices than the CPU it is taken at its word."""
     if ops.has_values(annotated) and not bool(annotated[:, 0].all()):
         sample = int((~annotated[:, 0]).nonzero()[0])
         raise ValueError(f"{loss}: annotated[:, 0] is background's and must be True, got False in sample {sample}")

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from labeldrop_bench import rules
+from labeldrop_bench import ops
 
+from ._kept_tables import Parts
 from .base import BACKENDS, PartialLabelLoss
 
 
@@ -38,22 +39,24 @@ class PixelLoss(PartialLabelLoss):
             TypeError: no tensors, or tensors of the wrong type.
             ValueError: shapes, devices or values that do not fit; each message says what to do.
         """
-        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight)
-        loss: Tensor = getattr(BACKENDS[self.backend], self.operator)(
-            logits,
-            target,
-            *self.table(annotated),
+        direct = self._is_direct(logits, target, annotated, pixel_weight)
+        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight, direct=direct)
+        common: dict[str, Any] = {
             **self._own_weight(annotated),
-            **self._own_options(),
-            pixel_weight=pixel_weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-        )
+            "pixel_weight": pixel_weight,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+        }
+        if direct:
+            (words,) = self._tables(annotated)
+            return ops.PIXEL_OPERATORS[self.operator].direct(logits, target, words, self._own_options(), **common)
+        operator = getattr(BACKENDS[self.backend], self.operator)
+        loss: Tensor = operator(logits, target, *self.table(annotated), **self._own_options(), **common)
         return loss
 
-    def table(self, annotated: Tensor) -> rules.Table:
-        """`(candidates, active)`, each bool, for `annotated` `[N, L]` bool."""
-        raise NotImplementedError
+    def _packed(self, annotated: Tensor, *_: Any) -> Parts:  # noqa: ANN401 - there are none
+        """`[N, L, 2, W]` words."""
+        return (ops.pack_tables(self.operator, *self.table(annotated)),)
 
     def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
         """What `class_weights` are to the operator."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from labeldrop_bench.constants import HasConstants
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import Explained, check_choice, check_count
-from ._inputs import check_annotated, check_logits, check_pixel_weight, check_target
+from ._inputs import check_annotated, check_background, check_logits, check_pixel_weight, check_target, fits
+from ._kept_tables import Parts, content, kept_for
 
 BACKENDS: dict[str, ModuleType] = {"fused": ops, "reference": reference}
 
@@ -118,10 +120,49 @@ class PartialLabelLoss(Explained, HasConstants):
             )
         return label_space
 
+    def table(self, annotated: Tensor) -> tuple[Tensor, ...]:
+        """What each label value says, for `annotated` `[N, L]` bool."""
+        raise NotImplementedError
+
+    def _rule(self) -> Callable[..., Any]:
+        """The function that `table` asks."""
+        raise NotImplementedError
+
+    def _packed(self, annotated: Tensor, *partners: Any) -> Parts:  # noqa: ANN401 - each loss knows its own
+        """`table`, as the kernels read it: some tensors `[N, ...]`."""
+        raise NotImplementedError
+
+    def _table_options(self) -> tuple[Hashable, ...]:
+        """What `table` depends on besides the rule, the label space and `annotated`."""
+        return ()
+
+    def _is_direct(self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None) -> bool:
+        """Whether this call goes straight to the kernels, with packed tables."""
+        given = logits is not None and target is not None
+        return given and self.backend == "fused" and ops.is_direct(logits, target, annotated, pixel_weight)
+
     def _prepare(
-        self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        annotated: Tensor | None,
+        pixel_weight: Tensor | None,
+        *,
+        direct: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Target `[N, *spatial]`, annotated `[N, L]` and pixel_weight `[N, *spatial]` or None, checked."""
+        labels = self.label_space.num_labels
+        quick = direct and pixel_weight is None and (target.is_cpu or not self.check_target)
+        if not (quick and fits(logits, target, annotated, self.out_channels, labels)):
+            return self._check(logits, target, annotated, pixel_weight)
+        if annotated is None:
+            annotated = torch.ones(logits.shape[0], labels, dtype=torch.bool, device=logits.device)
+        return target, annotated, None
+
+    def _check(
+        self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `_prepare`, one after the other, with a message about what is wrong."""
         ops.check_tensors(
             self._name, {"logits": logits, "target": target}, {"annotated": annotated, "pixel_weight": pixel_weight}
         )
@@ -137,6 +178,24 @@ class PartialLabelLoss(Explained, HasConstants):
         if self.check_target if target.device.type != "cpu" else self.backend == "reference" and ops.has_values(target):
             ops.check_labels(self._name, target, num_labels, self.ignore_index)
         return target, annotated, pixel_weight
+
+    def _tables(self, annotated: Tensor, *partners: PartialLabelLoss) -> Parts:
+        """`_packed` for a direct call; kept where it follows from `annotated` and the label spaces alone."""
+        labels = annotated.shape[1]
+        pattern = content(annotated) if annotated.is_cpu else b""
+        if pattern[::labels].strip(b"\1"):
+            check_background(self._name, annotated)
+        said = tuple(loss._said() for loss in (self, *partners))
+        if not pattern or None in said:
+            return self._packed(annotated, *partners)
+        return kept_for(said, labels).get(pattern, lambda new: self._packed(new, *partners))
+
+    def _said(self) -> tuple[Hashable, ...] | None:
+        """What `table` depends on besides `annotated`; None where that is not known, as of somebody else's rule."""
+        rule, table = self._rule(), getattr(self.table, "__func__", None)
+        if rule not in rules.PER_SAMPLE or table not in rules.PER_SAMPLE or not self.member.is_cpu:
+            return None
+        return table, rule, content(self.member), content(self.exhaustive), *self._table_options()
 
     def _label_space_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """What rules read besides `annotated`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,10 +10,11 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from labeldrop_bench import rules
+from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import as_weights, check_choice
+from ._kept_tables import Parts
 from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
 
@@ -82,15 +83,22 @@ class SoftDice(PartialLabelLoss):
             self._name, class_weights, self.out_channels, "one for each of the network's channels"
         )
 
+    @rules.per_sample
     def table(self, annotated: Tensor) -> rules.DiceTable:
         """What each label value says, for `annotated` `[N, L]` bool."""
-        table = rules.DICE_RULES[self.rule](annotated, *self._label_space_on(annotated.device))
+        table = self._rule()(annotated, *self._label_space_on(annotated.device))
         if self.activation == "sigmoid":
             return rules.DiceTable(*(part[..., 1:] for part in table))
         if not self.include_background:
             is_foreground = torch.arange(table.included.shape[1], device=annotated.device) > 0
             return table._replace(included=table.included & is_foreground)
         return table
+
+    def _rule(self) -> rules.DiceRule:
+        return rules.DICE_RULES[self.rule]
+
+    def _table_options(self) -> tuple[Hashable, ...]:
+        return self.activation, self.include_background
 
     def forward(
         self,
@@ -143,24 +151,35 @@ class SoftDice(PartialLabelLoss):
             partner: a loss that this one `can_share` with; None leaves it out, and its value is 0.
             pixel_weight: of both losses, as for `forward`.
         """
-        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight)
-        table = self.table(annotated)
-        candidates = None if partner is None else partner.table(annotated)[0]
-        sums = BACKENDS[self.backend].dice_sums(
-            logits,
-            target,
-            table.positive,
-            table.counted,
-            table.active,
-            torch.zeros_like(table.merged) if self.activation == "sigmoid" else table.merged,
-            candidates=candidates,
-            pixel_weight=pixel_weight,
-            squared=self.squared,
-            activation=self.activation,
-            ignore_index=self.ignore_index,
-        )
+        direct = self._is_direct(logits, target, annotated, pixel_weight)
+        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight, direct=direct)
+        options: dict[str, Any] = {
+            "pixel_weight": pixel_weight,
+            "squared": self.squared,
+            "activation": self.activation,
+            "ignore_index": self.ignore_index,
+        }
+        if direct:
+            *words, included = self._tables(annotated, *(() if partner is None else (partner,)))
+            sums = ops.dice_sums_directly(logits, target, ops.DiceWords(*words), **options)
+        else:
+            table, candidates = self._asked(annotated, partner)
+            included = table.included
+            sums = BACKENDS[self.backend].dice_sums(logits, target, *table[:4], candidates=candidates, **options)
         parts = torch.stack([sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)])  # [3, N, K]
-        return self._reduce(parts, table.included), sums.cross_entropy
+        return self._reduce(parts, included), sums.cross_entropy
+
+    def _asked(self, annotated: Tensor, partner: SetCrossEntropy | None) -> tuple[rules.DiceTable, Tensor | None]:
+        """The table, and the partner's candidates."""
+        table = self.table(annotated)
+        if self.activation == "sigmoid":
+            table = table._replace(merged=torch.zeros_like(table.merged))
+        return table, None if partner is None else partner.table(annotated)[0]
+
+    def _packed(self, annotated: Tensor, partner: SetCrossEntropy | None = None) -> Parts:
+        """Words `[N, L, T, W]` and `[N, W]`, and bool: positive `[N, L, K]`, included `[N, K]`."""
+        table, candidates = self._asked(annotated, partner)
+        return *ops.pack_dice_tables(*table[:4], candidates), table.included
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SoftDice:
         """With the same group of processes, which cannot be copied: averages of weights start from a copy."""

@@ -63,10 +63,13 @@ class SigmoidLoss(PixelLoss):
         foreground = self.label_space.num_classes - 1
         self.class_weights = as_weights(self._name, class_weights, foreground, "one for each foreground class")
 
+    @rules.per_sample
     def table(self, annotated: Tensor) -> rules.Table:
         """`(candidates, active)`, each `[N, L, K-1]` bool, for `annotated` `[N, L]` bool."""
-        rule = rules.SIGMOID_RULES[self.rule]
-        return rules.binary(*rule(annotated, *self._label_space_on(annotated.device)))
+        return rules.binary(*self._rule()(annotated, *self._label_space_on(annotated.device)))
+
+    def _rule(self) -> rules.Rule:
+        return rules.SIGMOID_RULES[self.rule]
 
     def extra_repr(self) -> str:
         """Shown inside `repr`."""

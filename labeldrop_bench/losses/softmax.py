@@ -46,9 +46,13 @@ class SetCrossEntropy(PixelLoss):
         )
         self.class_weights = as_weights(self._name, class_weights, self.label_space.num_classes, "one for each class")
 
+    @rules.per_sample
     def table(self, annotated: Tensor) -> rules.Table:
         """`(candidates, active)`, each `[N, L, K]` bool, for `annotated` `[N, L]` bool."""
-        return rules.RULES[self.rule](annotated, *self._label_space_on(annotated.device))
+        return self._rule()(annotated, *self._label_space_on(annotated.device))
+
+    def _rule(self) -> rules.Rule:
+        return rules.RULES[self.rule]
 
     def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
         """`[N, L]`: the weight of the pixels with a label."""

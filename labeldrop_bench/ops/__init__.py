@@ -11,8 +11,11 @@ from ._checks import (
     squeeze_channel,
 )
 from ._cuda_build import BRING_A_COMPILER, CudaBuild, cuda_version, device_problem, driver_problem
-from ._native import built_for, cuda_build, cuda_driver, folders, instruction_set
-from .dice_sums import dice_sums
+from ._direct import is_direct
+from ._native import FLOATS, INTEGERS, built_for, cuda_build, cuda_driver, folders, instruction_set
+from ._pixel_operator import PIXEL_OPERATORS
+from ._tables import pack_tables
+from .dice_sums import DiceWords, dice_sums, dice_sums_directly, pack_dice_tables
 from .drop_labels import drop_labels
 from .label_dropout import label_dropout
 from .label_flip import label_flip
@@ -22,7 +25,11 @@ from .sigmoid_focal import sigmoid_focal
 
 __all__ = [
     "BRING_A_COMPILER",
+    "FLOATS",
+    "INTEGERS",
+    "PIXEL_OPERATORS",
     "CudaBuild",
+    "DiceWords",
     "built_for",
     "check_gamma",
     "check_labels",
@@ -32,14 +39,18 @@ __all__ = [
     "cuda_version",
     "device_problem",
     "dice_sums",
+    "dice_sums_directly",
     "driver_problem",
     "drop_labels",
     "folders",
     "has_values",
     "instruction_set",
     "integer",
+    "is_direct",
     "label_dropout",
     "label_flip",
+    "pack_dice_tables",
+    "pack_tables",
     "predictive_variance",
     "refuse_gradient",
     "refuse_vmap",

@@ -177,10 +177,12 @@ def check_weight(operator: str, argument: str, weight: Tensor, shape: Sequence[i
     if list(weight.shape) != list(shape):
         raise ValueError(f"{operator}: {argument} must have shape {list(shape)}, got {list(weight.shape)}")
     refuse_gradient(operator, argument, weight, "backend='reference'")
-    if has_values(weight):
+    if has_values(weight) and weight.numel():
+        least, most = weight.detach().aminmax()  # NaN if there is one, and no such number compares
+        if least >= 0 and most < torch.inf:
+            return
         bad = weight[~(weight.isfinite() & (weight >= 0))]
-        if bad.numel():
-            raise ValueError(f"{operator}: {argument} must be finite and not negative, got {float(bad[0])}")
+        raise ValueError(f"{operator}: {argument} must be finite and not negative, got {float(bad[0])}")
 
 
 def refuse_gradient(operator: str, argument: str, weight: object, instead: str) -> None:

@@ -56,7 +56,7 @@ def module(device: torch.device, operator: str) -> ModuleType:
         RuntimeError: the module, or its kernel for this operator, is not built, or not for this GPU or this driver.
     """
     found = _MODULES.get(device.type)
-    if found is None or not built_for(device.type, operator):
+    if found is None or not hasattr(found, operator):
         fix = {
             "cpu": "install the package with `pip install .`, which compiles it",
             "cuda": BRING_A_COMPILER,

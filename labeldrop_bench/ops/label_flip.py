@@ -5,10 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import _checks
-from ._pixel_loss import PixelLoss
+from ._pixel_operator import PixelOperator
 
 _NAME = "label_flip"
-_OPERATOR = PixelLoss(_NAME, channels_per_class=2, why="first all class logits z, then all flip logits f")
+
+
+def _parameters(gamma: float, detach_target: bool) -> tuple[float, ...]:
+    _checks.check_gamma(_NAME, gamma)
+    return float(gamma), float(detach_target)
+
+
+_OPERATOR = PixelOperator(_NAME, _parameters, 2, "first all class logits z, then all flip logits f")
 
 
 def label_flip(
@@ -68,13 +75,12 @@ def label_flip(
             loss NaN), or a weight that is negative or not finite.
         RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
-    _checks.check_gamma(_NAME, gamma)
     return _OPERATOR(
         logits,
         target,
         candidates,
         active,
-        parameters=(float(gamma), float(detach_target)),
+        options={"gamma": gamma, "detach_target": detach_target},
         class_weight=class_weight,
         pixel_weight=pixel_weight,
         ignore_index=ignore_index,

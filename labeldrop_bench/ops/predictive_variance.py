@@ -5,12 +5,29 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import _checks
-from ._pixel_loss import PixelLoss
+from ._pixel_operator import PixelOperator
 
 _NAME = "predictive_variance"
-_OPERATOR = PixelLoss(_NAME, 2, "first the classes' logits, then as many log-variances", noisy=True)
 # Sums of more samples in float32 would lose more digits than the samples add.
 _MOST_SAMPLES = 4096
+
+
+def _parameters(samples: int, gamma: float, average: str) -> tuple[float, ...]:
+    samples = _checks.integer(_NAME, "samples", samples)
+    if not 1 <= samples <= _MOST_SAMPLES:
+        raise ValueError(f"{_NAME}: samples must be 1 to {_MOST_SAMPLES}, got {samples}")
+    _checks.check_gamma(_NAME, gamma)
+    if average not in ("loss", "probability"):
+        raise ValueError(f"{_NAME}: average must be 'loss' or 'probability', got {average!r}")
+    if average == "probability" and gamma != 0:
+        raise ValueError(
+            f"{_NAME}: gamma must be 0 with average='probability', which has no focal form, got {gamma}; "
+            "use average='loss'"
+        )
+    return float(gamma), float(samples), float(average == "probability")
+
+
+_OPERATOR = PixelOperator(_NAME, _parameters, 2, "first the classes' logits, then as many log-variances", noisy=True)
 
 
 def predictive_variance(
@@ -72,30 +89,15 @@ def predictive_variance(
             negative or not finite.
         RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
-    _check_options(samples, gamma, average)
     return _OPERATOR(
         logits,
         target,
         candidates,
         active,
-        parameters=(float(gamma), float(samples), float(average == "probability")),
+        options={"samples": samples, "gamma": gamma, "average": average},
         key=key,
         class_weight=class_weight,
         pixel_weight=pixel_weight,
         ignore_index=ignore_index,
         reduction=reduction,
     )
-
-
-def _check_options(samples: int, gamma: float, average: str) -> None:
-    samples = _checks.integer(_NAME, "samples", samples)
-    if not 1 <= samples <= _MOST_SAMPLES:
-        raise ValueError(f"{_NAME}: samples must be 1 to {_MOST_SAMPLES}, got {samples}")
-    _checks.check_gamma(_NAME, gamma)
-    if average not in ("loss", "probability"):
-        raise ValueError(f"{_NAME}: average must be 'loss' or 'probability', got {average!r}")
-    if average == "probability" and gamma != 0:
-        raise ValueError(
-            f"{_NAME}: gamma must be 0 with average='probability', which has no focal form, got {gamma}; "
-            "use average='loss'"
-        )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ._pixel_loss import PixelLoss
+from ._pixel_operator import PixelOperator
 
-_OPERATOR = PixelLoss("set_cross_entropy")
+_OPERATOR = PixelOperator("set_cross_entropy")
 
 
 def set_cross_entropy(

@@ -5,10 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import _checks
-from ._pixel_loss import PixelLoss
+from ._pixel_operator import PixelOperator
 
 _NAME = "sigmoid_focal"
-_OPERATOR = PixelLoss(_NAME)
+
+
+def _parameters(gamma: float, alpha: float | None) -> tuple[float, ...]:
+    _checks.check_gamma(_NAME, gamma)
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"{_NAME}: alpha must be None or in [0, 1], got {alpha!r}")
+    return float(gamma), -1.0 if alpha is None else float(alpha)
+
+
+_OPERATOR = PixelOperator(_NAME, _parameters)
 
 
 def sigmoid_focal(
@@ -63,15 +72,12 @@ def sigmoid_focal(
             makes the loss NaN), or a weight that is negative or not finite.
         RuntimeError: no kernel is built for the device; second and forward-mode derivatives; vmap and torch.func.
     """
-    _checks.check_gamma(_NAME, gamma)
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"{_NAME}: alpha must be None or in [0, 1], got {alpha!r}")
     return _OPERATOR(
         logits,
         target,
         candidates,
         active,
-        parameters=(float(gamma), -1.0 if alpha is None else float(alpha)),
+        options={"gamma": gamma, "alpha": alpha},
         class_weight=class_weight,
         pixel_weight=pixel_weight,
         ignore_index=ignore_index,

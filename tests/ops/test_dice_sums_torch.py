@@ -35,11 +35,11 @@ def dice(sums):
 
 def registered(arguments, with_cross_entropy, activation, squared, weight=None):
     """The arguments of the registered operators."""
-    from labeldrop_bench.ops._tables import pack
+    from labeldrop_bench.ops._tables import pack_tables
 
     tables = [arguments["active"], arguments["counted"], arguments["positive"] & arguments["counted"]]
     tables += [arguments["positive"]] if with_cross_entropy else []
-    words = pack(torch.stack(tables, dim=2)), pack(arguments["merged"])
+    words = pack_tables("dice_sums", *tables), pack_tables("dice_sums", arguments["merged"].unsqueeze(1)).flatten(1)
     return arguments["logits"], arguments["target"], *words, weight, activation == "sigmoid", squared, -100
 
 
@@ -48,7 +48,7 @@ def registered(arguments, with_cross_entropy, activation, squared, weight=None):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck(mode, channels_last, weighted, dtype):
-    from labeldrop_bench.ops.dice_sums import _backward, _forward
+    from labeldrop_bench.ops._dice_operator import _backward, _forward
 
     arguments = example(dtype)
     if channels_last:

@@ -10,7 +10,7 @@ from strategies import FLOATS, INTEGERS, LAYOUTS, lay_out
 from torch import Tensor
 
 from labeldrop_bench import ops, reference
-from labeldrop_bench.ops._pixel_loss import PixelLoss
+from labeldrop_bench.ops._pixel_operator import PixelOperator
 from labeldrop_bench.ops._tables import pack_tables
 
 KEY = torch.tensor([-1234567890123456789])
@@ -55,7 +55,7 @@ class Case:
         )
 
     @property
-    def registered(self) -> PixelLoss:
+    def registered(self) -> PixelOperator:
         """The operator as torch has it."""
         return import_module(f"labeldrop_bench.ops.{self.name}")._OPERATOR
 
@@ -261,7 +261,7 @@ def test_rescaling_leaves_a_gradient_for_an_upstream_of_one(device, name, dtype,
     weights = [None if weight is None else weight.to(accumulation) for weight in weights]
     divisor = torch.tensor(3.0, dtype=torch.double)
     parameters = {"predictive_variance": [0.0, 10.0, 0.0], "sigmoid_focal": [0.0, -1.0], "label_flip": [0.0, 0.0]}
-    inputs = (logits, case.target, pack_tables(case.candidates, case.active), *weights, case.options.get("key"))
+    inputs = (logits, case.target, pack_tables(name, case.candidates, case.active), *weights, case.options.get("key"))
     arguments = (*inputs, parameters.get(name, []), case.ignore_index)
     with device():
         kept = torch.full_like(logits, 5)

@@ -13,7 +13,7 @@ from strategies import FLOATS, INTEGERS, LAYOUTS, lay_out
 
 from labeldrop_bench import ops, reference
 from labeldrop_bench.ops import _native, label_flip, sigmoid_focal
-from labeldrop_bench.ops._pixel_loss import PixelLoss
+from labeldrop_bench.ops._pixel_operator import PixelOperator
 from labeldrop_bench.ops._tables import pack_tables
 
 CPU = _native._MODULES["cpu"]
@@ -181,9 +181,18 @@ def test_empty_tensors(name, shape):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_opcheck(name, reduction, with_gradient, layout):
     case = example(name)
-    registered: PixelLoss = {"sigmoid_focal": sigmoid_focal, "label_flip": label_flip}[name].__globals__["_OPERATOR"]
+    registered: PixelOperator = {"sigmoid_focal": sigmoid_focal, "label_flip": label_flip}[name].__globals__[
+        "_OPERATOR"
+    ]
     logits = lay_out(case.logits, layout).requires_grad_()
-    inputs = (pack_tables(case.candidates, case.active), None, torch.rand(5), torch.rand(2, 6, 7), None, [2.0, 0.5])
+    inputs = (
+        pack_tables(name, case.candidates, case.active),
+        None,
+        torch.rand(5),
+        torch.rand(2, 6, 7),
+        None,
+        [2.0, 0.5],
+    )
     torch.library.opcheck(
         registered.forward, (logits, case.target, *inputs, case.ignore_index, reduction, with_gradient)
     )

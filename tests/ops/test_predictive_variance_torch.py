@@ -29,7 +29,7 @@ def example(requires_grad=True):
 def test_opcheck(reduction, with_gradient, parameters):
     logits, target, candidates, active = example()
     weights = (None, torch.rand(3), torch.rand(2, 6, 7))
-    inputs = (pack_tables(candidates, active), *weights, KEY, parameters, -100)
+    inputs = (pack_tables("predictive_variance", candidates, active), *weights, KEY, parameters, -100)
     torch.library.opcheck(_OPERATOR.forward, (logits, target, *inputs, reduction, with_gradient))
     upstream, divisor = torch.randn(target.shape if reduction == "none" else ()), torch.tensor(3.0).double()
     # its derivative is refused on purpose, so its registration is checked without one

@@ -7,7 +7,7 @@ from two_processes import run_in_two_processes
 
 import labeldrop_bench as lb
 from labeldrop_bench import ops
-from labeldrop_bench.ops._pixel_loss import wants_gradient
+from labeldrop_bench.ops._pixel_operator import wants_gradient
 from labeldrop_bench.ops._tables import pack_tables
 from labeldrop_bench.ops.set_cross_entropy import _OPERATOR
 
@@ -34,7 +34,7 @@ def test_opcheck(reduction, with_gradient, channels_last, weighted):
     if channels_last:
         logits = logits.detach().to(memory_format=torch.channels_last).requires_grad_()
     weights = (torch.rand(2, 5), None, torch.rand(2, 6, 7)) if weighted else (None, None, None)
-    inputs = (pack_tables(candidates, active), *weights, None, [], -100)
+    inputs = (pack_tables("set_cross_entropy", candidates, active), *weights, None, [], -100)
     torch.library.opcheck(_OPERATOR.forward, (logits, target, *inputs, reduction, with_gradient))
     upstream, divisor = torch.randn(target.shape if reduction == "none" else ()), torch.tensor(3.0).double()
     # its derivative is refused on purpose, so its registration is checked without one

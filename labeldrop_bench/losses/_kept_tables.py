@@ -1,0 +1,71 @@
+"""Tables of patterns of annotated labels that have been seen: a training has few, and asks for them at each step."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Parts = tuple[Tensor, ...]
+MOST_RULES, MOST_BATCHES, MOST_SAMPLES = 64, 256, 4096
+
+
+class KeptTables:
+    """What a rule that looks at each sample by itself says, for one label space: some tensors `[N, ...]` a batch.
+
+    Patterns are compared by their values, so that what is found is what the rule would say. The tensors are handed out
+    to many calls: nobody may write to them.
+
+    Args:
+        labels: L.
+    """
+
+    def __init__(self, labels: int) -> None:
+        self._labels = labels
+        self._batches: dict[bytes, Parts] = {}
+        self._samples: dict[bytes, Parts] = {}
+
+    def get(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
+        """For N > 0 samples' `annotated` `[N, L]` as bytes; `build` is asked for the samples that are new."""
+        found = self._batches.get(pattern)
+        if found is None:
+            with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
+                found = self._assemble(pattern, build)
+            _make_room(self._batches, MOST_BATCHES)
+            self._batches[pattern] = found
+        return found
+
+    def _assemble(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
+        rows = [pattern[start : start + self._labels] for start in range(0, len(pattern), self._labels)]
+        _make_room(self._samples, MOST_SAMPLES)
+        if new := [row for row in dict.fromkeys(rows) if row not in self._samples]:
+            built = build(torch.frombuffer(bytearray(b"".join(new)), dtype=torch.bool).view(-1, self._labels))
+            self._samples.update(zip(new, zip(*(part.unbind() for part in built), strict=True), strict=True))
+        return tuple(torch.stack(parts) for parts in zip(*(self._samples[row] for row in rows), strict=True))
+
+
+def content(tensor: Tensor) -> bytes:
+    """The values of a tensor on the CPU."""
+    tensor = tensor.contiguous()
+    return ctypes.string_at(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+
+
+_KEPT: dict[Hashable, KeptTables] = {}
+
+
+def kept_for(rule: Hashable, labels: int) -> KeptTables:
+    """The tables of a rule: of everything that they depend on besides `annotated`."""
+    found = _KEPT.get(rule)
+    if found is None:
+        _make_room(_KEPT, MOST_RULES)
+        found = _KEPT[rule] = KeptTables(labels)
+    return found
+
+
+def _make_room(kept: dict[Any, Any], most: int) -> None:
+    """Forget everything when there is much: who draws patterns at random must not fill the memory."""
+    if len(kept) >= most:
+        kept.clear()

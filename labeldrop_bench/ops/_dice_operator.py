@@ -1,0 +1,234 @@
+"""`dice_sums` as torch has it: the kernels' launch, registration, autograd."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _checks, _native
+from ._direct import is_direct
+from ._operator import register, register_backward
+from ._pixel_kernel import accumulation_dtype, readable
+
+NAME = "dice_sums"
+
+
+class DiceInputs(NamedTuple):
+    """The arguments of the registered operators."""
+
+    logits: Tensor  # [N, K, *spatial]
+    target: Tensor  # [N, *spatial]
+    tables: Tensor  # [N, L, T, W] words: active, counted, positive and, if T = 4, candidates
+    merged: Tensor  # [N, W] words
+    pixel_weight: Tensor | None  # [N, *spatial] of accumulation_dtype
+    sigmoid: bool
+    squared: bool
+    ignore_index: int
+
+    def contiguous(self) -> DiceInputs:
+        """As the kernels read them."""
+        return self._replace(
+            logits=readable(self.logits),
+            target=self.target.contiguous(),
+            tables=self.tables.contiguous(),
+            merged=self.merged.contiguous(),
+            pixel_weight=None if self.pixel_weight is None else self.pixel_weight.contiguous(),
+        )
+
+    def launch(self, kernel: str, **pointers: int) -> None:
+        """Run a kernel on contiguous inputs."""
+        logits, target = self.logits, self.target
+        native = _native.module(logits.device, NAME)
+        arguments = dict(
+            logits=logits.data_ptr(),
+            logits_type=_native.FLOATS[logits.dtype],
+            channels_last=not logits.is_contiguous(),
+            target=target.data_ptr(),
+            target_type=_native.INTEGERS[target.dtype],
+            tables=self.tables.data_ptr(),
+            merged=self.merged.data_ptr(),
+            pixel_weight=_native.pointer(self.pixel_weight),
+            samples=logits.shape[0],
+            channels=logits.shape[1],
+            pixels=logits.shape[2:].numel(),
+            labels=self.tables.shape[1],
+            ignore_index=self.ignore_index,
+            sigmoid=self.sigmoid,
+            squared=self.squared,
+            with_cross_entropy=self.tables.shape[2] == 4,
+        )
+        if _native.is_cuda(logits):
+            with _native.on_device(logits):
+                getattr(native, kernel)(**arguments, **pointers, stream=_native.stream(logits))
+            return
+        invalid = getattr(native, kernel)(**arguments, **pointers, threads=torch.get_num_threads())
+        if invalid >= 0:
+            _checks.raise_invalid_label(NAME, target, invalid, self.tables.shape[1], self.ignore_index)
+
+
+Sums = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def compute(inputs: DiceInputs, *, direct: bool) -> Sums:
+    """Intersection, prediction `[N, K]`; float64 weight of the pixels with a label `[N, L]`; mean cross-entropy `[]`.
+
+    Args:
+        inputs: checked.
+        direct: as a function of memory, past the registered operator; the tensors are such that `is_direct`.
+    """
+    sums: Sums
+    if not direct:
+        sums = _forward(*inputs)
+    elif inputs.logits.requires_grad and torch.is_grad_enabled():
+        # past what torch does in Python for transforms, of which there are none
+        apply = super(torch.autograd.Function, DirectDiceSums).apply
+        sums = apply(inputs.logits, inputs)  # type: ignore[no-untyped-call]
+    else:
+        sums = _kernel(*inputs)
+    return sums
+
+
+def _kernel(*arguments: Any) -> Sums:  # noqa: ANN401 - the schema has their types
+    inputs = DiceInputs(*arguments).contiguous()
+    logits, tables = inputs.logits, inputs.tables
+    samples, classes = logits.shape[:2]
+
+    def empty(*size: int) -> Tensor:
+        return torch.empty(size, dtype=torch.double, device=logits.device)
+
+    intersection, prediction = empty(samples, classes), empty(samples, classes)
+    label_weight, cross_entropy = empty(samples, tables.shape[1]), empty(samples)
+    pointers = dict(
+        intersection=intersection.data_ptr(),
+        prediction=prediction.data_ptr(),
+        label_weight=label_weight.data_ptr(),
+        cross_entropy=cross_entropy.data_ptr(),
+    )
+    if _native.is_cuda(logits):
+        native = _native.module(logits.device, NAME)
+        size = native.dice_sums_partials(samples, classes, tables.shape[1], logits.shape[2:].numel())
+        partials = empty(size)
+        pointers["partials"] = partials.data_ptr()
+    inputs.launch(NAME, **pointers)
+    accumulation = accumulation_dtype(logits)
+    mean = cross_entropy.sum()
+    if tables.shape[2] == 4:
+        mean = mean / _divisor(label_weight)
+    return intersection.to(accumulation), prediction.to(accumulation), label_weight, mean.to(accumulation)
+
+
+def _divisor(label_weight: Tensor) -> Tensor:
+    """Of the mean cross-entropy: the weights of all pixels that count; 1 if they add up to 0."""
+    total = label_weight.sum()
+    return total.where(total != 0, 1)
+
+
+def _fake(logits: Tensor, target: Tensor, tables: Tensor, *_: object) -> Sums:
+    accumulation = accumulation_dtype(logits)
+    sums = [logits.new_empty(logits.shape[:2], dtype=accumulation) for _ in range(2)]
+    label_weight = logits.new_empty(tables.shape[:2], dtype=torch.double)
+    return sums[0], sums[1], label_weight, logits.new_empty((), dtype=accumulation)
+
+
+def _backward_kernel(
+    upstream_intersection: Tensor,
+    upstream_prediction: Tensor,
+    upstream_cross_entropy: Tensor,
+    *arguments: Any,  # noqa: ANN401
+) -> Tensor:
+    inputs = DiceInputs(*arguments).contiguous()
+    gradient = torch.empty_like(inputs.logits)
+    accumulation = accumulation_dtype(gradient)
+    upstream = [each.to(accumulation).contiguous() for each in (upstream_intersection, upstream_prediction)]
+    of_cross_entropy = upstream_cross_entropy.double()
+    inputs.launch(
+        f"{NAME}_backward",
+        upstream_intersection=upstream[0].data_ptr(),
+        upstream_prediction=upstream[1].data_ptr(),
+        upstream_cross_entropy=of_cross_entropy.data_ptr(),
+        gradient=gradient.data_ptr(),
+    )
+    return gradient
+
+
+def _backward_fake(
+    upstream_intersection: Tensor,
+    upstream_prediction: Tensor,
+    upstream_cross_entropy: Tensor,
+    logits: Tensor,
+    *_: object,
+) -> Tensor:
+    return torch.empty_like(readable(logits))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - torch's
+    *tensors, ctx.sigmoid, ctx.squared, ctx.ignore_index = inputs
+    label_weight = output[2]
+    ctx.mark_non_differentiable(label_weight)
+    ctx.save_for_backward(*tensors, label_weight)
+
+
+def _apply_backward(
+    ctx: Any,  # noqa: ANN401 - torch's
+    upstream_intersection: Tensor,
+    upstream_prediction: Tensor,
+    _: Tensor,
+    upstream_cross_entropy: Tensor,
+) -> tuple[Tensor | None, ...]:
+    return _gradient(ctx, upstream_intersection, upstream_prediction, upstream_cross_entropy), *(None,) * 7
+
+
+def _gradient(
+    ctx: Any,  # noqa: ANN401 - torch's
+    upstream_intersection: Tensor,
+    upstream_prediction: Tensor,
+    upstream_cross_entropy: Tensor,
+) -> Tensor:
+    """Of the logits."""
+    *tensors, label_weight = ctx.saved_tensors
+    if tensors[2].shape[2] == 4:
+        upstream_cross_entropy = upstream_cross_entropy / _divisor(label_weight)
+    upstream = (upstream_intersection, upstream_prediction, upstream_cross_entropy)
+    # With create_graph the gradient has to have a history, if only for a second derivative to be refused.
+    direct = not torch.is_grad_enabled() and is_direct(*upstream)
+    gradient: Tensor = (_backward_kernel if direct else _backward)(
+        *upstream, *tensors, ctx.sigmoid, ctx.squared, ctx.ignore_index
+    )
+    return gradient
+
+
+class DirectDiceSums(torch.autograd.Function):
+    """The sums, where nobody looks at the call."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, inputs: DiceInputs) -> Sums:  # noqa: ANN401 - torch's
+        results = _kernel(*inputs)
+        _setup_context(ctx, (logits, *inputs[1:]), results)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's
+        return _gradient(ctx, upstream[0], upstream[1], upstream[3]), None
+
+
+_INPUTS = (
+    "Tensor logits, Tensor target, Tensor tables, Tensor merged, Tensor? pixel_weight, bool sigmoid, bool squared, "
+    "int ignore_index"
+)
+_forward = register(
+    NAME,
+    f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _kernel,
+    _fake,
+    setup_context=_setup_context,
+    backward=_apply_backward,
+)
+# The upstream gradients are those of the first two outputs, and of the sum of the cross-entropy.
+_backward = register_backward(
+    NAME,
+    f"(Tensor upstream_intersection, Tensor upstream_prediction, Tensor upstream_cross_entropy, {_INPUTS}) -> Tensor",
+    _backward_kernel,
+    _backward_fake,
+)

@@ -1,0 +1,128 @@
+"""Running the compiled kernels of the losses that are sums over pixels: memory in, memory out, on either device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _checks, _native
+
+
+class Inputs(NamedTuple):
+    """What a loss is computed from, in the order of the registered operators' arguments."""
+
+    logits: Tensor  # [N, C, *spatial]
+    target: Tensor  # [N, *spatial]
+    tables: Tensor  # [N, L, 2, W] words: candidates, active
+    label_weight: Tensor | None  # [N, L]
+    class_weight: Tensor | None  # [K]
+    pixel_weight: Tensor | None  # [N, *spatial]
+    key: Tensor | None  # [1] int64, of the noise
+    parameters: Sequence[float]
+    ignore_index: int
+
+    def contiguous(self) -> Inputs:
+        """As the kernels read them."""
+        first = readable(self[0])
+        if first is self[0] and all(tensor is None or tensor.is_contiguous() for tensor in self[1:7]):
+            return self
+        others = (None if tensor is None else tensor.contiguous() for tensor in self[1:7])
+        return Inputs._make([first, *others, *self[7:]])
+
+
+class PixelKernel:
+    """One loss.
+
+    Args:
+        name: of the kernels.
+        channels_per_class: logits have this many channels for each class of the tables.
+    """
+
+    def __init__(self, name: str, channels_per_class: int) -> None:
+        self.name, self.channels_per_class = name, channels_per_class
+
+    def forward(self, inputs: Inputs, reduction: str, *, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, if asked for."""
+        inputs = inputs.contiguous()
+        logits, per_pixel, mean = inputs.logits, reduction == "none", reduction == "mean"
+        accumulation = accumulation_dtype(logits)
+        loss = torch.empty(inputs.target.shape if per_pixel else (), dtype=accumulation, device=logits.device)
+        divisor = (torch.empty if mean else torch.ones)((), dtype=torch.double, device=logits.device)
+        gradient = torch.empty_like(logits, requires_grad=False) if with_gradient else None
+        self._launch(inputs, divisor, gradient, loss=loss, mean=mean)
+        return loss, divisor, gradient
+
+    def write_gradient(
+        self, gradient: Tensor, upstream: Tensor, divisor: Tensor, inputs: Inputs, *, unless_one: bool = False
+    ) -> None:
+        """The gradient for an upstream [] (one factor of all pixels) or [N, *spatial]."""
+        inputs = inputs.contiguous()
+        upstream = upstream.to(accumulation_dtype(inputs.logits)).contiguous()
+        self._launch(inputs, divisor, gradient, upstream=upstream, unless_one=unless_one)
+
+    def _launch(
+        self,
+        inputs: Inputs,
+        divisor: Tensor,
+        gradient: Tensor | None,
+        *,
+        loss: Tensor | None = None,
+        upstream: Tensor | None = None,
+        mean: bool = False,
+        unless_one: bool = False,
+    ) -> None:
+        """Run the kernel on contiguous inputs; it writes to `loss` and `gradient`, and with `mean` to `divisor`."""
+        logits, target, pointer = inputs.logits, inputs.target, _native.pointer
+        native = _native.module(logits.device, self.name)
+        shape = logits.shape
+        arguments: dict[str, Any] = {
+            "logits": logits.data_ptr(),
+            "logits_type": _native.FLOATS[logits.dtype],
+            "channels_last": not logits.is_contiguous(),
+            "target": target.data_ptr(),
+            "target_type": _native.INTEGERS[target.dtype],
+            "tables": inputs.tables.data_ptr(),
+            "samples": shape[0],
+            "channels": shape[1],
+            "classes": shape[1] // self.channels_per_class,
+            "pixels": math.prod(shape[2:]),
+            "labels": inputs.tables.shape[1],
+            "ignore_index": inputs.ignore_index,
+            "label_weight": pointer(inputs.label_weight),
+            "class_weight": pointer(inputs.class_weight),
+            "pixel_weight": pointer(inputs.pixel_weight),
+            "parameters": inputs.parameters,
+            "key": pointer(inputs.key),
+            "upstream": pointer(upstream),
+            "upstream_per_pixel": upstream is not None and upstream.ndim > 0,
+            "divisor": divisor.data_ptr(),
+            "mean": mean,
+            "loss": loss.data_ptr() if loss is not None and loss.ndim else 0,
+            "result": 0 if loss is None or loss.ndim else loss.data_ptr(),
+            "gradient": pointer(gradient),
+        }
+        kernel = getattr(native, self.name)
+        if _native.is_cuda(logits):
+            partials = torch.empty(native.partials, dtype=torch.double, device=logits.device)
+            with _native.on_device(logits):
+                kernel(**arguments, unless_one=unless_one, partials=partials.data_ptr(), stream=_native.stream(logits))
+            return
+        invalid = kernel(**arguments, threads=torch.get_num_threads())
+        if invalid >= 0:
+            _checks.raise_invalid_label(self.name, target, invalid, inputs.tables.shape[1], inputs.ignore_index)
+
+
+def readable(logits: Tensor) -> Tensor:
+    """The logits in a layout that the kernels read: contiguous, or channels-last."""
+    if logits.is_contiguous() or logits.movedim(1, -1).is_contiguous():
+        return logits
+    return logits.contiguous()
+
+
+def accumulation_dtype(logits: Tensor) -> torch.dtype:
+    """Of the arithmetic, the loss and the weights."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
