@@ -86,7 +86,8 @@ def run(config_file):
     set_determinism(0)
     form = torch.channels_last_3d if config["channels_last"] else torch.preserve_format
     train, validation = datafold_read(config["data_list_file_path"], config["data_file_base_dir"], fold=config["fold"])
-    training = DataLoader(CacheDataset(train, chain(config, True), progress=False), config["batch_size"], shuffle=True)
+    cached = CacheDataset(train, chain(config, True), progress=False)
+    training = DataLoader(cached, batch_size=config["batch_size"], shuffle=True)
     scoring = DataLoader(CacheDataset(validation, chain(config, False), progress=False), batch_size=1)
     model = ConfigParser(config["network"]).get_parsed_content().to(memory_format=form)
     loss_function = DeepSupervisionLoss(ConfigParser(config["loss"]).get_parsed_content(instantiate=True))
