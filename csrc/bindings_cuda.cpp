@@ -11,10 +11,13 @@ namespace labeldrop {
 template <>
 Fields<cuda::CudaPixelLossArguments> fields_of() {
   using Struct = cuda::CudaPixelLossArguments;
-  return pixel_loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(upstream), LABELDROP_FIELD(upstream_per_pixel),
-                                                      LABELDROP_FIELD(divisor),  LABELDROP_FIELD(unless_one),
-                                                      LABELDROP_FIELD(key),      LABELDROP_FIELD(partials),
-                                                      LABELDROP_FIELD(result)};
+  return pixel_loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(unless_one), LABELDROP_FIELD(partials)};
+}
+
+template <>
+Fields<cuda::ScaleArguments> fields_of() {
+  using Struct = cuda::ScaleArguments;
+  return {LABELDROP_FIELD(values), LABELDROP_FIELD(size), LABELDROP_FIELD(factor), LABELDROP_FIELD(is_double)};
 }
 
 }  // namespace labeldrop
@@ -53,6 +56,7 @@ PYBIND11_MODULE(_cuda, m) {
   bind_pixel_loss<cuda::sigmoid_focal>(m, "sigmoid_focal");
   bind_pixel_loss<cuda::label_flip>(m, "label_flip");
   bind_pixel_loss<cuda::predictive_variance>(m, "predictive_variance");
+  bind<cuda::ScaleArguments>(m, "scale", cuda::scale);
   bind<PackArguments>(m, "pack_tables", cuda::pack_tables);
   m.def("dice_sums_partials", &cuda::dice_sums_partials, py::arg("samples"), py::arg("classes"), py::arg("labels"),
         py::arg("pixels"), "Doubles of scratch that dice_sums needs.");

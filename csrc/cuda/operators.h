@@ -22,6 +22,13 @@ struct CudaPixelLossArguments : PixelLossArguments {
   double* partials;  // [kPartials] scratch
 };
 
+struct ScaleArguments {
+  void* values;  // [size] Real
+  int64_t size;
+  const void* factor;  // [1] Real
+  bool is_double;      // Real is double, else float
+};
+
 // Losses that are sums over pixels. A pixel whose value is neither a label nor ignore_index gets a NaN loss and NaN
 // gradients.
 void set_cross_entropy(const CudaPixelLossArguments& arguments, Stream stream);
@@ -40,6 +47,9 @@ void dice_sums_backward(const DiceSumsBackwardArguments& arguments, Stream strea
 
 // A value that is no label is copied as it is: the loss that reads the result is the one to complain.
 void drop_labels(const DropLabelsArguments& arguments, Stream stream);
+
+// values *= factor, but for values of 0, which stay 0 where the factor is infinite or NaN.
+void scale(const ScaleArguments& arguments, Stream stream);
 
 void pack_tables(const PackArguments& arguments, Stream stream);
 

@@ -64,6 +64,18 @@ class PixelKernel:
         upstream = upstream.to(accumulation_dtype(inputs.logits)).contiguous()
         self._launch(inputs, divisor, gradient, upstream=upstream, unless_one=unless_one)
 
+    def scale_on_device(self, gradient: Tensor, factor: Tensor) -> None:
+        """Multiply a float32 or float64 gradient on CUDA in place; the host does not wait for the factor's value."""
+        factor = factor.to(gradient.dtype)
+        arguments = {
+            "values": gradient.data_ptr(),
+            "size": gradient.numel(),
+            "factor": factor.data_ptr(),
+            "is_double": gradient.dtype == torch.float64,
+        }
+        with _native.on_device(gradient):
+            _native.module(gradient.device, self.name).scale(**arguments, stream=_native.stream(gradient))
+
     def _launch(
         self,
         inputs: Inputs,

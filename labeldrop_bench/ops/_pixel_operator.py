@@ -70,8 +70,8 @@ class PixelOperator:
             self._backward,
             lambda upstream, divisor, logits, *_: torch.empty_like(readable(logits)),
         )
-        # On CUDA: what backward would return, written to a gradient for an upstream of 1, unless upstream is 1. The
-        # device looks at the value, so that the host need not wait for it.
+        # On CUDA, for half types: what backward would return, written to a gradient for an upstream of 1, unless that is
+        # what upstream is. The device looks at the value, so that the host need not wait for it.
         self.rescale = register(
             f"{name}_rescale",
             f"(Tensor(a!) gradient, Tensor upstream, Tensor divisor, {_INPUTS}) -> ()",
@@ -220,7 +220,10 @@ class PixelOperator:
         if saved[-1] is not None and fresh and not torch.is_grad_enabled() and is_plain:
             own: Tensor = saved[-1].data
             if _native.is_cuda(upstream):
-                self.rescale(saved[-1], upstream, saved[-2], *saved[:-2], list(ctx.parameters), ctx.ignore_index)
+                if own.dtype in _WIDE:
+                    self.kernel.scale_on_device(own, upstream)
+                else:
+                    self.rescale(saved[-1], upstream, saved[-2], *saved[:-2], list(ctx.parameters), ctx.ignore_index)
                 return own
             factor = float(upstream)
             if factor == 1 or _scales(own.dtype, factor):
@@ -262,13 +265,16 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.gradient_is_fresh = True
 
 
+_WIDE = (torch.float32, torch.float64)  # the types of the arithmetic itself
+
+
 def _scales(dtype: torch.dtype, factor: float) -> bool:
     """Whether multiplying a gradient is as good as computing it anew: it rounds like the arithmetic, or not at all.
 
     Not by infinity and NaN, which would make NaN of the zeros of what takes no part.
     """
     exact = dtype == torch.bfloat16 and abs(math.frexp(factor)[0]) == 0.5
-    return math.isfinite(factor) and (dtype in (torch.float32, torch.float64) or exact)
+    return math.isfinite(factor) and (dtype in _WIDE or exact)
 
 
 def wants_gradient(logits: Tensor) -> bool:

@@ -289,3 +289,27 @@ def test_a_retained_graph_gives_the_same_gradient_again(device, name, factor):
     expected = run(reference, replace(case, logits=case.logits.double()), upstream=torch.tensor(factor))[1]
     for gradient in gradients:
         torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)  # float32, exp, sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 64, 5000])
+@pytest.mark.parametrize("factor", [1.0, 3.0, float("inf")])
+def test_a_gradient_is_multiplied_in_place(emulated_cuda, size, dtype, factor):
+    kernel = import_module("labeldrop_bench.ops.set_cross_entropy")._OPERATOR.kernel
+    for place in (lambda tensor: tensor.clone(), displaced):
+        values = torch.randn(size, dtype=dtype)
+        values[::3] = 0
+        scaled = place(values)
+        with emulated_cuda():
+            kernel.scale_on_device(scaled, torch.tensor(factor))
+        assert torch.equal(scaled, torch.where(values == 0, 0, values * factor))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_float32_is_not_read_again_for_another_upstream(device, name, monkeypatch):
+    case = make(name, 5, (2, 40), **({"key": KEY} if name == "predictive_variance" else {}))
+    expected = run(reference, replace(case, logits=case.logits.double()), upstream=torch.tensor(3.0))[1]
+    monkeypatch.setattr(case.registered.kernel, "write_gradient", None)
+    with device():
+        gradient = run(ops, case, upstream=torch.tensor(3.0))[1]
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)  # float32, exp, sums
