@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
@@ -68,6 +68,40 @@ def random_tables(case, seed):
     }
 
 
+def alike_tables(case, seed):
+    """Tables whose rows differ in few classes, as rules' do: of one or two kinds, one candidate, positive for a few."""
+    generator = torch.Generator().manual_seed(seed)
+    samples, labels, classes = len(case.target), case.space.num_labels, case.space.num_classes
+    kind = torch.randint(0, 2, (samples, labels), generator=generator)
+
+    def of_kind(share):
+        table = torch.rand(samples, 2, classes, generator=generator) < share
+        table[..., 1] = True
+        return table.gather(1, kind.unsqueeze(-1).expand(-1, -1, classes))
+
+    def one_of(table):
+        rank = torch.rand(table.shape, generator=generator) * table
+        return rank == rank.amax(dim=-1, keepdim=True)
+
+    active, counted = of_kind(0.8), of_kind(0.8)
+    several = torch.rand(active.shape, generator=generator) < 2 / classes
+    merged = torch.rand(samples, classes, generator=generator) < 0.1
+    return {
+        "positive": one_of(counted) | several,
+        "counted": counted,
+        "active": active,
+        "merged": merged,
+        "candidates": one_of(active),
+    }
+
+
+def in_runs(case, length):
+    """The same with labels that `length` pixels in a row have in common."""
+    target = case.target.flatten(1)
+    pixel = torch.arange(target.shape[1]) // length * length
+    return replace(case, target=target[:, pixel].view_as(case.target))
+
+
 def random_weights(target, seed):
     """[N, *spatial] float32 up to 3, a third of them 0, some very small."""
     generator = torch.Generator().manual_seed(seed)
@@ -78,10 +112,11 @@ def random_weights(target, seed):
 
 @st.composite
 def problems(draw, dtype, **options):
-    case = draw(cases(dtype, **options))
+    case = in_runs(draw(cases(dtype, **options)), draw(st.sampled_from([1, 5, 13, 100])))
     seed = draw(st.integers(0, 2**31))
     weight = random_weights(case.target, seed) if draw(st.booleans()) else None
-    return Problem(case, random_tables(case, seed), draw(st.sampled_from(MODES)), draw(st.booleans()), weight)
+    tables = draw(st.sampled_from([random_tables, alike_tables]))(case, seed)
+    return Problem(case, tables, draw(st.sampled_from(MODES)), draw(st.booleans()), weight)
 
 
 def random_upstream(problem, seed=0):

@@ -3,7 +3,7 @@
 // Each sample's blocks are split into parts, whose number does not depend on the threads. A part's sums are floats
 // within a block and doubles over its blocks; the parts are added up in their order. So the sums depend neither on the
 // number of threads nor on their timing.
-#include "dice_pixels.h"
+#include "dice_mixed.h"
 
 namespace labeldrop {
 namespace LABELDROP_ISA {
@@ -44,26 +44,28 @@ class PartSums {
         weighted_(a.pixel_weight != nullptr),
         block_(rows_ * kLanes),
         part_(rows_ * kLanes),
-        pixels_(a.labels),
-        weights_(kChains * a.labels) {}
+        weights_(a.labels + 1) {}
 
-  bool allocated() const { return block_.get() && part_.get() && pixels_.get() && weights_.get(); }
+  bool allocated() const { return block_.get() && part_.get() && weights_.get(); }
 
   LABELDROP_INLINE void add(int64_t row, V values) const {
     Real* sum = block_.get() + row * kLanes;
     store_lanes(sum, load_lanes<V>(sum) + values);
   }
+  LABELDROP_INLINE void add_intersection(int64_t k, V values) const { add(2 * k, values); }
+  LABELDROP_INLINE void add_prediction(int64_t k, V values) const { add(2 * k + 1, values); }
   LABELDROP_INLINE void add_cross_entropy(V loss) const { add(rows_ - 1, loss); }
 
-  // Pixels are counted, or weights added up: neighbours, which mostly have one label, in chains that do not wait for
-  // each other.
-  void add_labels(const DiceScratch<Real>& s, int n) const {
+  // The weights of a piece's pixels.
+  LABELDROP_INLINE void add_labels(const DiceTile<Real>& t, const Piece& piece, int count) const {
+    double* const weights = weights_.get();
+    const int after = piece.begin + piece.vectors * kLanes, end = after < count ? after : count;
     if (weighted_) {
-      for (int i = 0; i < n; ++i) {
-        weights_.get()[i % kChains * labels_ + s.row[i]] += static_cast<double>(s.weight[i]);
-      }
+      for (int i = piece.begin; i < end; ++i) weights[t.row[i]] += static_cast<double>(t.weight[i]);
+    } else if (piece.reads == Reads::one_row) {
+      weights[piece.row] += end - piece.begin;
     } else {
-      for (int i = 0; i < n; ++i) pixels_.get()[s.row[i]] += s.counted[i];
+      for (int i = piece.begin; i < end; i += kLanes) add_vector_of_labels(t, i, end - i);
     }
   }
 
@@ -88,52 +90,152 @@ class PartSums {
       }
       sums[row] = sum;
     }
-    for (int64_t l = 0; l < labels_; ++l) {
-      double sum = static_cast<double>(pixels_.get()[l]);
-      for (int chain = 0; chain < kChains; ++chain) sum += weights_.get()[chain * labels_ + l];
-      sums[rows_ + l] = sum;
-    }
-    memset(pixels_.get(), 0, labels_ * sizeof(int64_t));
-    memset(weights_.get(), 0, kChains * labels_ * sizeof(double));
+    memcpy(sums + rows_, weights_.get(), labels_ * sizeof(double));
+    memset(weights_.get(), 0, labels_ * sizeof(double));
   }
 
  private:
-  static constexpr int kChains = 4;
+  LABELDROP_INLINE void add_vector_of_labels(const DiceTile<Real>& t, int i, int pixels) const {
+    using Bits = typename Lanes<Real>::Bits;
+    const Bits rows = load_lanes<Bits>(t.row + i);
+    for (unsigned left = (1u << (pixels < kLanes ? pixels : kLanes)) - 1; left != 0;) {
+      const int32_t row = t.row[i + __builtin_ctz(left)];
+      const unsigned of_row = left & lane_bits(rows == row);
+      weights_.get()[row] += __builtin_popcount(of_row);
+      left ^= of_row;
+    }
+  }
+
   const int64_t rows_, labels_;
   const bool weighted_;
   Buffer<Real> block_;
   Buffer<double> part_;
-  Buffer<int64_t> pixels_;
-  Buffer<double> weights_;
+  Buffer<double> weights_;  // of the pixels that have a label; number L: of those that do not count
 };
 
 // Adds the pixels of one block to the sums.
 template <DiceMode kMode, class Real>
-struct AddBlock {
+struct AddTile {
+  using V = typename Lanes<Real>::V;
+  static constexpr int kLanes = Lanes<Real>::count;
+
   const DiceSumsForwardArguments& a;
   const PartSums<Real>& sums;
 
-  void operator()(const DiceScratch<Real>& s, const Block& block, Rows<const Real> logits, Rows<Real>,
-                  const Prefetch& prefetch) const {
-    using V = typename Lanes<Real>::V;
-    const PredictionPower<Real> power(a.squared);
-    const V zero{};
-    for (int i = 0; i < block.count; i += Lanes<Real>::count) {
-      prefetch(i, Lanes<Real>::count);
-      const auto pixels = dice_pixels<kMode>(s, logits, a.channels, i);
-      const V weight = load_lanes<V>(s.weight + i);
-      const auto add = [&](int64_t k, V q, auto bits) __attribute__((always_inline)) {
-        const V weighted = weight * q;
-        sums.add(2 * k, bits[kPositive] ? weighted : zero);
-        sums.add(2 * k + 1, bits[kCounted] ? power.term(q, weighted) : zero);
-      };
-      const V q_0 = background<kMode>(s, pixels, i);
-      for_classes<kMode>(s, 0, 1, i, [&](int64_t k, auto bits) __attribute__((always_inline)) { add(k, q_0, bits); });
-      for_classes<kMode>(s, 1, a.channels, i, [&](int64_t k, auto bits) __attribute__((always_inline)) {
-        add(k, probability<kMode>(s, pixels, k, i, bits), bits);
-      });
-      if constexpr (kMode == DiceMode::softmax_and_cross_entropy) sums.add_cross_entropy(weight * pixels.loss);
+  void operator()(DiceTile<Real>& t, DiceRows& rows, const Block& block, const Fetch& fetch) const {
+    make_pieces<kMode, false>(a, t, rows, fetch, block.count,
+                              [](const DiceRow&, bool) -> const Real* { return nullptr; });
+    const Piece* const end = t.pieces + t.piece_count;
+    for (const Piece* piece = t.pieces; piece < end; ++piece) {
+      sums.add_labels(t, *piece, block.count);
+      if (piece->reads == Reads::any_rows) {
+        for (int j = 0; j < piece->vectors; ++j) add_mixed(t, rows, piece->begin + j * kLanes);
+      } else if (piece->reads != Reads::nothing) {
+        make_shares(t, *piece);
+      }
     }
+    for (const Piece* piece = t.pieces; piece < end;) piece = add_predictions(t, rows, piece, end);
+    for (const Piece* piece = t.pieces; piece < end; ++piece) add_intersections(t, rows, *piece);
+    sums.flush();
+  }
+
+  // What exponentials are multiplied by: the weight, and what makes probabilities of them.
+  LABELDROP_INLINE void make_shares(const DiceTile<Real>& t, const Piece& piece) const {
+    if constexpr (kMode == DiceMode::sigmoid) return;
+    for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
+      const V weight = load_lanes<V>(t.weight + i), sum = load_lanes<V>(t.share + i);
+      if constexpr (kMode == DiceMode::softmax) {
+        store_lanes(t.share + i, weight * reciprocal(sum));
+      } else {
+        const auto pixel = set_cross_entropy_scales(load_lanes<V>(t.candidate + i), sum);
+        store_lanes(t.share + i, weight * pixel.other_scale);
+        sums.add_cross_entropy(weight * pixel.loss);
+      }
+    }
+  }
+
+  LABELDROP_INLINE static const Real* factors(const DiceTile<Real>& t) {
+    return kMode == DiceMode::sigmoid ? t.weight : t.share;
+  }
+
+  // Sums of probabilities, class after class, over the pieces from this one on for which the same classes are active
+  // and counted. Returns the first one after these.
+  LABELDROP_INLINE const Piece* add_predictions(const DiceTile<Real>& t, DiceRows& rows, const Piece* first,
+                                                const Piece* end) const {
+    if (first->reads == Reads::any_rows || first->reads == Reads::nothing) return first + 1;
+    const auto list_of = [&](const Piece& piece) {
+      const int32_t group = rows.group(piece.row);
+      return group >= 0 ? group : piece.row;
+    };
+    const int32_t list = list_of(*first);
+    const Piece* last = first;
+    const auto goes_on = [&](const Piece& piece) {
+      return (piece.reads == Reads::one_row || piece.reads == Reads::one_group) && list_of(piece) == list;
+    };
+    while (last + 1 < end && goes_on(last[1])) ++last;
+    const DiceRow& row = rows.row(list);
+    const int after = last->begin + last->vectors * kLanes;
+    for (int k = 0; k < row.active; ++k) {
+      if (row.sums[k] < 0) continue;
+      sums.add_prediction(row.sums[k], sum_of_products(t.values + row.offsets[k], factors(t), first->begin, after));
+    }
+    return last + 1;
+  }
+
+  LABELDROP_INLINE void add_intersections(const DiceTile<Real>& t, DiceRows& rows, const Piece& piece) const {
+    const Real* const factor = factors(t);
+    if (piece.reads == Reads::one_row) {
+      const DiceRow& row = rows.row(piece.row);
+      for (int p = 0; p < row.positives; ++p) {
+        const Real* const value = t.values + row.positive_offsets[p];
+        V sum{};
+        for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
+          sum += load_lanes<V>(value + i) * load_lanes<V>(factor + i);
+        }
+        sums.add_intersection(row.positive_sums[p], sum);
+      }
+    } else if (piece.reads == Reads::one_group) {
+      for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
+        for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
+          for (int p = 0; p < row.positives; ++p) {
+            const V value = load_lanes<V>(t.values + row.positive_offsets[p] + i), zero{};
+            const V product = value * load_lanes<V>(factor + i);
+            sums.add_intersection(row.positive_sums[p], is_of_row ? product : zero);
+          }
+        });
+      }
+    }
+  }
+
+  // In four chains that do not wait for each other.
+  LABELDROP_INLINE static V sum_of_products(const Real* values, const Real* factors, int begin, int end) {
+    constexpr int kChains = 4;
+    V sum[kChains] = {};
+    int i = begin;
+    for (; i + kChains * kLanes <= end; i += kChains * kLanes) {
+      for (int chain = 0; chain < kChains; ++chain) {
+        sum[chain] += load_lanes<V>(values + i + chain * kLanes) * load_lanes<V>(factors + i + chain * kLanes);
+      }
+    }
+    for (; i < end; i += kLanes) sum[0] += load_lanes<V>(values + i) * load_lanes<V>(factors + i);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+
+  // A vector whose pixels read rows of their own.
+  void add_mixed(const DiceTile<Real>& t, const DiceRows& rows, int i) const {
+    const PredictionPower<Real> power(a.squared);
+    const MixedPixels<kMode, Real> pixels(a, t, rows, i);
+    const V weight = load_lanes<V>(t.weight + i), zero{};
+    const auto add = [&](int64_t k, V q, auto bits) __attribute__((always_inline)) {
+      const V weighted = weight * q;
+      sums.add_intersection(k, bits[kPositive] ? weighted : zero);
+      sums.add_prediction(k, bits[kCounted] ? power.term(q, weighted) : zero);
+    };
+    const V q_0 = pixels.background();
+    pixels.for_class(0, [&](int64_t k, auto bits) __attribute__((always_inline)) { add(k, q_0, bits); });
+    pixels.for_classes(
+        1, [&](int64_t k, auto bits) __attribute__((always_inline)) { add(k, pixels.probability(k, bits), bits); });
+    if constexpr (kMode == DiceMode::softmax_and_cross_entropy) sums.add_cross_entropy(weight * pixels.loss);
   }
 };
 
@@ -164,24 +266,14 @@ int64_t run(const DiceSumsForwardArguments& a, int threads) {
   const Buffer<double> all(a.samples * parts.count * sums_of_part(a));
   if (all.get() == nullptr) return kOutOfMemory;
   const int64_t invalid = share_out(a.samples * parts.count, threads, [&](int64_t begin, int64_t end) -> int64_t {
-    DiceScratch<Real> scratch(a, size);
+    DiceWorker<Real, Storage> worker(a, nullptr);
     const PartSums<Real> sums(a);
-    if (!scratch.allocated() || !sums.allocated()) return kOutOfMemory;
+    if (!worker.allocated() || !sums.allocated()) return kOutOfMemory;
+    const AddTile<kMode, Real> add{a, sums};
     int64_t lowest = kNothing;
     for (int64_t p = begin; p < end; ++p) {
-      const int64_t sample = p / parts.count, last = parts.begin(p % parts.count + 1);
-      for (int64_t b = parts.begin(p % parts.count); b < last; ++b) {
-        const int64_t index = sample * parts.blocks + b, next = index + 1;
-        const Block block(a, index, size);
-        const Block after(a, next < a.samples * parts.blocks ? next : index, size);
-        const Prefetch prefetch(a, after, sizeof(Storage));
-        const int64_t invalid = load_dice_masks(a, scratch, block);
-        if (invalid >= 0 && block.pixel + invalid < lowest) lowest = block.pixel + invalid;
-        sums.add_labels(scratch, block.count);
-        const AddBlock<kMode, Real> add{a, sums};
-        compute_in_place_or_scratch<Real, Storage>(a, nullptr, scratch, block, prefetch, add);
-        sums.flush();
-      }
+      const int64_t blocks_before = p / parts.count * parts.blocks, part = p % parts.count;
+      for (int64_t b = parts.begin(part); b < parts.begin(part + 1); ++b) worker(blocks_before + b, lowest, add);
       sums.finish(all.get() + p * sums_of_part(a));
     }
     return lowest;

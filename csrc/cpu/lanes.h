@@ -160,6 +160,22 @@ LABELDROP_INLINE bool no_bits(IntegerLanes bits) {
 #endif
 }
 
+// A bit for each lane of the outcome of a comparison.
+LABELDROP_INLINE unsigned lane_bits(bool outcome) { return outcome; }
+LABELDROP_INLINE unsigned lane_bits(IntegerLanes outcome) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)outcome);
+#elif defined(__AVX2__)
+  return static_cast<unsigned>(_mm256_movemask_ps((__m256)outcome));
+#elif defined(__x86_64__)
+  return static_cast<unsigned>(_mm_movemask_ps((__m128)outcome));
+#else
+  unsigned bits = 0;
+  for (size_t i = 0; i < sizeof(outcome) / sizeof(int32_t); ++i) bits |= (outcome[i] != 0) << i;
+  return bits;
+#endif
+}
+
 // Whether all lanes are at most `limit`, which NaN is not.
 LABELDROP_INLINE bool all_at_most(double x, double limit) { return x <= limit; }
 LABELDROP_INLINE bool all_at_most(FloatLanes x, float limit) {

@@ -133,7 +133,7 @@ double finish_losses(const CpuPixelLossArguments& a, const Tile<Real>& t, int n)
 // second-level cache: the first one is full of this block.
 class Fetch {
  public:
-  Fetch(const CpuPixelLossArguments& a, const Block& next, int64_t element_bytes)
+  Fetch(const LossArguments& a, const Block& next, int64_t element_bytes)
       : from_(static_cast<const char*>(a.logits) + next.element * element_bytes),
         rows_(a.channels_last ? 1 : a.channels),
         row_bytes_(a.pixels * element_bytes),

@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from dice_problems import (
     MODES,
     Problem,
+    alike_tables,
     assert_fused_is_exact,
+    in_runs,
     problems,
     random_tables,
     random_upstream,
@@ -127,9 +130,11 @@ def test_every_instruction_set_layout_and_target_type(isa, layout, integer):
             logits = lay_out(torch.randn(2, num_classes, 5, 131), layout)
             target = torch.randint(0, num_classes, (2, 5, 131)).to(integer)
             annotated = torch.ones(2, num_classes, dtype=torch.bool)
-            case = Case(logits, target, annotated, LabelSpace.of_classes(num_classes), 100)
-            for mode in MODES:
-                problem = Problem(case, random_tables(case, 1), mode, squared=num_classes == 16)
+            scattered = Case(logits, target, annotated, LabelSpace.of_classes(num_classes), 100)
+            for case, tables, mode in product(
+                (scattered, in_runs(scattered, 21)), (random_tables, alike_tables), MODES
+            ):
+                problem = Problem(case, tables(case, 1), mode, squared=num_classes == 16)
                 assert_fused_is_exact(problem)
                 assert_fused_is_exact(replace(problem, pixel_weight=random_weights(target, 1)))
     finally:
