@@ -168,10 +168,10 @@ def test_a_target_that_says_nothing_is_refused():
 def test_a_loss_that_is_not_told_where_to_look_says_so():
     arguments = torch.randn(4, 3, 24, 24), stripped()
     with pytest.raises(ValueError, match=r"as Auto3DSeg does, use MarkTargetd and annotated_in='target'"):
-        PartialLabelLoss(num_classes=3)(*arguments)
+        PartialLabelLoss(num_classes=3, annotated_in="metadata")(*arguments)
     with pytest.raises(ValueError, match="the -1 of MarkTargetd is read with annotated_in='target'"):
         PartialLabelLoss(num_classes=3)(*arguments, expected())
-    with pytest.raises(ValueError, match="annotated_in must be 'metadata' or 'target', got 'label'"):
+    with pytest.raises(ValueError, match="annotated_in must be None, 'metadata' or 'target', got 'label'"):
         PartialLabelLoss(num_classes=3, annotated_in="label")
 
 
@@ -270,7 +270,7 @@ def test_metadata_that_auto3dseg_takes_off_stop_the_training(tmp_path):
     """MONAI shows nothing that a training prints, unless it fails."""
 
     def by_metadata(wishes):
-        wishes["loss"].pop("annotated_in")
+        wishes["loss"]["annotated_in"] = "metadata"
         (custom,) = wishes["custom_data_transforms"]
         custom["key"] = "after_load_transforms"
         custom["transform"]["_target_"] = "in_metadata.MarkAnnotatedd"

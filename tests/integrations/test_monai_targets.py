@@ -1,5 +1,7 @@
 """PartialLabelLoss: targets as MONAI has them, what was annotated, and label dropout."""
 
+import warnings
+
 import pytest
 import torch
 from integrations.monai_data import LABELS, K, batches, example, expected, samples, value_and_gradient
@@ -89,25 +91,65 @@ def test_a_single_sample_has_a_row():
     assert loss(logits, sample) == loss(logits, batch["label"].as_subclass(torch.Tensor)[1:2], expected()[1:2])
 
 
-def test_nothing_that_says_what_was_annotated_is_an_error():
-    """MONAI loses metadata in silence, and keeps warnings to itself where a training is a process of its own."""
+def test_nothing_that_says_what_was_annotated_is_everything_with_a_warning():
+    """As `annotated=None` is for every loss; never in silence, since MONAI loses metadata in silence."""
+    (batch,) = batches()
+    logits, label = torch.randn(4, 3, 24, 24), batch["label"].as_tensor()
+    (untracked,) = batches(after=[EnsureTyped("label", track_meta=False)])
+    for target in (label, untracked["label"]):
+        loss = PartialLabelLoss("marginal_ce", num_classes=3)
+        with pytest.warns(UserWarning, match=r"nothing says what was annotated.*MarkAnnotatedd.*PrepareBatch"):
+            value = loss(logits, target)
+        assert value == loss.loss(logits, label.long())
+        assert value != loss(logits, target, expected())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once for each loss
+        loss = PartialLabelLoss("marginal_ce", num_classes=3)
+        with pytest.warns(UserWarning, match="everything counts as annotated"):
+            loss(logits, label)
+        loss(logits, label)
+        loss(logits[:2], label[:2])
+
+
+def test_a_call_that_knows_less_than_the_one_before_is_an_error():
     (batch,) = batches()
     logits, label = torch.randn(4, 3, 24, 24), batch["label"]
-    (untracked,) = batches(after=[EnsureTyped("label", track_meta=False)])
-    loss = PartialLabelLoss("ce", num_classes=3)
-    for target in (label.as_tensor(), untracked["label"]):
-        for _ in range(2):
-            with pytest.raises(ValueError, match=r"nothing says what was annotated.*MarkAnnotatedd.*PrepareBatch"):
-                loss(logits, target)
-            loss(logits, label)  # what it was told once does not stay
+    for tell in ({"target": label}, {"target": label.as_tensor(), "annotated": expected()}):
+        loss = PartialLabelLoss("ce", num_classes=3)
+        loss(logits, **tell)
+        with pytest.raises(ValueError, match=r"nothing says .*, and earlier calls knew it.*PrepareBatch"):
+            loss(logits, label.as_tensor())
 
 
-def test_collating_with_a_sample_that_has_no_marks_is_an_error():
+@pytest.mark.parametrize("where", ["metadata", "target"])
+def test_where_a_place_is_named_it_must_say_so_at_once(where):
+    (batch,) = batches()
+    loss = PartialLabelLoss("ce", num_classes=3, annotated_in=where)
+    with pytest.raises(ValueError, match=r"PartialLabelLoss: .*MarkTargetd"):
+        loss(torch.randn(4, 3, 24, 24), batch["label"].as_tensor())
+
+
+def test_collating_with_a_sample_that_has_no_marks_warns():
     """MONAI keeps what the metadata of all samples have, and drops the rest in silence."""
     marked, bare = MarkAnnotatedd("label", LABELS)(samples(1)[0]), {"label": MetaTensor(samples(1)[0]["label"])}
     (batch,) = DataLoader(Dataset([{"label": marked["label"]}, bare]), batch_size=2)
-    with pytest.raises(ValueError, match=r"nothing says what was annotated.*every sample"):
+    with pytest.warns(UserWarning, match=r"nothing says what was annotated.*every sample"):
         PartialLabelLoss("ce", num_classes=3)(torch.randn(2, 3, 24, 24), batch["label"])
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_one_draw_for_all_scales_where_nobody_tells(mark):
+    loss = PartialLabelLoss("marginal_ce", num_classes=3, dropout=0.5)
+    seen = []
+    loss.loss.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
+    (batch,) = batches()
+    target = batch["label"] if mark else batch["label"].as_tensor()
+    scales = [torch.randn(4, 3, size, size, requires_grad=True) for size in (24, 12, 6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        DeepSupervisionLoss(loss)(scales, target).backward()
+    assert len(seen) == 3
+    assert all(each is seen[0] for each in seen)
 
 
 def test_the_first_samples_row_is_not_taken_for_all():

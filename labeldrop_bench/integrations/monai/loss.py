@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -16,11 +17,10 @@ from ._arguments import make_loss
 from ._targets import as_labels, unmarked
 
 _NAME = "PartialLabelLoss"
-_UNTOLD = (
-    f"{_NAME}: nothing says what was annotated: target.meta has no 'annotated'. MarkAnnotatedd writes it, into every "
-    f"sample, since collating keeps what all of a batch have; where metadata gets lost (compile=True, "
-    f"track_meta=False), PrepareBatch(loss) hands it on; where it is taken off, as Auto3DSeg does, use MarkTargetd and "
-    f"annotated_in='target'; or call loss(input, target, annotated)"
+_HOW_TO_TELL = (
+    "target.meta has no 'annotated'. MarkAnnotatedd writes it, into every sample, since collating keeps what all of a "
+    "batch have; where metadata gets lost (compile=True, track_meta=False), PrepareBatch(loss) hands it on; where it "
+    "is taken off, as Auto3DSeg does, use MarkTargetd and annotated_in='target'; or call loss(input, target, annotated)"
 )
 
 
@@ -28,9 +28,10 @@ class PartialLabelLoss(_Loss):
     """A loss of labeldrop_bench for MONAI's trainers, bundles and `DeepSupervisionLoss`.
 
     What was annotated is, in this order, the call's `annotated`, `target.meta["annotated"]`, which `MarkAnnotatedd`
-    writes, or this module's attribute `annotated`, which `PrepareBatch` sets. With annotated_in="target" the one-hot
-    targets of `MarkTargetd` say it. That nothing does is an error: MONAI leaves metadata behind in silence, Auto3DSeg
-    keeps warnings to itself, and a class that nobody annotated would be taught as absent.
+    writes, or this module's attribute `annotated`, which `PrepareBatch` sets. If nothing says it, everything was, as
+    for every loss of this package; it warns, since MONAI leaves metadata behind in silence, and a class that nobody
+    annotated is then taught as absent. After a call that knew it, or where `annotated_in` names the place, it is an
+    error.
 
     Labels drop where the loss trains: in train mode, for an input that wants a gradient. (MONAI's engines put the
     network alone into eval mode.) One draw serves all calls for one batch up to the backward pass, so that
@@ -39,7 +40,8 @@ class PartialLabelLoss(_Loss):
     Args:
         loss: a name as for `losses.create`; or a loss, which has its own options.
         dropout: probability of dropping a label, or a `LabelDropout`.
-        annotated_in: "metadata", or "target".
+        annotated_in: where it must stand: "metadata"; or "target", in the one-hot targets of `MarkTargetd`. None: in
+            the metadata, if anywhere.
         **options: of the named loss, num_classes or label_space among them. MONAI's names are taken where they mean the
             same (`include_background`, `squared_pred`, `batch`, `reduction`, `ignore_index`, `gamma`, `alpha`) or
             nothing (`to_onehot_y`, `softmax` of a loss that reads by softmax).
@@ -54,18 +56,20 @@ class PartialLabelLoss(_Loss):
         self,
         loss: str | nn.Module = "marginal_ce+marginal_dice",
         dropout: float | LabelDropout = 0.0,
-        annotated_in: str = "metadata",
+        annotated_in: str | None = None,
         **options: Any,  # noqa: ANN401 - the loss's
     ) -> None:
         super().__init__()
-        if annotated_in not in ("metadata", "target"):
-            raise ValueError(f"{_NAME}: annotated_in must be 'metadata' or 'target', got {annotated_in!r}")
+        if annotated_in not in (None, "metadata", "target"):
+            raise ValueError(f"{_NAME}: annotated_in must be None, 'metadata' or 'target', got {annotated_in!r}")
         self.annotated_in = annotated_in
         self.loss: Any = make_loss(loss, options)
         self.reduction = getattr(self.loss, "reduction", "mean")
         self.dropout = dropout if isinstance(dropout, LabelDropout) else LabelDropout(dropout)
         self.annotated: Tensor | None = None
         self._drawn: tuple[Tensor, Tensor] | None = None  # what was annotated, and what is shown of it in this step
+        self._must_be_told = annotated_in is not None
+        self._everything: Tensor | None = None  # one object for all scales, where nobody tells
 
     @property
     def out_channels(self) -> int:
@@ -100,7 +104,8 @@ class PartialLabelLoss(_Loss):
 
         Raises:
             TypeError: no tensors.
-            ValueError: nothing says what was annotated, values that are no labels, or shapes that do not fit.
+            ValueError: nothing says what was annotated where it must, values that are no labels, or shapes that do not
+                fit.
         """
         for argument, tensor in (("input", input), ("target", target)):
             if not isinstance(tensor, Tensor):
@@ -112,10 +117,7 @@ class PartialLabelLoss(_Loss):
         if self.annotated_in == "target":
             labels, said = unmarked(labels, self.label_space.num_labels, logits.ndim)
             said = self._of_this_step(said)
-        given: Any = next((each for each in (annotated, said, self.annotated) if each is not None), None)
-        if given is None:
-            raise ValueError(_UNTOLD)
-        shown = self._shown(given, input)
+        shown = self._shown(self._given(said, annotated, input.shape[0]), input)
         labels = as_labels(labels, self.label_space.num_labels, logits.ndim)
         value: Tensor = self.loss(logits, labels, shown)
         if self._drawn is not None and value.requires_grad and not torch.compiler.is_compiling():
@@ -128,6 +130,26 @@ class PartialLabelLoss(_Loss):
             return said
         drawn = self._drawn[0]
         return drawn if drawn.device == said.device and torch.equal(drawn, said) else said
+
+    def _given(self, said: object, annotated: Tensor | None, samples: int) -> Tensor:
+        """What says what was annotated: one object for all scales of a step."""
+        found: Any = next((each for each in (annotated, said, self.annotated) if each is not None), None)
+        if found is not None:
+            self._must_be_told = True
+            given: Tensor = found  # or what is none: `for_samples` says so
+            return given
+        if self._must_be_told:
+            earlier = "" if self.annotated_in else ", and earlier calls knew it"
+            raise ValueError(f"{_NAME}: nothing says what was annotated{earlier}: {_HOW_TO_TELL}")
+        if self._everything is None or self._everything.shape[0] != samples:
+            if self._everything is None and not torch.compiler.is_compiling():
+                warnings.warn(
+                    f"{_NAME}: nothing says what was annotated, so everything counts as annotated everywhere. If that "
+                    f"is not so: {_HOW_TO_TELL}",
+                    stacklevel=3,
+                )
+            self._everything = torch.ones(samples, self.label_space.num_labels, dtype=torch.bool, device="cpu")
+        return self._everything
 
     def _shown(self, given: Tensor, logits: Tensor) -> Tensor:
         """`[N, L]` on the device of the logits, without the labels that drop in this step."""
