@@ -70,8 +70,8 @@ class PixelOperator:
             self._backward,
             lambda upstream, divisor, logits, *_: torch.empty_like(readable(logits)),
         )
-        # On CUDA, for half types: what backward would return, written to a gradient for an upstream of 1, unless that is
-        # what upstream is. The device looks at the value, so that the host need not wait for it.
+        # On CUDA, for half types: what backward would return, written to a gradient for an upstream of 1, unless
+        # upstream is 1. The device looks at the value, so that the host need not wait for it.
         self.rescale = register(
             f"{name}_rescale",
             f"(Tensor(a!) gradient, Tensor upstream, Tensor divisor, {_INPUTS}) -> ()",
