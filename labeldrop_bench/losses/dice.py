@@ -15,13 +15,13 @@ from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import as_weights, check_choice
 from ._kept_tables import Parts
+from ._mean_overlap import EPSILON, MeanOverlap, Terms
 from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-EPSILON = 1e-5
 # Rules by which every class is active in every pixel.
 ALL_ACTIVE = frozenset({"standard", "marginal", "exclusion", "leaf"})
 
@@ -49,6 +49,8 @@ class SoftDice(PartialLabelLoss):
     operator = "dice_sums"
     rule: ClassVar[str]
     squared_as_published: ClassVar[bool] = False
+    offset: ClassVar[float] = EPSILON  # a term is 1 - (2 I + offset) / (P + T + eps)
+    complement: ClassVar[bool] = True  # or, without the complement, that quotient
 
     def __init__(
         self,
@@ -166,8 +168,10 @@ class SoftDice(PartialLabelLoss):
             table, candidates = self._asked(annotated, partner)
             included = table.included
             sums = BACKENDS[self.backend].dice_sums(logits, target, *table[:4], candidates=candidates, **options)
-        parts = torch.stack([sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)])  # [3, N, K]
-        return self._reduce(parts, included), sums.cross_entropy
+        parts = sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)  # [N, K] each
+        if direct and self.process_group is None and not self.batch and self.reduction != "none":
+            return self._mean_directly(parts, included), sums.cross_entropy
+        return self._reduce(torch.stack(parts), included), sums.cross_entropy
 
     def _asked(self, annotated: Tensor, partner: SetCrossEntropy | None) -> tuple[rules.DiceTable, Tensor | None]:
         """The table, and the partner's candidates."""
@@ -197,17 +201,30 @@ class SoftDice(PartialLabelLoss):
             parts, counts = self._over_processes(torch.cat([parts, counts])).split([3, 1])
             included = counts[0] > 0
         intersection, prediction, truth = parts
-        values = torch.where(included, self._of_sums(intersection, prediction + truth), 0)
-        weights = included.to(values.dtype)
-        if self.class_weights is not None:
-            class_weights = self.class_weights.to(values)
-            values, weights = values * class_weights, weights * class_weights
+        terms = self._terms(included, parts.dtype)
+        values = terms.of(intersection, prediction + truth)
         if self.reduction == "none":
             return values
-        total, weight = values.sum(), weights.sum()
+        total, weight = values.sum(), terms.weights(values.dtype).sum()
         if self.process_group is not None and not self.batch:
             total, weight = self._over_processes(torch.stack([total, weight])).unbind()
         return total / torch.where(weight == 0, 1, weight) if self.reduction == "mean" else total
+
+    def _mean_directly(self, parts: tuple[Tensor, Tensor, Tensor], included: Tensor) -> Tensor:
+        """`_reduce` of each sample's sums `[N, K]` in this process."""
+        terms = self._terms(included, parts[0].dtype)
+        divisor = None
+        if self.reduction == "mean":
+            weight = terms.weights(parts[0].dtype).sum()
+            divisor = torch.where(weight == 0, 1, weight)
+        apply = super(torch.autograd.Function, MeanOverlap).apply  # as in `ops`: there are no transforms
+        mean: Tensor = apply(*parts, terms, divisor)  # type: ignore[no-untyped-call]
+        return mean
+
+    def _terms(self, included: Tensor, dtype: torch.dtype) -> Terms:
+        weights = self.class_weights
+        weights = None if weights is None else weights.to(included.device, dtype)
+        return Terms(included, weights, self.offset, self.complement)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         """Added up over the group."""
@@ -215,10 +232,6 @@ class SoftDice(PartialLabelLoss):
             return sums
         total: Tensor = _AddUp.apply(sums, self.process_group)  # type: ignore[no-untyped-call]
         return total
-
-    @staticmethod
-    def _of_sums(intersection: Tensor, total: Tensor) -> Tensor:
-        return 1 - (2 * intersection + EPSILON) / (total + EPSILON)
 
 
 class Dice(SoftDice):
@@ -247,10 +260,7 @@ class ExclusionDice(SoftDice):
     """
 
     rule = "exclusion"
-
-    @staticmethod
-    def _of_sums(intersection: Tensor, total: Tensor) -> Tensor:
-        return 2 * intersection / (total + EPSILON)
+    offset, complement = 0.0, False
 
 
 class LeafDice(SoftDice):
