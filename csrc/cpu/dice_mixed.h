@@ -86,8 +86,8 @@ class MixedPixels {
 
   template <class Step>
   LABELDROP_INLINE void for_classes_of_word(int64_t w, int64_t begin, int64_t end, Step step) const {
-    const Bits words[4] = {rows_.bits(kActive, w, row_), rows_.bits(kCounted, w, row_), rows_.bits(kPositive, w, row_),
-                           rows_.bits(kCandidates, w, row_)};  // in the order of DiceTable
+    Bits words[4];
+    rows_.look_up_words(w, row_, words);
     int32_t bit = static_cast<int32_t>(1u << (begin % 32));
     for (int64_t k = begin; k < end; ++k) {
       step(k, ClassBits<Bits>{words, bit});
@@ -107,7 +107,11 @@ class MixedPixels {
       sum += active;
     });
     Bits any{};
-    for (int64_t w = 0; w < rows_.words; ++w) any |= rows_.bits(kActive, w, row_);
+    for (int64_t w = 0; w < rows_.words; ++w) {
+      Bits words[4];
+      rows_.look_up_words(w, row_, words);
+      any |= words[kActive];
+    }
     share = softmax_share(sum, any != 0);
   }
 

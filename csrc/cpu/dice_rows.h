@@ -71,10 +71,12 @@ class DiceRows {
   static constexpr int kRows = 64;
   LABELDROP_INLINE static int place(int64_t number) { return static_cast<int>(number & (kRows - 1)); }
 
-  // Word w of each pixel's row, of the candidates, of the other active classes, and so on.
+  // Word w of each pixel's row, in the order of DiceTable: active means the active classes that are no candidates.
   template <class Bits>
-  LABELDROP_INLINE Bits bits(DiceTable table, int64_t w, Bits rows) const {
-    return look_up(bits_.get() + (table * words + w) * rows_, rows_, rows);
+  __attribute__((noinline)) void look_up_words(int64_t w, Bits rows, Bits (&found)[4]) const {
+    for (int table = 0; table < kTables; ++table) {
+      found[table] = look_up(bits_.get() + (table * words + w) * rows_, rows_, rows);
+    }
   }
 
   // Of each pixel: the first row of its row's group; -1 where it is in none.

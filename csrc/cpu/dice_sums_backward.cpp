@@ -133,7 +133,7 @@ struct WriteGradient {
       case Reads::one_group: {
         const DiceRow& group = rows.row(piece.row);
         const Real* gradients = row_gradients(group, false);
-        piece.vectors == 2 ? write_list<2>(t, group, 0, gradients, i) : write_list<1>(t, group, 0, gradients, i);
+        write_list<2>(t, group, 0, gradients, i);
         for (int j = 0; j < piece.vectors; ++j) write_group(t, rows, i + j * kLanes);
         return;
       }

@@ -134,7 +134,8 @@ LABELDROP_INLINE void exponentials(const DiceTile<Real>& t, const DiceRow& row, 
 // Of n vectors from pixel i on. False, and the logits are as they were, where these need more care. In a group each
 // pixel's only candidate is the reference; it has been taken out.
 template <DiceMode kMode, bool kGradient, bool kGroup, int n, class Real>
-LABELDROP_INLINE bool list_exponentials(const DiceTile<Real>& t, const DiceRow& row, int i, const Real* gradients) {
+__attribute__((noinline)) bool list_exponentials(const DiceTile<Real>& t, const DiceRow& row, int i,
+                                                 const Real* gradients) {
   using V = typename Lanes<Real>::V;
   constexpr int kLanes = Lanes<Real>::count;
   constexpr bool kTwoParts = kMode == DiceMode::softmax_and_cross_entropy;
@@ -211,12 +212,12 @@ LABELDROP_INLINE bool reads_few_rows(const DiceTile<Real>& t, int i) {
   return left == 0;
 }
 
-// Of n vectors whose pixels read rows of one group.
-template <DiceMode kMode, bool kGradient, int n, class Real, class Gradients>
+// Of two vectors whose pixels read rows of one group.
+template <DiceMode kMode, bool kGradient, class Real, class Gradients>
 LABELDROP_INLINE bool group_exponentials(const DiceTile<Real>& t, DiceRows& rows, int32_t first, int begin,
                                          Gradients&& gradients) {
   using V = typename Lanes<Real>::V;
-  constexpr int kLanes = Lanes<Real>::count;
+  constexpr int kLanes = Lanes<Real>::count, n = 2;
   constexpr bool kTwoParts = kMode == DiceMode::softmax_and_cross_entropy;
   const V no_candidate = V{} - infinity<Real>();
   for (int i = begin; kTwoParts && i < begin + n * kLanes; i += kLanes) {
@@ -230,7 +231,7 @@ LABELDROP_INLINE bool group_exponentials(const DiceTile<Real>& t, DiceRows& rows
     store_lanes(t.reference + i, reference);
   }
   const DiceRow& group = rows.row(first);
-  const bool done = list_exponentials<kMode, kGradient, true, n>(t, group, begin, gradients(group, false));
+  const bool done = list_exponentials<kMode, kGradient, kTwoParts, n>(t, group, begin, gradients(group, false));
   for (int i = begin; kTwoParts && i < begin + n * kLanes; i += kLanes) {
     const V candidate = done ? V{} + 1 : load_lanes<V>(t.reference + i);
     for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
@@ -265,11 +266,11 @@ LABELDROP_INLINE void make_pieces(const DiceSumsArguments& a, DiceTile<Real>& t,
       if (!list_exponentials<kMode, kGradient, false, n>(t, row, i, gradients(row, true))) return false;
       return t.add({i, n, Reads::one_row, number});
     }
-    if (group < 0 || !no_bits(of_other_groups)) return false;
+    if (n == 1 || group < 0 || !no_bits(of_other_groups)) return false;
     for (int j = 0; j < n; ++j) {
       if (!reads_few_rows(t, i + j * kLanes)) return false;
     }
-    if (!group_exponentials<kMode, kGradient, n>(t, rows, group, i, gradients)) return false;
+    if (!group_exponentials<kMode, kGradient>(t, rows, group, i, gradients)) return false;
     return t.add({i, n, Reads::one_group, group});
   };
   using One = std::integral_constant<int, 1>;
