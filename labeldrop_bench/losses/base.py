@@ -192,8 +192,11 @@ class PartialLabelLoss(Explained, HasConstants):
 
     def _said(self) -> tuple[Hashable, ...] | None:
         """What `table` depends on besides `annotated`; None where that is not known, as of somebody else's rule."""
-        rule, table = self._rule(), getattr(self.table, "__func__", None)
-        if rule not in rules.PER_SAMPLE or table not in rules.PER_SAMPLE or not self.member.is_cpu:
+        table = getattr(self.table, "__func__", None)
+        if table not in rules.PER_SAMPLE or not self.member.is_cpu:
+            return None
+        rule = self._rule()
+        if not isinstance(rule, Hashable) or rule not in rules.PER_SAMPLE:
             return None
         return table, rule, content(self.member), content(self.exhaustive), *self._table_options()
 

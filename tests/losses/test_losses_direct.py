@@ -294,6 +294,25 @@ def test_a_rule_of_somebody_else_is_asked_each_time(monkeypatch):
     assert len({float(loss(logits, target, annotated)) for _ in range(3)}) == 3
 
 
+def test_a_rule_may_be_any_callable(monkeypatch):
+    class Rule(dict):  # not hashable
+        def __call__(self, *arguments):
+            return rules.marginal(*arguments)
+
+    monkeypatch.setitem(rules.RULES, "adaptive", Rule())
+    loss = create("adaptive_ce")
+    assert loss(*example(loss)) == create("marginal_ce")(*example(loss))
+
+
+def test_a_table_of_somebody_else_needs_no_rule():
+    class Own(lb.losses.softmax.SetCrossEntropy):
+        def table(self, annotated):
+            return rules.marginal(annotated, self.member, self.exhaustive)
+
+    loss = Own(num_classes=4)
+    assert loss(*example(loss)) == create("marginal_ce")(*example(loss))
+
+
 def test_a_table_of_somebody_else_is_asked_each_time():
     class Own(lb.AdaptiveCrossEntropy):
         rows = rules.standard
