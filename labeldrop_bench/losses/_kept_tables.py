@@ -40,11 +40,15 @@ class KeptTables:
 
     def _assemble(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
         rows = [pattern[start : start + self._labels] for start in range(0, len(pattern), self._labels)]
-        _make_room(self._samples, MOST_SAMPLES)
-        if new := [row for row in dict.fromkeys(rows) if row not in self._samples]:
+        # of its own: another thread may make room meanwhile
+        found = {row: self._samples.get(row) for row in rows}
+        parts = {row: each for row, each in found.items() if each is not None}
+        if new := [row for row, each in found.items() if each is None]:
             built = build(torch.frombuffer(bytearray(b"".join(new)), dtype=torch.bool).view(-1, self._labels))
-            self._samples.update(zip(new, zip(*(part.unbind() for part in built), strict=True), strict=True))
-        return tuple(torch.stack(parts) for parts in zip(*(self._samples[row] for row in rows), strict=True))
+            parts.update(zip(new, zip(*(part.unbind() for part in built), strict=True), strict=True))
+            _make_room(self._samples, MOST_SAMPLES)
+            self._samples.update((row, parts[row]) for row in new)
+        return tuple(torch.stack(each) for each in zip(*(parts[row] for row in rows), strict=True))
 
 
 def content(tensor: Tensor) -> bytes:
