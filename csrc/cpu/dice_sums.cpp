@@ -64,9 +64,17 @@ class PartSums {
       for (int i = piece.begin; i < end; ++i) weights[t.row[i]] += static_cast<double>(t.weight[i]);
     } else if (piece.reads == Reads::one_row) {
       weights[piece.row] += end - piece.begin;
-    } else {
+    } else if (piece.reads == Reads::any_rows) {
       for (int i = piece.begin; i < end; i += kLanes) add_vector_of_labels(t, i, end - i);
     }
+  }
+
+  // The pixels of an edge, where they are not weighted.
+  template <class Outcome>
+  LABELDROP_INLINE void add_edge(const Edge& edge, Outcome is_of_row, int count) const {
+    const int pixels = count - edge.begin;
+    const unsigned valid = (1u << (pixels < kLanes ? pixels : kLanes)) - 1;
+    if (!weighted_) weights_.get()[edge.row] += __builtin_popcount(lane_bits(is_of_row) & valid);
   }
 
   // a block has ended
@@ -135,7 +143,10 @@ struct AddTile {
       }
     }
     for (const Piece* piece = t.pieces; piece < end;) piece = add_predictions(t, rows, piece, end);
-    for (const Piece* piece = t.pieces; piece < end; ++piece) add_intersections(t, rows, *piece);
+    for (const Piece* piece = t.pieces; piece < end; ++piece) {
+      if (piece->reads == Reads::one_row) add_intersections(t, rows.row(piece->row), *piece);
+    }
+    add_edges(t, rows, block.count);
     sums.flush();
   }
 
@@ -182,29 +193,26 @@ struct AddTile {
     return last + 1;
   }
 
-  LABELDROP_INLINE void add_intersections(const DiceTile<Real>& t, DiceRows& rows, const Piece& piece) const {
-    const Real* const factor = factors(t);
-    if (piece.reads == Reads::one_row) {
-      const DiceRow& row = rows.row(piece.row);
-      for (int p = 0; p < row.positives; ++p) {
-        const Real* const value = t.values + row.positive_offsets[p];
-        V sum{};
-        for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
-          sum += load_lanes<V>(value + i) * load_lanes<V>(factor + i);
-        }
-        sums.add_intersection(row.positive_sums[p], sum);
-      }
-    } else if (piece.reads == Reads::one_group) {
+  LABELDROP_INLINE void add_intersections(const DiceTile<Real>& t, const DiceRow& row, const Piece& piece) const {
+    for (int p = 0; p < row.positives; ++p) {
+      const Real* const value = t.values + row.positive_offsets[p];
+      V sum{};
       for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
-        for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
-          for (int p = 0; p < row.positives; ++p) {
-            const V value = load_lanes<V>(t.values + row.positive_offsets[p] + i), zero{};
-            const V product = value * load_lanes<V>(factor + i);
-            sums.add_intersection(row.positive_sums[p], is_of_row ? product : zero);
-          }
-        });
+        sum += load_lanes<V>(value + i) * load_lanes<V>(factors(t) + i);
       }
+      sums.add_intersection(row.positive_sums[p], sum);
     }
+  }
+
+  LABELDROP_INLINE void add_edges(const DiceTile<Real>& t, DiceRows& rows, int count) const {
+    const Edge* edge = t.edges;
+    for_edges(t, rows, 0, [&](const DiceRow& row, int i, auto is_of_row) __attribute__((always_inline)) {
+      sums.add_edge(*edge++, is_of_row, count);
+      for (int p = 0; p < row.positives; ++p) {
+        const V product = load_lanes<V>(t.values + row.positive_offsets[p] + i) * load_lanes<V>(factors(t) + i), zero{};
+        sums.add_intersection(row.positive_sums[p], is_of_row ? product : zero);
+      }
+    });
   }
 
   // In four chains that do not wait for each other.

@@ -72,32 +72,27 @@ struct WriteGradient {
   void operator()(DiceTile<Real>& t, DiceRows& rows, const Block& block, const Fetch& fetch) const {
     make_pieces<kMode, true>(a, t, rows, fetch, block.count, row_gradients);
     const Piece* const end = t.pieces + t.piece_count;
-    for (const Piece* piece = t.pieces; piece < end; ++piece) {
-      if (piece->reads == Reads::one_group) take_group(t, rows, *piece);
-    }
+    take_edges(t, rows);
     for (const Piece* piece = t.pieces; piece < end; ++piece) {
       if (piece->reads == Reads::one_row || piece->reads == Reads::one_group) make_slopes(t, *piece);
     }
     for (const Piece* piece = t.pieces; piece < end; ++piece) write(t, rows, *piece, block.sample);
+    write_edges(t, rows);
   }
 
   // What the pixels of a group have each of its own is added to the sums of exponentials times gradients.
-  LABELDROP_INLINE void take_group(const DiceTile<Real>& t, DiceRows& rows, const Piece& piece) const {
-    for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
-      V slope{}, exponentials[DiceRows::kMostPositives] = {};
-      for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
-        const Real* const gradients = row_gradients.of_pixels(row);
-        V of_row = V{} + (kTwoParts ? gradients[0] : Real(0));  // times e^0
-        for (int p = 0; p < row.positives; ++p) {
-          const V e = load_lanes<V>(t.values + row.positive_offsets[p] + i);
-          exponentials[p] = is_of_row ? e : exponentials[p];
-          of_row += e * gradients[1 + p];
-        }
-        slope = is_of_row ? of_row : slope;
-      });
-      store_lanes(t.slope + i, load_lanes<V>(t.slope + i) + slope);
-      for (int p = 0; p < DiceRows::kMostPositives; ++p) store_lanes(positives + p * t.pitch + i, exponentials[p]);
-    }
+  LABELDROP_INLINE void take_edges(const DiceTile<Real>& t, DiceRows& rows) const {
+    for_edges(t, rows, 0, [&](const DiceRow& row, int i, auto is_of_row) __attribute__((always_inline)) {
+      const Real* const gradients = row_gradients.of_pixels(row);
+      V slope = V{} + (kTwoParts ? gradients[0] : Real(0)), zero{};  // times e^0
+      for (int p = 0; p < row.positives; ++p) {
+        const V e = load_lanes<V>(t.values + row.positive_offsets[p] + i);
+        Real* const kept = positives + p * t.pitch + i;
+        store_lanes(kept, is_of_row ? e : load_lanes<V>(kept));
+        slope += e * gradients[1 + p];
+      }
+      store_lanes(t.slope + i, load_lanes<V>(t.slope + i) + (is_of_row ? slope : zero));
+    });
   }
 
   // From the sums to what gradients are made with: e_k (g_k share + slope).
@@ -133,9 +128,7 @@ struct WriteGradient {
       case Reads::one_group: {
         const DiceRow& group = rows.row(piece.row);
         const Real* gradients = row_gradients(group, false);
-        write_list<2>(t, group, 0, gradients, i);
-        for (int j = 0; j < piece.vectors; ++j) write_group(t, rows, i + j * kLanes);
-        return;
+        return write_list<2>(t, group, 0, gradients, i);
       }
       case Reads::any_rows: {
         for (int j = 0; j < piece.vectors; ++j) write_mixed(t, rows, sample, i + j * kLanes);
@@ -175,9 +168,9 @@ struct WriteGradient {
   }
 
   // What the pixels of a group have each of its own.
-  LABELDROP_INLINE void write_group(const DiceTile<Real>& t, DiceRows& rows, int i) const {
-    const V factor = load_lanes<V>((kMode == DiceMode::sigmoid ? t.weight : t.share) + i), zero{};
-    for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
+  LABELDROP_INLINE void write_edges(const DiceTile<Real>& t, DiceRows& rows) const {
+    for_edges(t, rows, 0, [&](const DiceRow& row, int i, auto is_of_row) __attribute__((always_inline)) {
+      const V factor = load_lanes<V>((kMode == DiceMode::sigmoid ? t.weight : t.share) + i), zero{};
       const Real* const gradients = row_gradients.of_pixels(row);
       if constexpr (kTwoParts) {
         Real* const value = t.values + row.offsets[0] + i;

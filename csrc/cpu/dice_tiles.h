@@ -22,6 +22,13 @@ struct Piece {
   int32_t row;  // or a group's first one
 };
 
+// Where rows of one group meet: the pixels of a vector that read one of them. The passes over what is each pixel's own
+// go from edge to edge, rather than in a loop for each vector whose end no processor foresees.
+struct Edge {
+  int begin;
+  int32_t row;
+};
+
 // A block of pixels as one thread works on it. Whole vectors may be read and written: there is room for them.
 template <class Real>
 class DiceTile {
@@ -33,6 +40,7 @@ class DiceTile {
         reals_((a.channels + 6) * pitch),
         rows_(pitch),
         pieces_(pitch / kLanes),
+        edges_(kMostEdges * pitch / kLanes),
         values(reals_.get()),
         weight(values + a.channels * pitch),
         candidate(weight + pitch),
@@ -41,21 +49,39 @@ class DiceTile {
         candidate_slope(slope + pitch),
         reference(candidate_slope + pitch),
         row(rows_.get()),
-        pieces(pieces_.get()) {}
+        pieces(pieces_.get()),
+        edges(edges_.get()) {}
 
-  bool allocated() const { return values && row && pieces; }
+  bool allocated() const { return values && row && pieces && edges; }
 
   bool add(const Piece& piece) {
     pieces[piece_count++] = piece;
     return true;
   }
 
+  // The edges of a vector. False, and there are none, if it has more than they are worth it for.
+  LABELDROP_INLINE bool add_edges(int begin) {
+    const auto numbers = load_lanes<typename Lanes<Real>::Bits>(row + begin);
+    unsigned left = (1u << kLanes) - 1;
+    int count = 0;
+    for (; count < kMostEdges && left != 0; ++count) {
+      const int32_t number = row[begin + __builtin_ctz(left)];
+      edges[edge_count + count] = {begin, number};
+      left &= ~lane_bits(numbers == number);
+    }
+    if (left == 0) edge_count += count;
+    return left == 0;
+  }
+
   const int64_t pitch;
 
  private:
+  static constexpr int kMostEdges = 4;
+
   Buffer<Real> reals_;
   Buffer<int32_t> rows_;
   Buffer<Piece> pieces_;
+  Buffer<Edge> edges_;
 
  public:
   Real* const values;  // [K, pitch]: logits on their way in, gradient on its way out; between them exponentials
@@ -66,7 +92,8 @@ class DiceTile {
   Real* const reference;  // [pitch]: the only candidate's logit, in a group
   int32_t* const row;     // [pitch]: the pixel's row of the tables; L where it does not count
   Piece* const pieces;    // [piece_count]
-  int piece_count = 0;
+  Edge* const edges;      // [edge_count]
+  int piece_count = 0, edge_count = 0;
 };
 
 // Labels and weights of the block's pixels. One of weight 0 does not count. Returns the first invalid pixel or -1.
@@ -186,56 +213,35 @@ __attribute__((noinline)) bool list_exponentials(const DiceTile<Real>& t, const 
   return true;
 }
 
-// step(row, is_of_row) for each row that pixels of a vector read, `is_of_row` being what vector selection takes. Few do
-// at the edges of what is drawn.
+// step(row, i, is_of_row) for the edges from number `begin` on, `is_of_row` being what vector selection takes.
 template <class Real, class Step>
-LABELDROP_INLINE void for_rows(const DiceTile<Real>& t, DiceRows& rows, int i, Step step) {
-  using Bits = typename Lanes<Real>::Bits;
-  const Bits numbers = load_lanes<Bits>(t.row + i);
-  for (unsigned left = (1u << Lanes<Real>::count) - 1; left != 0;) {
-    const int32_t number = t.row[i + __builtin_ctz(left)];
-    const auto is_of_row = numbers == number;
-    left &= ~lane_bits(is_of_row);
-    step(rows.row(number), is_of_row);
+LABELDROP_INLINE void for_edges(const DiceTile<Real>& t, DiceRows& rows, int begin, Step step) {
+  for (const Edge *edge = t.edges + begin, *end = t.edges + t.edge_count; edge < end; ++edge) {
+    step(rows.row(edge->row), edge->begin, load_lanes<typename Lanes<Real>::Bits>(t.row + edge->begin) == edge->row);
   }
 }
 
-// Whether no more rows are read than what for_rows is worth it for.
-template <class Real>
-LABELDROP_INLINE bool reads_few_rows(const DiceTile<Real>& t, int i) {
-  constexpr int kMost = 4;
-  const auto numbers = load_lanes<typename Lanes<Real>::Bits>(t.row + i);
-  unsigned left = (1u << Lanes<Real>::count) - 1;
-  for (int count = 0; count < kMost && left != 0; ++count) {
-    left &= ~lane_bits(numbers == t.row[i + __builtin_ctz(left)]);
-  }
-  return left == 0;
-}
-
-// Of two vectors whose pixels read rows of one group.
+// Of two vectors whose pixels read rows of one group, and whose edges are the last ones.
 template <DiceMode kMode, bool kGradient, class Real, class Gradients>
-LABELDROP_INLINE bool group_exponentials(const DiceTile<Real>& t, DiceRows& rows, int32_t first, int begin,
+LABELDROP_INLINE bool group_exponentials(const DiceTile<Real>& t, DiceRows& rows, int32_t first, int i, int edges,
                                          Gradients&& gradients) {
   using V = typename Lanes<Real>::V;
-  constexpr int kLanes = Lanes<Real>::count, n = 2;
   constexpr bool kTwoParts = kMode == DiceMode::softmax_and_cross_entropy;
-  const V no_candidate = V{} - infinity<Real>();
-  for (int i = begin; kTwoParts && i < begin + n * kLanes; i += kLanes) {
-    V reference{};
-    for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
-      Real* const value = t.values + row.offsets[0] + i;
+  const V no_candidate = V{} - infinity<Real>(), one = V{} + 1;
+  if constexpr (kTwoParts) {
+    for_edges(t, rows, edges, [&](const DiceRow& row, int j, auto is_of_row) __attribute__((always_inline)) {
+      Real* const value = t.values + row.offsets[0] + j;
       const V z = load_lanes<V>(value);
-      reference = is_of_row ? z : reference;
+      store_lanes(t.reference + j, is_of_row ? z : load_lanes<V>(t.reference + j));
       store_lanes(value, is_of_row ? no_candidate : z);
     });
-    store_lanes(t.reference + i, reference);
   }
   const DiceRow& group = rows.row(first);
-  const bool done = list_exponentials<kMode, kGradient, kTwoParts, n>(t, group, begin, gradients(group, false));
-  for (int i = begin; kTwoParts && i < begin + n * kLanes; i += kLanes) {
-    const V candidate = done ? V{} + 1 : load_lanes<V>(t.reference + i);
-    for_rows(t, rows, i, [&](const DiceRow& row, auto is_of_row) __attribute__((always_inline)) {
-      Real* const value = t.values + row.offsets[0] + i;
+  const bool done = list_exponentials<kMode, kGradient, kTwoParts, 2>(t, group, i, gradients(group, false));
+  if constexpr (kTwoParts) {
+    for_edges(t, rows, edges, [&](const DiceRow& row, int j, auto is_of_row) __attribute__((always_inline)) {
+      Real* const value = t.values + row.offsets[0] + j;
+      const V candidate = done ? one : load_lanes<V>(t.reference + j);
       store_lanes(value, is_of_row ? candidate : load_lanes<V>(value));
     });
   }
@@ -250,7 +256,7 @@ LABELDROP_INLINE void make_pieces(const DiceSumsArguments& a, DiceTile<Real>& t,
                                   int count, Gradients&& gradients) {
   using Bits = typename Lanes<Real>::Bits;
   constexpr int kLanes = Lanes<Real>::count;
-  t.piece_count = 0;
+  t.piece_count = t.edge_count = 0;
   const auto take = [&](auto vectors, int i) __attribute__((always_inline)) {
     constexpr int n = decltype(vectors)::value;
     const int32_t number = t.row[i], group = number == a.labels ? -1 : rows.group(number);
@@ -267,10 +273,12 @@ LABELDROP_INLINE void make_pieces(const DiceSumsArguments& a, DiceTile<Real>& t,
       return t.add({i, n, Reads::one_row, number});
     }
     if (n == 1 || group < 0 || !no_bits(of_other_groups)) return false;
-    for (int j = 0; j < n; ++j) {
-      if (!reads_few_rows(t, i + j * kLanes)) return false;
+    const int edges = t.edge_count;
+    if (!t.add_edges(i) || !t.add_edges(i + kLanes) ||
+        !group_exponentials<kMode, kGradient>(t, rows, group, i, edges, gradients)) {
+      t.edge_count = edges;
+      return false;
     }
-    if (!group_exponentials<kMode, kGradient>(t, rows, group, i, gradients)) return false;
     return t.add({i, n, Reads::one_group, group});
   };
   using One = std::integral_constant<int, 1>;
