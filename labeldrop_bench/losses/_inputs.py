@@ -14,12 +14,24 @@ from torch import Tensor
 from labeldrop_bench import ops
 
 
-def fits(logits: Tensor, target: Tensor, annotated: Tensor | None, channels: int, labels: int) -> bool:
+def fits(
+    logits: Tensor,
+    target: Tensor,
+    annotated: Tensor | None,
+    pixel_weight: Tensor | None,
+    *,
+    channels: int,
+    labels: int,
+) -> bool:
     """Whether types and shapes are in order, for tensors that `ops.is_direct` has seen."""
     shape, device = logits.shape, logits.device
     if not (3 <= len(shape) <= 5 and logits.dtype in ops.FLOATS and shape[1] == channels and target.device == device):
         return False
     if target.dtype not in ops.INTEGERS or target.shape != (shape[0], *shape[2:]):
+        return False
+    if pixel_weight is not None and not (
+        pixel_weight.is_floating_point() and pixel_weight.shape == target.shape and pixel_weight.device == device
+    ):
         return False
     return annotated is None or (
         annotated.dtype == torch.bool and annotated.shape == (shape[0], labels) and annotated.device == device

@@ -152,12 +152,13 @@ class PartialLabelLoss(Explained, HasConstants):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Target `[N, *spatial]`, annotated `[N, L]` and pixel_weight `[N, *spatial]` or None, checked."""
         labels = self.label_space.num_labels
-        quick = direct and pixel_weight is None and (target.is_cpu or not self.check_target)
-        if not (quick and fits(logits, target, annotated, self.out_channels, labels)):
+        quick = direct and (target.is_cpu or not self.check_target)
+        sizes = {"channels": self.out_channels, "labels": labels}
+        if not (quick and fits(logits, target, annotated, pixel_weight, **sizes)):
             return self._check(logits, target, annotated, pixel_weight)
         if annotated is None:
             annotated = torch.ones(logits.shape[0], labels, dtype=torch.bool, device=logits.device)
-        return target, annotated, None
+        return target, annotated, pixel_weight
 
     def _check(
         self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None

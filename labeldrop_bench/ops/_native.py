@@ -55,17 +55,18 @@ def module(device: torch.device, operator: str) -> ModuleType:
     Raises:
         RuntimeError: the module, or its kernel for this operator, is not built, or not for this GPU or this driver.
     """
-    found = _MODULES.get(device.type)
+    kind = device.type
+    found = _MODULES.get(kind)
     if found is None or not hasattr(found, operator):
         fix = {
             "cpu": "install the package with `pip install .`, which compiles it",
             "cuda": BRING_A_COMPILER,
-        }.get(device.type, "move the tensors to the CPU or a CUDA device")
+        }.get(kind, "move the tensors to the CPU or a CUDA device")
         raise RuntimeError(
-            f"{operator}: there is no compiled kernel for device '{device.type}' in this installation; {fix}, "
+            f"{operator}: there is no compiled kernel for device '{kind}' in this installation; {fix}, "
             f"or choose backend='reference'"
         )
-    if device.type == "cuda" and (problem := _problem(device)):
+    if kind == "cuda" and (problem := _problem(device)):
         raise RuntimeError(f"{operator}: {problem}, or choose backend='reference'")
     return found
 

@@ -50,7 +50,7 @@ class PixelKernel:
         inputs = inputs.contiguous()
         logits, per_pixel, mean = inputs.logits, reduction == "none", reduction == "mean"
         accumulation = accumulation_dtype(logits)
-        loss = torch.empty(inputs.target.shape if per_pixel else (), dtype=accumulation, device=logits.device)
+        loss = logits.new_empty(inputs.target.shape if per_pixel else (), dtype=accumulation)
         divisor = (torch.empty if mean else torch.ones)((), dtype=torch.double, device=logits.device)
         gradient = torch.empty_like(logits, requires_grad=False) if with_gradient else None
         self._launch(inputs, divisor, gradient, loss=loss, mean=mean)
