@@ -10,24 +10,6 @@
 namespace labeldrop {
 namespace {
 
-// What the labels of n pixels say: row[i] is the pixel's label, 0 where it does not count or is none; counted[i] is 1
-// where it counts. `valid` becomes false if one that counts is no label.
-template <class Value>
-void load_labels(int32_t* __restrict row, int32_t* __restrict counted, const Value* __restrict from, int n,
-                 int64_t labels, int64_t ignore_index, bool& valid) {
-  int32_t invalid = 0;
-#pragma omp simd reduction(| : invalid)
-  for (int i = 0; i < n; ++i) {
-    const int64_t label = static_cast<int64_t>(from[i]);
-    const int32_t is_counted = label != ignore_index;
-    const int32_t is_label = label >= 0 && label < labels;
-    invalid |= is_counted & ~is_label;
-    counted[i] = is_counted;
-    row[i] = is_counted & is_label ? static_cast<int32_t>(label) : 0;
-  }
-  valid = !(invalid & 1);
-}
-
 // calls f with the target as a pointer to its own type
 template <class Function>
 auto with_integers(const void* target, Integer type, Function f) {

@@ -60,19 +60,35 @@ LABELDROP_INLINE WordProduct<WideLanes> multiply_words<WideLanes>(uint32_t facto
   return {product >> 32, product};
 }
 
-// Even and odd elements apart, in 64-bit integers: two products a round, and no shuffle until the end.
+// Words of n vectors of elements, from `element` on. Even and odd elements apart, in 64-bit integers: two products a
+// round, and no shuffle until the end. The rounds of all are side by side: each waits for the one before it.
+template <int n>
+LABELDROP_INLINE void philox_vectors(uint64_t element, uint32_t group, PhiloxKey key,
+                                     PhiloxWords<UnsignedLanes> (&words)[n]) {
+  constexpr uint64_t kWide = sizeof(WideLanes) / sizeof(uint64_t);
+  WideLanes first{};
+  for (uint64_t i = 0; i < kWide; ++i) first[i] = element + 2 * i;
+  PhiloxWords<WideLanes> c[2 * n];
+  for (int j = 0; j < 2 * n; ++j) {
+    const WideLanes elements = first + (j / 2 * 2 * kWide + j % 2), zero{};
+    c[j] = {elements, elements >> 32, zero + group, zero};
+  }
+  philox4x32(c, key);
+  for (int j = 0; j < n; ++j) {
+    const auto merged = [](WideLanes low, WideLanes high) __attribute__((always_inline)) {
+      return (UnsignedLanes)((low & 0xffffffffu) | (high << 32));
+    };
+    const PhiloxWords<WideLanes>&even = c[2 * j], &odd = c[2 * j + 1];
+    words[j] = {merged(even.c0, odd.c0), merged(even.c1, odd.c1), merged(even.c2, odd.c2), merged(even.c3, odd.c3)};
+  }
+}
+
 template <>
 LABELDROP_INLINE PhiloxWords<UnsignedLanes> philox_elements<FloatLanes>(uint64_t element, uint32_t group,
                                                                         PhiloxKey key) {
-  WideLanes even{};
-  for (size_t i = 0; i < sizeof(even) / sizeof(uint64_t); ++i) even[i] = element + 2 * i;
-  const WideLanes odd = even + 1, zero{};
-  const PhiloxWords<WideLanes> a = philox4x32<WideLanes>({even, even >> 32, zero + group, zero}, key);
-  const PhiloxWords<WideLanes> b = philox4x32<WideLanes>({odd, odd >> 32, zero + group, zero}, key);
-  const auto merged = [](WideLanes low, WideLanes high) __attribute__((always_inline)) {
-    return (UnsignedLanes)((low & 0xffffffffu) | (high << 32));
-  };
-  return {merged(a.c0, b.c0), merged(a.c1, b.c1), merged(a.c2, b.c2), merged(a.c3, b.c3)};
+  PhiloxWords<UnsignedLanes> words[1];
+  philox_vectors(element, group, key, words);
+  return words[0];
 }
 
 template <>
@@ -100,6 +116,19 @@ LABELDROP_INLINE FloatLanes larger<FloatLanes>(FloatLanes a, FloatLanes b) {
   return (FloatLanes)_mm_max_ps((__m128)a, (__m128)b);
 #else
   return a > b ? a : b;
+#endif
+}
+
+template <>
+LABELDROP_INLINE FloatLanes smaller<FloatLanes>(FloatLanes a, FloatLanes b) {
+#if defined(__AVX512F__)
+  return (FloatLanes)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (FloatLanes)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (FloatLanes)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
 #endif
 }
 
@@ -188,11 +217,8 @@ LABELDROP_INLINE bool all_at_most(FloatLanes x, float limit) {
 #endif
 }
 
-// One or the other, as the sign bit says.
-LABELDROP_INLINE double choose_by_sign(double sign, double if_negative, double otherwise) {
-  return sign < 0 ? if_negative : otherwise;
-}
-LABELDROP_INLINE FloatLanes choose_by_sign(FloatLanes sign, FloatLanes if_negative, FloatLanes otherwise) {
+template <>
+LABELDROP_INLINE FloatLanes choose_by_sign<FloatLanes>(FloatLanes sign, FloatLanes if_negative, FloatLanes otherwise) {
 #if defined(__AVX512F__)
   return (FloatLanes)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)sign), (__m512)otherwise, (__m512)if_negative);
 #elif defined(__AVX2__)

@@ -5,12 +5,33 @@
 // fixed order by the caller, so the loss depends neither on the number of threads nor on their timing.
 #pragma once
 
-#include "pixel_blocks.h"
+#include <cstring>
+#include <type_traits>
+
+#include "block_io.h"
 #include "row_tables.h"
+#include "threads.h"
 #include "tiles.h"
 
 namespace labeldrop {
 namespace {
+
+// A block's place in the tensors.
+struct Block {
+  template <class Arguments>
+  Block(const Arguments& a, int64_t index, int64_t size) {
+    const int64_t blocks_per_sample = (a.pixels + size - 1) / size;
+    sample = index / blocks_per_sample;
+    first = index % blocks_per_sample * size;
+    count = static_cast<int>(a.pixels - first < size ? a.pixels - first : size);
+    pixel = sample * a.pixels + first;
+    element = sample * a.channels * a.pixels + first * (a.channels_last ? a.channels : 1);
+  }
+
+  int64_t sample, first;   // first pixel within the sample
+  int count;               // pixels
+  int64_t pixel, element;  // offsets in [N, S] and of channel 0 in [N, C, S]
+};
 
 // Vectors of a unit, which is 16 floats (a cache line) or one double: where all its pixels read one row, its vectors
 // are worked on side by side.
@@ -26,6 +47,7 @@ class Tile {
   Tile(const CpuPixelLossArguments& a, int64_t block)
       : pitch((block + 15) / 16 * 16),
         reals_((a.channels + 5) * pitch),
+        extra_(a.channels * 64),
         rows_(2 * pitch),
         values(reals_.get()),
         loss(values + a.channels * pitch),
@@ -33,6 +55,7 @@ class Tile {
         factor(weight + pitch),
         sum_candidate(factor + pitch),
         sum_other(sum_candidate + pitch),
+        extra(extra_.get()),
         row(rows_.get()),
         form(row + pitch) {
     for (int64_t i = 0; allocated() && i < pitch; ++i) {
@@ -41,18 +64,19 @@ class Tile {
     }
   }
 
-  bool allocated() const { return values && row; }
+  bool allocated() const { return values && extra && row; }
 
   const int64_t pitch;
 
  private:
-  Buffer<Real> reals_;
+  Buffer<Real> reals_, extra_;
   Buffer<int32_t> rows_;
 
  public:
   Real* const values;  // [C, pitch]: logits on their way in, gradient on its way out; between them what one likes
   Real *const loss, *const weight, *const factor;  // factor: of the pixel's gradient
   Real *const sum_candidate, *const sum_other;     // for the loss to use
+  Real* const extra;                               // [C, 64]: likewise
   int32_t* const row;                              // the pixel's row of the tables; L where it does not count
   int32_t* const form;                             // what `values` hold of each vector; for the loss to use
 };
@@ -111,6 +135,46 @@ int64_t load_pixels(const CpuPixelLossArguments& a, const Tile<Real>& t, const B
   return invalid;
 }
 
+// ---- rows of the tables, read by a vector of pixels ----
+
+// Whether the n vectors from pixel i on all read that row.
+template <int n, class Real>
+LABELDROP_INLINE bool reads_row(const Tile<Real>& t, int i, int32_t row) {
+  using Bits = typename Lanes<Real>::Bits;
+  Bits differ{};
+  for (int j = 0; j < n; ++j) differ |= load_lanes<Bits>(t.row + i + j * Lanes<Real>::count) ^ row;
+  return no_bits(differ);
+}
+
+// End of the units from `begin` on whose pixels all read one row.
+template <class Real>
+LABELDROP_INLINE int end_of_run(const Tile<Real>& t, int begin, int count) {
+  int end = begin;
+  while (end < count && reads_row<kUnitVectors<Real>>(t, end, t.row[begin])) end += kUnit<Real>;
+  return end;
+}
+
+// One step of the pixels from i on over the classes of a list: step(value).
+template <class Real, class Step>
+LABELDROP_INLINE void for_classes(const Tile<Real>& t, const ClassList& list, int begin, int end, int i, Step step) {
+  Real* const values = t.values + i;
+  for (const int32_t *k = list.offsets + begin, *last = list.offsets + end; k < last; ++k) step(values + *k);
+}
+
+// One step of a vector of pixels over all classes, from the last to the first: step(k, value, is_candidate, is_other).
+template <class Real, class Step>
+LABELDROP_INLINE void for_each_class(const Tile<Real>& t, const RowTables& tables, int64_t classes, int i, Step step) {
+  using Bits = typename Lanes<Real>::Bits;
+  const Bits rows = load_lanes<Bits>(t.row + i);
+  for (int64_t w = tables.words - 1; w >= 0; --w) {
+    const int64_t last = (classes < 32 * (w + 1) ? classes : 32 * (w + 1)) - 1;
+    BitWalk<Bits> candidates(tables.candidate_bits(w, rows), last), others(tables.other_bits(w, rows), last);
+    for (int64_t k = last; k >= 32 * w; --k, candidates.next(), others.next()) {
+      step(k, t.values + k * t.pitch + i, candidates.is_set(), others.is_set());
+    }
+  }
+}
+
 // Weights the losses of n pixels and returns their sum.
 template <class Real>
 double finish_losses(const CpuPixelLossArguments& a, const Tile<Real>& t, int n) {
@@ -133,31 +197,45 @@ double finish_losses(const CpuPixelLossArguments& a, const Tile<Real>& t, int n)
 // second-level cache: the first one is full of this block.
 class Fetch {
  public:
-  Fetch(const LossArguments& a, const Block& next, int64_t element_bytes)
+  template <class Arguments>
+  Fetch(const Arguments& a, const Block& next, int64_t element_bytes)
       : from_(static_cast<const char*>(a.logits) + next.element * element_bytes),
         rows_(a.channels_last ? 1 : a.channels),
         row_bytes_(a.pixels * element_bytes),
-        pixel_bytes_(a.channels_last ? a.channels * element_bytes : element_bytes) {}
+        pixel_bytes_(a.channels_last ? a.channels * element_bytes : element_bytes),
+        element_bytes_(element_bytes) {}
 
-  // the cache lines that begin in n pixels from `pixel`
+  // the cache lines that begin in n pixels from `pixel` on
   LABELDROP_INLINE void operator()(int pixel, int n) const {
     const int64_t end = (pixel + n) * pixel_bytes_;
-    for (int64_t offset = (pixel * pixel_bytes_ + 63) / 64 * 64; offset < end; offset += 64) {
+    for (int64_t offset = up_to_line(pixel * pixel_bytes_); offset < end; offset += kLine) {
       const char* line = from_ + offset;
       for (int64_t row = 0; row < rows_; ++row, line += row_bytes_) __builtin_prefetch(line, 0, 2);
     }
   }
 
+  // Those of channel c alone; in channels-last, as many bytes as that of all.
+  LABELDROP_INLINE void operator()(int64_t c, int pixel, int n) const {
+    const int64_t begin = pixel * pixel_bytes_ + (rows_ == 1 ? c * n * element_bytes_ : 0);
+    const char* const row = from_ + (rows_ == 1 ? 0 : c * row_bytes_);
+    for (int64_t offset = up_to_line(begin); offset < begin + n * element_bytes_; offset += kLine) {
+      __builtin_prefetch(row + offset, 0, 2);
+    }
+  }
+
  private:
+  static constexpr int64_t kLine = 64;
+  LABELDROP_INLINE static int64_t up_to_line(int64_t offset) { return (offset + kLine - 1) / kLine * kLine; }
+
   const char* const from_;
-  const int64_t rows_, row_bytes_, pixel_bytes_;
+  const int64_t rows_, row_bytes_, pixel_bytes_, element_bytes_;
 };
 
 // Not inlined: one copy serves all element types and layouts.
 template <class Real, class Compute>
 __attribute__((noinline)) void compute_tile(const Compute& compute, const Tile<Real>& tile, RowTables& tables,
-                                            const Fetch& fetch, int count) {
-  compute(tile, tables, fetch, count);
+                                            const Block& block, const Fetch& fetch) {
+  compute(tile, tables, block, fetch);
 }
 
 // Runs `compute` over all blocks, for one combination of types. Returns the first invalid pixel or one of the codes.
@@ -181,8 +259,8 @@ int64_t run_tiles_as(const CpuPixelLossArguments& a, const Compute& compute) {
       if (invalid >= 0 && block.pixel + invalid < lowest) lowest = block.pixel + invalid;
       load_tile(tile.values, tile.pitch, static_cast<const Storage*>(a.logits) + block.element, a.channels,
                 channel_stride, pixel_stride, block.count);
-      compute_tile(compute, tile, tables, Fetch(a, Block(a, b + 1 < end ? b + 1 : b, size), sizeof(Storage)),
-                   block.count);
+      const Block next(a, b + 1 < end ? b + 1 : b, size);
+      compute_tile(compute, tile, tables, block, Fetch(a, next, sizeof(Storage)));
       a.block_loss[b] = finish_losses(a, tile, block.count);
       if (a.loss != nullptr) {
         memcpy(static_cast<Real*>(a.loss) + block.pixel, tile.loss, block.count * sizeof(Real));

@@ -9,6 +9,30 @@
 namespace labeldrop {
 namespace {
 
+// The bits of a word, one after the other from number `last` on downwards, as what vectors choose by.
+template <class Bits>
+class BitWalk {
+ public:
+#if defined(__AVX512F__)
+  // an instruction tests a bit that is read from memory
+  LABELDROP_INLINE BitWalk(Bits bits, int64_t last) : bits_(bits), bit_(int32_t{1} << (last % 32)) {}
+  LABELDROP_INLINE auto is_set() const { return (bits_ & bit_) != 0; }
+  LABELDROP_INLINE void next() { bit_ = static_cast<int32_t>(static_cast<uint32_t>(bit_) >> 1); }
+
+ private:
+  Bits bits_;
+  int32_t bit_;
+#else
+  // a sign is what an instruction chooses by
+  LABELDROP_INLINE BitWalk(Bits bits, int64_t last) : bits_(bits << static_cast<int>(31 - last % 32)) {}
+  LABELDROP_INLINE auto is_set() const { return bits_ < 0; }
+  LABELDROP_INLINE void next() { bits_ += bits_; }
+
+ private:
+  Bits bits_;
+#endif
+};
+
 // The classes of one row: its candidates, then the others that are active, then the inactive ones; each part from the
 // last class to the first, as the bits are gone through, so that sums are formed in the same order.
 struct ClassList {
@@ -62,6 +86,16 @@ class RowTables {
     return look_up(bits_.get() + (words + w) * rows_, rows_, rows);
   }
 
+  // Whether class k is a candidate, or another active class, as what vectors choose by.
+  template <class Bits>
+  LABELDROP_INLINE auto is_candidate(int64_t k, Bits rows) const {
+    return BitWalk<Bits>(candidate_bits(k / 32, rows), k).is_set();
+  }
+  template <class Bits>
+  LABELDROP_INLINE auto is_other(int64_t k, Bits rows) const {
+    return BitWalk<Bits>(other_bits(k / 32, rows), k).is_set();
+  }
+
   const int64_t words;
 
  private:
@@ -97,30 +131,6 @@ class RowTables {
   Buffer<int32_t> bits_;   // [candidates, others][W][rows]
   Buffer<int32_t> lists_;  // [kLists][classes, offsets][K]
   ClassList kept_[kLists];
-};
-
-// The bits of a word, one after the other from number `last` on downwards, as what vectors choose by.
-template <class Bits>
-class BitWalk {
- public:
-#if defined(__AVX512F__)
-  // an instruction tests a bit that is read from memory
-  LABELDROP_INLINE BitWalk(Bits bits, int64_t last) : bits_(bits), bit_(int32_t{1} << (last % 32)) {}
-  LABELDROP_INLINE auto is_set() const { return (bits_ & bit_) != 0; }
-  LABELDROP_INLINE void next() { bit_ = static_cast<int32_t>(static_cast<uint32_t>(bit_) >> 1); }
-
- private:
-  Bits bits_;
-  int32_t bit_;
-#else
-  // a sign is what an instruction chooses by
-  LABELDROP_INLINE BitWalk(Bits bits, int64_t last) : bits_(bits << static_cast<int>(31 - last % 32)) {}
-  LABELDROP_INLINE auto is_set() const { return bits_ < 0; }
-  LABELDROP_INLINE void next() { bits_ += bits_; }
-
- private:
-  Bits bits_;
-#endif
 };
 
 }  // namespace

@@ -15,20 +15,6 @@ enum Form : int32_t {
   kOwnRows,    // exponentials, those of candidates negative, 0 for inactive classes
 };
 
-// One step of a vector of pixels over all classes, from the last to the first: step(value, is_candidate, is_other).
-template <class Real, class Step>
-LABELDROP_INLINE void for_each_class(const Tile<Real>& t, const RowTables& tables, int64_t classes, int i, Step step) {
-  using Bits = typename Lanes<Real>::Bits;
-  const Bits rows = load_lanes<Bits>(t.row + i);
-  for (int64_t w = tables.words - 1; w >= 0; --w) {
-    const int64_t last = (classes < 32 * (w + 1) ? classes : 32 * (w + 1)) - 1;
-    BitWalk<Bits> candidates(tables.candidate_bits(w, rows), last), others(tables.other_bits(w, rows), last);
-    for (int64_t k = last; k >= 32 * w; --k, candidates.next(), others.next()) {
-      step(t.values + k * t.pitch + i, candidates.is_set(), others.is_set());
-    }
-  }
-}
-
 template <class Real>
 class TileLoss {
  public:
@@ -41,8 +27,8 @@ class TileLoss {
 
   LABELDROP_INLINE void exponentials(const Fetch& fetch, int count) {
     for (int i = 0; i < count;) {
-      const int end = end_of_run(i, count);
-      fetch(i, (end > i ? end - i : kUnit<Real>));
+      const int end = end_of_run(t_, i, count);
+      fetch(i, end > i ? end - i : kUnit<Real>);
       if (end > i) {
         const ClassList& list = tables_.list(t_.row[i]);
         for (int j = i; j < end; j += kUnit<Real>) t_.form[j / kLanes] = kWholeUnit;
@@ -51,7 +37,7 @@ class TileLoss {
         continue;
       }
       for (const int unit = i; i < unit + kUnit<Real>; i += kLanes) {
-        if (reads_row<1>(t_.row[i], i)) {
+        if (reads_row<1>(t_, i, t_.row[i])) {
           t_.form[i / kLanes] = kOneRow;
           one_row<1>(tables_.list(t_.row[i]), i, i + kLanes);
         } else {
@@ -96,31 +82,9 @@ class TileLoss {
   // ---- n vectors whose pixels read one row: no masks ----
 
   template <int n>
-  LABELDROP_INLINE bool reads_row(int32_t row, int i) const {
-    Bits differ{};
-    for (int j = 0; j < n; ++j) differ |= load_lanes<Bits>(t_.row + i + j * kLanes) ^ row;
-    return no_bits(differ);
-  }
-
-  // End of the units from `begin` on whose pixels all read one row.
-  LABELDROP_INLINE int end_of_run(int begin, int count) const {
-    const int32_t row = t_.row[begin];
-    int end = begin;
-    while (end < count && reads_row<kVectors>(row, end)) end += kUnit<Real>;
-    return end;
-  }
-
-  // step(value) of each class of a list
-  template <class Step>
-  LABELDROP_INLINE void for_classes(const ClassList& list, int begin, int end, int i, Step step) const {
-    Real* const values = t_.values + i;
-    for (const int32_t *k = list.offsets + begin, *last = list.offsets + end; k < last; ++k) step(values + *k);
-  }
-
-  template <int n>
   LABELDROP_INLINE void maxima(const ClassList& list, int begin, int end, int i, V (&max)[n]) const {
     for (V& m : max) m = V{} - infinity<Real>();
-    for_classes(list, begin, end, i, [&](const Real* value) __attribute__((always_inline)) {
+    for_classes(t_, list, begin, end, i, [&](const Real* value) __attribute__((always_inline)) {
       for (int j = 0; j < n; ++j) {
         const V z = load_lanes<V>(value + j * kLanes);
         max[j] = larger(z, max[j]);
@@ -132,7 +96,7 @@ class TileLoss {
   LABELDROP_INLINE void exponentials_of(const ClassList& list, int begin, int end, int i, const V (&reference)[n],
                                         Real* sums) const {
     V sum[n] = {};
-    for_classes(list, begin, end, i, [&](Real* value) __attribute__((always_inline)) {
+    for_classes(t_, list, begin, end, i, [&](Real* value) __attribute__((always_inline)) {
       for (int j = 0; j < n; ++j) {
         const V e = exp_nonpositive(load_lanes<V>(value + j * kLanes) - reference[j]);
         store_lanes(value + j * kLanes, e);
@@ -225,7 +189,7 @@ class TileLoss {
           own_rows_of_any_logits(i, n);
           continue;
         }
-        for_classes(list, 0, list.candidates, i, [&](const Real* value) __attribute__((always_inline)) {
+        for_classes(t_, list, 0, list.candidates, i, [&](const Real* value) __attribute__((always_inline)) {
           for (int j = 0; j < n; ++j) {
             const V z = load_lanes<V>(value + j * kLanes);
             nan[j] = z == z ? nan[j] : z;
@@ -250,18 +214,19 @@ class TileLoss {
         candidate[j] = -load_lanes<V>(t_.sum_candidate + i + j * kLanes);
         other[j] = load_lanes<V>(t_.sum_other + i + j * kLanes);
       }
-      for_classes(list, 0, list.candidates, i, [&](Real* value) __attribute__((always_inline)) {
+      for_classes(t_, list, 0, list.candidates, i, [&](Real* value) __attribute__((always_inline)) {
         for (int j = 0; j < n; ++j) {
           const V e = has_exponentials ? load_lanes<V>(value + j * kLanes) : V{} + 1;
           store_lanes(value + j * kLanes, e * candidate[j]);
         }
       });
-      for_classes(list, list.candidates, list.active, i, [&](Real* value) __attribute__((always_inline)) {
+      for_classes(t_, list, list.candidates, list.active, i, [&](Real* value) __attribute__((always_inline)) {
         for (int j = 0; j < n; ++j) store_lanes(value + j * kLanes, load_lanes<V>(value + j * kLanes) * other[j]);
       });
-      for_classes(list, list.active, static_cast<int>(a_.classes), i, [&](Real* value) __attribute__((always_inline)) {
-        for (int j = 0; j < n; ++j) store_lanes(value + j * kLanes, V{});
-      });
+      for_classes(t_, list, list.active, static_cast<int>(a_.classes), i,
+                  [&](Real* value) __attribute__((always_inline)) {
+                    for (int j = 0; j < n; ++j) store_lanes(value + j * kLanes, V{});
+                  });
     }
   }
 
@@ -274,7 +239,7 @@ class TileLoss {
     const auto counted = load_lanes<Bits>(t_.row + i) != static_cast<int32_t>(a_.labels);
     V max_candidate = lowest, max_other = lowest;  // of the others; with kFinite, of all classes, which takes less
     for_each_class(t_, tables_, a_.classes, i,
-                   [&](const Real* value, auto is_candidate, [[maybe_unused]] auto is_other)
+                   [&](int64_t, const Real* value, auto is_candidate, [[maybe_unused]] auto is_other)
                        __attribute__((always_inline)) {
                          const V z = load_lanes<V>(value);
                          const V candidate = is_candidate ? z : lowest;
@@ -296,7 +261,8 @@ class TileLoss {
     }
     V sum_candidate{}, sum_other{};
     for_each_class(
-        t_, tables_, a_.classes, i, [&](Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
+        t_, tables_, a_.classes, i,
+        [&](int64_t, Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
           const V z = kFinite ? load_lanes<V>(value) : finite_from_below(load_lanes<V>(value));
           const V e = exp_nonpositive(z - (kFinite ? max_candidate : is_candidate ? max_candidate : max_other));
           const V candidate = is_candidate ? e : zero, other = is_other ? e : zero;
@@ -335,7 +301,7 @@ class TileLoss {
   __attribute__((noinline)) void own_row_gradients_of_no_numbers(int i) const {
     const V candidate = load_lanes<V>(t_.sum_candidate + i), other = load_lanes<V>(t_.sum_other + i), zero{};
     for_each_class(t_, tables_, a_.classes, i,
-                   [&](Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
+                   [&](int64_t, Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
                      const V e = load_lanes<V>(value);
                      const V of_others = is_other ? e * other : zero;
                      store_lanes(value, is_candidate ? e * candidate : of_others);
@@ -350,11 +316,11 @@ class TileLoss {
 }  // namespace
 
 int64_t set_cross_entropy(const CpuPixelLossArguments& a) {
-  return run_tiles(a, [&a](const auto& tile, RowTables& tables, const Fetch& fetch, int count) {
+  return run_tiles(a, [&a](const auto& tile, RowTables& tables, const Block& block, const Fetch& fetch) {
     TileLoss loss(a, tile, tables);
-    loss.exponentials(fetch, count);
-    loss.pixels(count);
-    if (a.gradient != nullptr) loss.gradients(count);
+    loss.exponentials(fetch, block.count);
+    loss.pixels(block.count);
+    if (a.gradient != nullptr) loss.gradients(block.count);
   });
 }
 

@@ -69,6 +69,16 @@ LABELDROP_INLINE V reciprocal(V x) {
 #endif
 }
 
+// a / b for positive b below 2^126, to 2 ulp.
+template <class V>
+LABELDROP_INLINE V quotient(V a, V b) {
+#ifdef __CUDA_ARCH__
+  return a * reciprocal(b);
+#else
+  return a / b;
+#endif
+}
+
 LABELDROP_INLINE double log_ratio(double s) { return log1p(2 * s / (1 - s)); }
 
 // log((1 + s) / (1 - s)) = 2 artanh(s) for 0 <= s <= 1/3, to 2 ulp however small s is.

@@ -25,13 +25,11 @@ struct FlipLoss {
 //     d = 0: l = -q^gamma log(1 - q),    dl/df = rest / whole q^gamma (v - gamma log(1 - q))
 // Sums of positive numbers only, so nothing cancels.
 template <Focus focus, class V, class Mask>
-LABELDROP_INLINE FlipLoss<V> flip_loss(V f, Mask disagrees, Scalar<V> gamma) {
+LABELDROP_INLINE FlipLoss<V> flip_loss(V f, V w, Mask disagrees, Scalar<V> gamma) {
   using Real = Scalar<V>;
   constexpr Real kLog2 = static_cast<Real>(0.693147180559945309), kHalf = static_cast<Real>(0.5);
   const V zero{}, one = zero + 1;
-  const V below = f > zero ? -f : f;
-  const V w = exp_nonpositive(below);
-  const V part = f > zero ? one : w, rest = f > zero ? w : one;
+  const V part = choose_by_sign(f, w, one), rest = choose_by_sign(f, one, w);
   const V whole = one + w, more = whole + rest;
   // log(1 + u) = 2 artanh(s), s = u / (2 + u), for the one u of w and v = part / more that is asked for. One division
   // serves it and the two inverses.
@@ -56,6 +54,10 @@ LABELDROP_INLINE FlipLoss<V> flip_loss(V f, Mask disagrees, Scalar<V> gamma) {
 template <Focus focus>
 struct LabelFlip {
   static constexpr int kChannels = 2;
+  static constexpr bool kOneCopy = true;  // on the CPU
+
+  template <class V>
+  using Sum = WeightedSum<V>;
 
   // parameters: gamma; 1 if no gradient goes through the target t
   LABELDROP_INLINE explicit LabelFlip(const double* parameters)
@@ -64,13 +66,21 @@ struct LabelFlip {
   // Infinite channels and NaN give NaN. No noise in it, so the element does not matter.
   template <class V, class Mask>
   LABELDROP_INLINE Term<V, kChannels> operator()(const V (&channel)[kChannels], Mask positive, uint64_t) const {
+    const V u[kChannels] = {exp_nonpositive(minus_magnitude(channel[0])), exp_nonpositive(minus_magnitude(channel[1]))};
+    return term(channel, u, positive);
+  }
+
+  // The same, with u = exp(-|channel|).
+  template <class V, class Mask>
+  LABELDROP_INLINE Term<V, kChannels> term(const V (&channel)[kChannels], const V (&u)[kChannels],
+                                           Mask positive) const {
     using Real = Scalar<V>;
     const Real g = static_cast<Real>(gamma);
     const V z = channel[0], f = channel[1], nan_unless_finite = (z - z) + (f - f);
-    const FlipLoss<V> flip = flip_loss<focus>(f, (z > V{}) != positive, g);
+    const FlipLoss<V> flip = flip_loss<focus>(f, u[1], (z > V{}) != positive, g);
 
     // Seen from the logit of what the label says, t is 1 - q for either label.
-    const Logistic<V> at = logistic(positive ? z : -z);
+    const Logistic<V> at = logistic(positive ? z : -z, u[0]);
     const Logistic<V> opposite{at.not_p, at.p, at.log_not_p, at.log_p};
     const auto [right, right_slope] = focal_loss<focus>(at, g);
     const auto [wrong, wrong_slope] = focal_loss<focus>(opposite, g);

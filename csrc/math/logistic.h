@@ -16,15 +16,18 @@ struct Logistic {
 // With u = exp(-|z|), the two probabilities are 1 / (1 + u) and u / (1 + u), and their logarithms -log(1 + u) and
 // -|z| - log(1 + u): no difference of nearly equal numbers, so that the smaller probability keeps its digits too.
 template <class V>
-LABELDROP_INLINE Logistic<V> logistic(V z) {
-  constexpr Scalar<V> kZero = 0;
-  const V below = z > kZero ? -z : z;  // -|z|
-  const V u = exp_nonpositive(below);
+LABELDROP_INLINE Logistic<V> logistic(V z, V u) {
+  const V below = minus_magnitude(z);
   const auto [log1p, inverse] = log1p_and_inverse(u);
   const V small = u * inverse;
   const V log_large = -log1p, log_small = below - log1p;
-  return {z > kZero ? inverse : small, z > kZero ? small : inverse, z > kZero ? log_large : log_small,
-          z > kZero ? log_small : log_large};
+  return {choose_by_sign(z, small, inverse), choose_by_sign(z, inverse, small), choose_by_sign(z, log_small, log_large),
+          choose_by_sign(z, log_large, log_small)};
+}
+
+template <class V>
+LABELDROP_INLINE Logistic<V> logistic(V z) {
+  return logistic(z, exp_nonpositive(minus_magnitude(z)));
 }
 
 // The focusing exponent gamma: 0 and 2, the usual ones, are compiled without a power.

@@ -27,15 +27,16 @@ LABELDROP_INLINE V minus_two_log_uniform(Unsigned<V> word, V) {
   const Integer e = (bits - 0x3f3504f3) >> 23;
   const V m = bit_cast<V>(bits - e * (1 << 23));
   // t = m - 1. Near u = 1, x is rounded to a multiple of 256 and m - 1 would be mostly that error; the complement of
-  // the word has the distance from 1 with all its bits.
-  const V from_one = (to_reals<V>(~word) + 0.5f) * -0x1p-32f;
+  // the word has the distance from 1 with all its bits, and is below 2^31 there.
+  const V from_one = (to_reals<V>(bit_cast<Integer>(~word)) + 0.5f) * -0x1p-32f;
   const V t = e == 32 ? from_one : m - 1.0f;
-  // log(1 + t) = t - t^2/2 + t^3 q(t), q minimax: relative error 3e-8 of the logarithm
+  // -2 log(1 + t) = -2 t + t^2 + t^3 q(t), q minimax: relative error 3e-8 of the logarithm
   const V t2 = t * t;
-  const V low = (t * -0.2500133706f + 0.3333391073f) + t2 * (t * -0.1657758404f + 0.1996306406f);
-  const V high = t * -0.1426749146f + 0.1491476427f + t2 * 0.08700452803f;
-  const V log_m = t - t2 * 0.5f + t * t2 * (low + t2 * t2 * high);
-  return (to_reals<V>(e) - 32.0f) * -1.38629436111989062f - 2.0f * log_m;
+  const V low = (t * 0.5000267412f - 0.6666782146f) + t2 * (t * 0.3315516808f - 0.3992612878f);
+  const V high = t * 0.2853498292f - 0.2982952854f - t2 * 0.17401740906f;
+  const V of_m = t2 - 2.0f * t + t * t2 * (low + t2 * t2 * high);
+  constexpr float kMinusTwoLog2 = -1.38629436111989062f;
+  return to_reals<V>(e) * kMinusTwoLog2 - 32.0f * kMinusTwoLog2 + of_m;
 }
 
 // cos and sin of 2 pi word 2^-32.

@@ -26,16 +26,28 @@ LABELDROP_INLINE PhiloxKey philox_key(uint64_t key) {
 
 // Word is uint32_t, or a vector of 64-bit integers (lanes.h) whose lower halves are the words; what comes back in the
 // upper halves means nothing.
-template <class Word>
-LABELDROP_INLINE PhiloxWords<Word> philox4x32(PhiloxWords<Word> c, PhiloxKey key) {
+template <class Word, int n>
+LABELDROP_INLINE void philox4x32(PhiloxWords<Word> (&counters)[n], PhiloxKey key) {
+#ifdef __CUDACC__
+#pragma unroll
+#else
+#pragma GCC unroll 10
+#endif
   for (int round = 0; round < 10; ++round) {
-    const WordProduct<Word> first = multiply_words(0xD2511F53u, c.c0);
-    const WordProduct<Word> second = multiply_words(0xCD9E8D57u, c.c2);
-    c = {second.high ^ c.c1 ^ key.k0, second.low, first.high ^ c.c3 ^ key.k1, first.low};
+    for (PhiloxWords<Word>& c : counters) {
+      const WordProduct<Word> first = multiply_words(0xD2511F53u, c.c0);
+      const WordProduct<Word> second = multiply_words(0xCD9E8D57u, c.c2);
+      c = {second.high ^ c.c1 ^ key.k0, second.low, first.high ^ c.c3 ^ key.k1, first.low};
+    }
     key.k0 += 0x9E3779B9u;
     key.k1 += 0xBB67AE85u;
   }
-  return c;
+}
+template <class Word>
+LABELDROP_INLINE PhiloxWords<Word> philox4x32(PhiloxWords<Word> counter, PhiloxKey key) {
+  PhiloxWords<Word> counters[1] = {counter};
+  philox4x32(counters, key);
+  return counters[0];
 }
 
 // Words of one element, or of V's number of elements from `element` on: counter (e, e >> 32, group, 0).

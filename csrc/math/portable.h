@@ -92,6 +92,26 @@ LABELDROP_INLINE V larger(V a, V b) {
   return a > b ? a : b;
 }
 
+// The smaller one, likewise.
+template <class V>
+LABELDROP_INLINE V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+
+// One or the other, as the sign bit says; of a zero, either.
+template <class V>
+LABELDROP_INLINE V choose_by_sign(V sign, V if_negative, V otherwise) {
+  return sign < 0 ? if_negative : otherwise;
+}
+
+// -|x|
+LABELDROP_INLINE double minus_magnitude(double x) { return -fabs(x); }
+template <class V>
+LABELDROP_INLINE V minus_magnitude(V x) {
+  using Integer = typename IntegerOf<V>::type;
+  return bit_cast<V>(bit_cast<Integer>(x) | INT32_MIN);
+}
+
 template <class Real>
 LABELDROP_INLINE constexpr Real infinity() {
   return static_cast<Real>(__builtin_huge_val());

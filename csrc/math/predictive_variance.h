@@ -26,16 +26,15 @@ struct Averaged {
 template <class V>
 class CrossEntropyAverage {
  public:
-  LABELDROP_INLINE explicit CrossEntropyAverage(double) {}
+  LABELDROP_INLINE explicit CrossEntropyAverage(double = 0) {}
 
   template <int n>
   LABELDROP_INLINE void add(const V (&x)[n], const V (&eps)[n]) {
     const V zero{}, one = zero + 1;
     for (int i = 0; i < n; ++i) {
-      const V u = exp_nonpositive(x[i] > zero ? -x[i] : x[i]);
-      const V numerator = x[i] > zero ? u : one;
-      const V wrong = numerator * reciprocal(one + u);
-      linear_ += x[i] < zero ? -x[i] : zero;
+      const V u = exp_nonpositive(minus_magnitude(x[i]));
+      const V wrong = quotient(choose_by_sign(x[i], one, u), one + u);
+      linear_ -= smaller(x[i], zero);
       product_ += u + u * product_;
       wrong_ += wrong;
       wrong_eps_ += wrong * eps[i];
@@ -62,7 +61,7 @@ class CrossEntropyAverage {
 template <Focus focus, class V>
 class FocalAverage {
  public:
-  LABELDROP_INLINE explicit FocalAverage(double gamma) : gamma_(static_cast<Scalar<V>>(gamma)) {}
+  LABELDROP_INLINE explicit FocalAverage(double gamma = 0) : gamma_(static_cast<Scalar<V>>(gamma)) {}
 
   template <int n>
   LABELDROP_INLINE void add(const V (&x)[n], const V (&eps)[n]) {
@@ -95,15 +94,14 @@ using AnyFocalAverage = FocalAverage<Focus::any, V>;
 template <class V>
 class ProbabilityAverage {
  public:
-  LABELDROP_INLINE explicit ProbabilityAverage(double) {}
+  LABELDROP_INLINE explicit ProbabilityAverage(double = 0) {}
 
   template <int n>
   LABELDROP_INLINE void add(const V (&x)[n], const V (&eps)[n]) {
     const V zero{}, one = zero + 1;
     V least = least_;
     for (int i = 0; i < n; ++i) {
-      const V h = x[i] < zero ? -x[i] : zero;
-      least = h < least ? h : least;
+      least = smaller(-smaller(x[i], zero), least);
     }
     const V rescale = exp_nonpositive(least - least_);
     sum_ *= rescale;
@@ -111,10 +109,10 @@ class ProbabilityAverage {
     spread_ *= rescale;
     least_ = least;
     for (int i = 0; i < n; ++i) {
-      const V h = x[i] < zero ? -x[i] : zero;
-      const V u = exp_nonpositive(x[i] > zero ? -x[i] : x[i]);
+      const V h = -smaller(x[i], zero);
+      const V u = exp_nonpositive(minus_magnitude(x[i]));
       const V inverse = reciprocal(one + u);
-      const V wrong = x[i] > zero ? u * inverse : inverse;
+      const V wrong = choose_by_sign(x[i], inverse, u * inverse);
       const V weight = exp_nonpositive(least - h) * inverse;
       sum_ += weight;
       slope_ += weight * wrong;
@@ -148,41 +146,68 @@ template <template <class> class Average>
 struct PredictiveVariance {
   static constexpr int kChannels = 2;
 
+  // Where the samples of a class lie, seen from the logit of what the label says; NaN unless the channels are finite.
+  template <class V>
+  struct Noise {
+    V at, step, nan_unless_finite;
+    Average<V> average;
+  };
+
   // parameters: gamma; T
   LABELDROP_INLINE PredictiveVariance(const double* parameters, uint64_t key)
       : gamma(parameters[0]), samples(static_cast<int>(parameters[1])), key(philox_key(key)) {}
 
   LABELDROP_INLINE void set_key(uint64_t new_key) { key = philox_key(new_key); }
 
-  // Infinite channels and NaN give NaN.
+  template <class V, class Mask>
+  LABELDROP_INLINE Noise<V> start(const V (&channel)[kChannels], Mask positive) const {
+    constexpr Scalar<V> kHalf = static_cast<Scalar<V>>(0.5);
+    const V z = channel[0], s = channel[1], sigma = exp_any(kHalf * s);
+    return {positive ? z : -z, positive ? sigma : -sigma, (z - z) + (s - s), Average<V>(gamma)};
+  }
+
+  // Sample number group * 4 + i is at eps[i], of which there are at most four in a group.
+  template <class V>
+  LABELDROP_INLINE void add_group(Noise<V>& noise, uint32_t group, const V (&eps)[4]) const {
+    const int left = samples - 4 * static_cast<int>(group);
+    if (left >= 4) {
+      add<4>(noise, {eps[0], eps[1], eps[2], eps[3]});
+    } else {
+      add<1>(noise, {eps[0]});
+      if (left > 1) add<1>(noise, {eps[1]});
+      if (left > 2) add<1>(noise, {eps[2]});
+    }
+    if (group % 16 == 15) noise.average.every_64_samples();
+  }
+
+  // Whether a group has more than the two samples of its first pair of normal numbers.
+  LABELDROP_INLINE bool has_second_pair(uint32_t group) const { return samples - 4 * static_cast<int>(group) > 2; }
+
+  LABELDROP_INLINE uint32_t groups() const { return (static_cast<uint32_t>(samples) + 3) / 4; }
+
+  template <class V, class Mask>
+  LABELDROP_INLINE Term<V, kChannels> finish(Noise<V>& noise, Mask positive) const {
+    using Real = Scalar<V>;
+    const auto [loss, slope, spread] = noise.average.average(static_cast<Real>(1) / static_cast<Real>(samples));
+    const V nan = noise.nan_unless_finite;
+    return {loss + nan, {(positive ? slope : -slope) + nan, static_cast<Real>(0.5) * noise.step * spread + nan}};
+  }
+
+  // All of it for one number. Infinite channels and NaN give NaN.
   template <class V, class Mask>
   LABELDROP_INLINE Term<V, kChannels> operator()(const V (&channel)[kChannels], Mask positive, uint64_t element) const {
-    using Real = Scalar<V>;
-    constexpr Real kHalf = static_cast<Real>(0.5);
-    const V z = channel[0], s = channel[1], nan_unless_finite = (z - z) + (s - s);
-    const V sigma = exp_any(kHalf * s);
-    const V at = positive ? z : -z, step = positive ? sigma : -sigma;
-
-    Average<V> sum(gamma);
-    const uint32_t groups = static_cast<uint32_t>(samples) / 4, rest = static_cast<uint32_t>(samples) % 4;
+    Noise<V> noise = start(channel, positive);
     // The next words are begun before the present ones are used, so that the processor has two chains to work on.
     PhiloxWords<Unsigned<V>> next = philox_elements<V>(element, 0, key);
-    for (uint32_t group = 0; group < groups; ++group) {
+    for (uint32_t group = 0; group < groups(); ++group) {
       const PhiloxWords<Unsigned<V>> words = next;
-      if (4 * (group + 1) < static_cast<uint32_t>(samples)) next = philox_elements<V>(element, group + 1, key);
-      const Pair<V> a = normal_pair<V>(words.c0, words.c1), b = normal_pair<V>(words.c2, words.c3);
-      add_samples<4>(sum, at, step, {a.first, a.second, b.first, b.second});
-      if (group % 16 == 15) sum.every_64_samples();
+      if (group + 1 < groups()) next = philox_elements<V>(element, group + 1, key);
+      const Pair<V> a = normal_pair<V>(words.c0, words.c1);
+      Pair<V> b{};
+      if (has_second_pair(group)) b = normal_pair<V>(words.c2, words.c3);
+      add_group(noise, group, {a.first, a.second, b.first, b.second});
     }
-    if (rest > 0) {
-      const Pair<V> a = normal_pair<V>(next.c0, next.c1);
-      add_samples<1>(sum, at, step, {a.first});
-      if (rest > 1) add_samples<1>(sum, at, step, {a.second});
-      if (rest > 2) add_samples<1>(sum, at, step, {normal_pair<V>(next.c2, next.c3).first});
-    }
-    const auto [loss, slope, spread] = sum.average(static_cast<Real>(1) / static_cast<Real>(samples));
-    return {loss + nan_unless_finite,
-            {(positive ? slope : -slope) + nan_unless_finite, kHalf * step * spread + nan_unless_finite}};
+    return finish(noise, positive);
   }
 
   double gamma;
@@ -191,10 +216,10 @@ struct PredictiveVariance {
 
  private:
   template <int n, class V>
-  LABELDROP_INLINE static void add_samples(Average<V>& sum, V at, V step, const V (&eps)[n]) {
+  LABELDROP_INLINE static void add(Noise<V>& noise, const V (&eps)[n]) {
     V x[n];
-    for (int i = 0; i < n; ++i) x[i] = at + step * eps[i];
-    sum.add(x, eps);
+    for (int i = 0; i < n; ++i) x[i] = noise.at + noise.step * eps[i];
+    noise.average.add(x, eps);
   }
 };
 

@@ -11,6 +11,10 @@ namespace labeldrop {
 template <Focus focus>
 struct SigmoidFocal {
   static constexpr int kChannels = 1;
+  static constexpr bool kOneCopy = false;  // on the CPU
+
+  template <class V>
+  using Sum = WeightedSum<V>;
 
   // parameters: gamma; alpha, or -1 for a factor of 1 in both cases
   LABELDROP_INLINE explicit SigmoidFocal(const double* parameters)
@@ -21,16 +25,76 @@ struct SigmoidFocal {
   // Infinite logits and NaN give NaN. No noise in it, so the element does not matter.
   template <class V, class Mask>
   LABELDROP_INLINE Term<V, kChannels> operator()(const V (&channel)[kChannels], Mask positive, uint64_t) const {
+    const V u[kChannels] = {exp_nonpositive(minus_magnitude(channel[0]))};
+    return term(channel, u, positive);
+  }
+
+  // The same, with u = exp(-|channel|).
+  template <class V, class Mask>
+  LABELDROP_INLINE Term<V, kChannels> term(const V (&channel)[kChannels], const V (&u)[kChannels],
+                                           Mask positive) const {
     using Real = Scalar<V>;
     const V z = channel[0], nan_unless_finite = z - z;
     const V toward = positive ? z : -z;  // the logit of what the label says
-    const auto [loss, slope] = focal_loss<focus>(logistic(toward), static_cast<Real>(gamma));
+    const auto [loss, slope] = focal_loss<focus>(logistic(toward, u[0]), static_cast<Real>(gamma));
     const V plus = V{} + static_cast<Real>(positive_factor), minus = V{} + static_cast<Real>(negative_factor);
     return {(positive ? plus : minus) * loss + nan_unless_finite,
             {(positive ? plus : -minus) * slope + nan_unless_finite}};
   }
 
   double gamma, positive_factor, negative_factor;
+};
+
+// The commonest of them, binary cross-entropy without factors, where the logarithms of a pixel's classes are added up
+// as the logarithm of a product:
+//     L = sum_k max(-t_k, 0) + log(prod_k (1 + exp(-|t_k|))),  t = z where the class is a candidate, else -z
+struct BinaryCrossEntropy {
+  static constexpr int kChannels = 1;
+  static constexpr bool kOneCopy = false;  // on the CPU
+
+  template <class V>
+  struct Term {
+    V linear, u;  // of the loss max(-t, 0) + log(1 + u)
+    V gradient[kChannels];
+
+    template <class Mask>
+    LABELDROP_INLINE void keep(Mask active) {
+      const V zero{};
+      linear = active ? linear : zero;
+      u = active ? u : zero;
+      gradient[0] = active ? gradient[0] : zero;
+    }
+  };
+
+  // Infinite logits and NaN give NaN.
+  template <class V, class Mask>
+  LABELDROP_INLINE Term<V> term(const V (&channel)[kChannels], const V (&exponential)[kChannels], Mask positive) const {
+    const V z = channel[0], zero{}, one = zero + 1;
+    const V u = exponential[0] + (z - z);
+    const V wrong = quotient(positive ? choose_by_sign(z, one, u) : choose_by_sign(z, u, one), one + u);
+    return {positive ? -smaller(z, zero) : larger(z, zero), u, {positive ? -wrong : wrong}};
+  }
+
+  // Of a pixel's classes; flush comes before the product, at most 2^64 by then, leaves the range of floats.
+  template <class V>
+  class Sum {
+   public:
+    static constexpr bool kWeighted = false;
+    static constexpr int kMostTerms = 64;
+
+    LABELDROP_INLINE void add(const Term<V>& term) {
+      linear_ += term.linear;
+      product_ += term.u + term.u * product_;
+    }
+    LABELDROP_INLINE void flush() {
+      linear_ += log1p_nonnegative(product_);
+      product_ = V{};
+    }
+    LABELDROP_INLINE V loss() const { return linear_ + log1p_nonnegative(product_); }
+
+   private:
+    V linear_{}, product_{};  // 1 is kept off the product, so that a small loss has all its digits
+  };
 };
 
 }  // namespace labeldrop
