@@ -69,12 +69,12 @@ def random_tables(case, seed):
 
 
 def alike_tables(case, seed):
-    """Tables whose rows differ in few classes, as rules' do: of one or two kinds, one candidate, positive for a few."""
+    """Tables whose rows differ in few classes, as rules' do: one candidate, positive for a few, otherwise two kinds."""
     generator = torch.Generator().manual_seed(seed)
     samples, labels, classes = len(case.target), case.space.num_labels, case.space.num_classes
-    kind = torch.randint(0, 2, (samples, labels), generator=generator)
 
     def of_kind(share):
+        kind = torch.randint(0, 2, (samples, labels), generator=generator)
         table = torch.rand(samples, 2, classes, generator=generator) < share
         table[..., 1] = True
         return table.gather(1, kind.unsqueeze(-1).expand(-1, -1, classes))
