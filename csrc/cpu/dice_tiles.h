@@ -76,7 +76,7 @@ class DiceTile {
   const int64_t pitch;
 
  private:
-  static constexpr int kMostEdges = 4;
+  static constexpr int kMostEdges = 8;
 
   Buffer<Real> reals_;
   Buffer<int32_t> rows_;
