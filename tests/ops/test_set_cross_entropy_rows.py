@@ -32,10 +32,10 @@ def instruction_set(isa):
 
 
 @st.composite
-def tables(draw, num_labels, num_classes):
-    """Candidates and active classes `[1, L, K]`: every kind of row, also of one class alone."""
+def tables(draw, samples, num_labels, num_classes):
+    """Candidates and active classes `[N, L, K]`: every kind of row, also of one class alone."""
     rows = []
-    for _ in range(num_labels):
+    for _ in range(samples * num_labels):
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
         order = torch.randperm(num_classes, generator=generator)
         candidates = draw(st.one_of(st.just(1), st.integers(1, num_classes)))
@@ -44,22 +44,23 @@ def tables(draw, num_labels, num_classes):
         row[0, order[:candidates]] = True
         row[1, order[:active]] = True
         rows.append(row)
-    return torch.stack(rows, dim=1).unsqueeze(1).unbind()
+    return torch.stack(rows, dim=1).unflatten(1, (samples, num_labels)).unbind()
 
 
 @st.composite
 def problems(draw, scales=(1.0, 10.0, 1e4)):
-    """Logits `[1, K, S]`, target `[1, S]` in runs, candidates, active."""
+    """Logits `[N, K, S]`, target `[N, S]` in runs, candidates, active."""
+    samples = draw(st.integers(1, 3))
     num_classes, pixels = draw(st.sampled_from(CLASSES)), draw(st.sampled_from(PIXELS))
     num_labels = draw(st.sampled_from([1, 2, 4, 7, 8, 15, 16, 40]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     longest = draw(st.sampled_from([1, 8, 40, 1000]))
-    lengths = torch.randint(1, longest + 1, (pixels,), generator=generator)
-    labels = torch.randint(0, num_labels, (pixels,), generator=generator)
-    labels[torch.rand(pixels, generator=generator) < draw(st.sampled_from([0.0, 0.3]))] = IGNORED
-    target = labels.repeat_interleave(lengths)[:pixels].to(torch.uint8)
-    logits = torch.randn(1, num_classes, pixels, generator=generator) * draw(st.sampled_from(scales))
-    return logits, target.unsqueeze(0), *draw(tables(num_labels, num_classes))
+    lengths = torch.randint(1, longest + 1, (samples * pixels,), generator=generator)
+    labels = torch.randint(0, num_labels, lengths.shape, generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < draw(st.sampled_from([0.0, 0.3]))] = IGNORED
+    target = labels.repeat_interleave(lengths)[: samples * pixels].to(torch.uint8).view(samples, pixels)
+    logits = torch.randn(samples, num_classes, pixels, generator=generator) * draw(st.sampled_from(scales))
+    return logits, target, *draw(tables(samples, num_labels, num_classes))
 
 
 def spoil(logits, data):
@@ -126,18 +127,18 @@ def test_no_numbers(isa, data):
     logits = spoil(logits, data)
     with instruction_set(isa):
         loss, gradient = run(ops, logits, target, candidates, active)
-    counted = target[0] != IGNORED
-    label = torch.where(counted, target[0].long(), 0)
-    z = logits[0].T
-    is_active, is_candidate = active[0, label], candidates[0, label]
+    counted = (target != IGNORED).flatten()
+    label = torch.where(target != IGNORED, target.long(), 0)
+    sample = torch.arange(len(target)).unsqueeze(1)
+    z, gradient = (tensor.movedim(1, 2).flatten(0, 1) for tensor in (logits, gradient))
+    is_candidate, is_active = (table[sample, label].flatten(0, 1) for table in (candidates, active))
     is_bad = ((z.isnan() | (z == math.inf)) & is_active).any(1)
     has_a_chance = [((z != -math.inf) & part).any(1) for part in (is_candidate, is_active)]
     is_nan = counted & (is_bad | ~has_a_chance[1])
     is_infinite = counted & ~is_nan & ~has_a_chance[0]
-    assert torch.equal(loss[0].isnan(), is_nan)
-    assert torch.equal(loss[0].isinf(), is_infinite)
-    gradient = gradient[0].T
-    assert bool((gradient[~is_active & ~is_nan.unsqueeze(1)] == 0).all())
+    assert torch.equal(loss.flatten().isnan(), is_nan)
+    assert torch.equal(loss.flatten().isinf(), is_infinite)
+    assert bool((gradient[~is_active] == 0).all())
     assert bool((gradient[~counted] == 0).all())
     assert gradient[~is_nan].isfinite().all()
     # candidates without a chance share what there is equally
