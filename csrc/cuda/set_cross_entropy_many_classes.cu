@@ -77,7 +77,7 @@ __device__ __forceinline__ Rows load_pixel(const CudaPixelLossArguments& a, int6
 }
 
 template <class Storage>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, sizeof(Storage) == sizeof(double) ? 1 : 0)  // or doubles would spill
     set_cross_entropy_many_classes_kernel(const CudaPixelLossArguments a, const LaneTiles tiles) {
   using Real = RealOf<Storage>;
   LABELDROP_DYNAMIC_SHARED(shared);
