@@ -193,12 +193,15 @@ def speed(
         Path | None, typer.Option("--out", help="CSV file, or directory for speed.csv; a plot beside it.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--loss", help="Only this loss (again for more).")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Only fresh or only reused memory of the CPU: half of the time.")
+    ] = None,
 ) -> None:
     """Time the kernels against their peers: forward and backward passes of every loss."""
     with _clean_errors():
         from labeldrop_bench.speed import main as measure
 
-        measure(device.value, out, only or ())
+        measure(device.value, out, only or (), memory)
 
 
 @app.command("suites")

@@ -279,6 +279,15 @@ def test_speed_prints_and_writes(out: str, tmp_path: Path) -> None:
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@needs_mallopt
+@pytest.mark.usefixtures("small")
+def test_speed_of_one_state_of_memory() -> None:
+    result = CliRunner().invoke(app, ["speed", "--device", "cpu", "--loss", "ce", "--memory", "reused"])
+    assert result.exit_code == 0, result.output
+    assert "reused memory\n" in result.stdout
+    assert "fresh memory\n" not in result.stdout
+
+
 @pytest.mark.usefixtures("small")
 def test_speed_keeps_what_it_has_when_a_loss_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     create = Problem.create
@@ -295,7 +304,12 @@ def test_speed_keeps_what_it_has_when_a_loss_fails(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["--loss", "cee"], "no measured loss"), (["--device", "cuda"], "no CUDA")]
+    ("arguments", "message"),
+    [
+        (["--loss", "cee"], "no measured loss"),
+        (["--device", "cuda"], "no CUDA"),
+        (["--device", "cpu", "--memory", "warm"], "got 'warm'"),
+    ],
 )
 def test_speed_refuses_in_one_line(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

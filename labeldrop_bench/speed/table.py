@@ -183,16 +183,17 @@ that of the fused loss; above 1 the fused loss is faster."""
 MEMORY = "Fresh memory: large tensors get new pages from the system; reused: pages that earlier tensors have had."
 
 
-def main(device: str, out: Path | None, only: Sequence[str] = ()) -> None:
+def main(device: str, out: Path | None, only: Sequence[str] = (), memory: str | None = None) -> None:
     """Measure what `default_measurements` names, print the table, and write CSV and plot if `out` is given.
 
     Args:
         device: "cpu", "cuda" or "auto".
         only: names of losses to measure; empty: all.
+        memory: of the device's `memory_states`, the one to measure; None: all.
         out: a file that ends in .csv, beside which the plot goes as .png; or a directory, for speed.csv and speed.png.
 
     Raises:
-        UserError: no problem measures a loss of that name, or the device is not there.
+        UserError: no problem measures a loss of that name, the device is not there, or has no such memory.
         RuntimeError: a loss has no kernel for the device.
     """
     from rich.progress import track
@@ -208,9 +209,12 @@ def main(device: str, out: Path | None, only: Sequence[str] = ()) -> None:
     if unknown:
         known = dict.fromkeys(problem.loss for problem, _ in default_measurements())
         raise UserError(f"speed: no measured loss is named {sorted(unknown)}; there are {', '.join(known)}")
+    states = memory_states(chosen)
+    if memory is not None and memory not in states:
+        raise UserError(f"speed: the memory here can be {' or '.join(states)}, got {memory!r}")
     rows: list[Row] = []
     failures: list[Exception] = []
-    for state in memory_states(chosen):
+    for state in states if memory is None else (memory,):
         set_memory_state(state)
         for problem, names in track(measurements, f"Measuring, {state} memory", transient=True):
             try:
