@@ -3,7 +3,6 @@
 import ctypes
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -215,17 +214,20 @@ def test_a_peer_that_fails_is_a_note_and_the_fused_loss_is_an_error() -> None:
         timing.time_peers({"fused": fail}, CPU)
 
 
-def test_a_short_step_has_many_rounds_beside_a_long_one() -> None:
+def test_a_short_step_has_many_rounds_beside_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0  # a clock that only the steps move
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
     calls = {"fused": 0, "copy": 0}
 
-    def counted(name: str, seconds: float) -> timing.Step:
+    def taking(name: str, seconds: float) -> timing.Step:
         def step() -> None:
+            nonlocal now
+            now += seconds
             calls[name] += 1
-            time.sleep(seconds)
 
         return step
 
-    makers = {"fused": lambda: counted("fused", 0), "copy": lambda: counted("copy", 0.004)}
+    makers = {"fused": lambda: taking("fused", 0.0001), "copy": lambda: taking("copy", 0.004)}
     found = timing.time_peers(makers, CPU)
     assert calls == {"fused": 2 + timing.MANY_ROUNDS, "copy": 2 + timing.ROUNDS}
     assert (found["fused"].rounds, found["copy"].rounds) == (timing.MANY_ROUNDS, timing.ROUNDS)

@@ -7,8 +7,9 @@ namespace labeldrop {
 namespace LABELDROP_ISA {
 
 int64_t sigmoid_focal(const CpuPixelLossArguments& a) {
-  const bool has_factors = a.parameters[1] >= 0 || a.class_weight != nullptr;
-  if (a.parameters[0] == 0 && !has_factors) return run_pixelwise(a, BinaryCrossEntropy());
+  if (a.parameters[0] == 0 && a.parameters[1] < 0) {
+    return a.class_weight ? run_pixelwise(a, WeightedBinaryCrossEntropy()) : run_pixelwise(a, BinaryCrossEntropy());
+  }
   return with_focus(a.parameters[0],
                     [&a](auto focus) { return run_pixelwise(a, SigmoidFocal<decltype(focus)::value>(a.parameters)); });
 }

@@ -97,4 +97,23 @@ struct BinaryCrossEntropy {
   };
 };
 
+// With weights of classes: the loss of each class by itself, and the same gradient.
+struct WeightedBinaryCrossEntropy : BinaryCrossEntropy {
+  template <class V>
+  class Sum {
+   public:
+    static constexpr bool kWeighted = true;
+    static constexpr int kMostTerms = INT32_MAX;
+
+    LABELDROP_INLINE void add(const Term<V>& term, V weight) {
+      loss_ += weight * (term.linear + log1p_nonnegative(term.u));
+    }
+    LABELDROP_INLINE void flush() {}
+    LABELDROP_INLINE V loss() const { return loss_; }
+
+   private:
+    V loss_{};
+  };
+};
+
 }  // namespace labeldrop
