@@ -32,7 +32,7 @@ from labeldrop_bench.sweep import cluster as on_ray
 from labeldrop_bench.sweep.limits import Workers
 
 MIB = 2**20
-SMALLER = ("data.train=4", "data.validation=2", "data.test=2", "training.precision=32-true", "training.epochs=30")
+SMALLER = ("data.train=4", "data.validation=2", "data.test=2", "training.precision=32-true", "training.epochs=60")
 
 
 @pytest.fixture

@@ -163,7 +163,8 @@ timings = time_peers({"fused": lambda: lambda: kept.append(torch.ones(1 << 20))}
 print(timings["fused"].rounds, timings["fused"].note)
 """
     rounds, *note = _alone(code)
-    assert (rounds, " ".join(note)) == (str(timing.ROUNDS), timing.UNSETTLED)
+    assert int(rounds) in (timing.ROUNDS, timing.MANY_ROUNDS)  # as long as the machine took for a step
+    assert " ".join(note) == timing.UNSETTLED
 
 
 @needs_mallopt

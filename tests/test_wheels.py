@@ -38,7 +38,6 @@ UNDEFINED = """\
                  U _Unwind_Find@GCC_14.0.0
                  U PyList_New
                  U _Py_Dealloc
-                 U GOMP_parallel
                  U cos
                  w __gmon_start__
 """

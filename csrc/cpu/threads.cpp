@@ -1,10 +1,8 @@
-// Threads of the OpenMP runtime that torch has loaded, of the standard library where there is none. The one file that
+// Threads of the OpenMP runtime that torch has loaded on Linux, of the standard library elsewhere. The one file that
 // knows.
 #include "threads.h"
 
 #include <atomic>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #ifdef __linux__
@@ -12,6 +10,9 @@
 #include <link.h>
 
 #include <string>
+#else
+#include <system_error>
+#include <thread>
 #endif
 
 namespace labeldrop {
@@ -75,22 +76,17 @@ OpenMp find_openmp() {
   return found;
 }
 
-// Whether there was a runtime to run it.
-bool run_openmp(Work& work, int threads) {
+// By this thread alone in a process without such a runtime, as a torch that was built without one.
+void run_threads(Work& work, int threads) {
   static const OpenMp openmp = find_openmp();
-  if (!openmp.complete()) return false;
+  if (!openmp.complete()) return work.run(0, 1);
   const auto run = [](void* work) { static_cast<Work*>(work)->run(openmp.thread(), openmp.threads()); };
   openmp.parallel(run, &work, static_cast<unsigned>(threads), 0);
-  return true;
 }
 
 #else
 
-bool run_openmp(Work&, int) { return false; }
-
-#endif
-
-void run_standard(Work& work, int threads) {
+void run_threads(Work& work, int threads) {
   std::vector<std::thread> others;
   int own = 1;  // shares that have no other thread: the first, and all those for which the system has none
   try {
@@ -102,14 +98,16 @@ void run_standard(Work& work, int threads) {
   for (std::thread& other : others) other.join();
 }
 
+#endif
+
 }  // namespace
 
 int64_t least_of_threads(int threads, int64_t (*work)(const void*, int, int), const void* context) {
   Work shared(work, context);
   if (threads <= 1) {
     shared.run(0, 1);
-  } else if (!run_openmp(shared, threads)) {
-    run_standard(shared, threads);
+  } else {
+    run_threads(shared, threads);
   }
   return shared.least();
 }
