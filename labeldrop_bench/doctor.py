@@ -55,7 +55,7 @@ class Facts:
         driver: the newest CUDA that NVIDIA's driver runs, as 13000; 0 without a driver.
         driver_name: the driver's own version, such as "580.65.06", where it is known.
         gpus: that torch can use.
-        openmp: files of the OpenMP runtimes in this process; none where the system does not tell.
+        openmp: files of the OpenMP runtimes in this process; None where the system does not tell.
         failures: device -> what went wrong with a tiny loss there; empty text if all is well.
     """
 
@@ -70,7 +70,7 @@ class Facts:
     driver: int
     driver_name: str | None
     gpus: tuple[Gpu, ...]
-    openmp: tuple[str, ...]
+    openmp: tuple[str, ...] | None
     failures: dict[str, str]
 
 
@@ -97,7 +97,12 @@ def findings(facts: Facts) -> list[str]:
             f"the package is imported from {facts.folder}, and its kernels from {', '.join(facts.compiled)}, which may "
             f"be of another version: call Python from another folder, and see what PYTHONPATH says"
         )
-    if len(facts.openmp) > 1:
+    if facts.openmp == ():
+        found.append(
+            "there is no OpenMP runtime in this process, so that the kernels run on one thread: install a torch that "
+            "brings one, as pip's and conda's do"
+        )
+    if facts.openmp is not None and len(facts.openmp) > 1:
         found.append(
             f"{len(facts.openmp)} OpenMP runtimes in one process, {', '.join(facts.openmp)}: each has threads of its "
             f"own, and they are in each other's way. Install torch and numpy in a fresh environment, both by pip or "
@@ -248,10 +253,12 @@ def _driver_name() -> str | None:
     return found[1] if found else None
 
 
-def _openmp() -> tuple[str, ...]:
+def _openmp() -> tuple[str, ...] | None:
     """OpenMP runtimes that this process has loaded. Linux lists its files."""
     maps = Path("/proc/self/maps")
-    names = re.findall(rb"\S*/lib(?:gomp|iomp|omp)[^\s/]*", maps.read_bytes()) if maps.exists() else []
+    if not maps.exists():
+        return None
+    names = re.findall(rb"\S*/lib(?:gomp|iomp|omp)[^\s/]*", maps.read_bytes())
     return tuple(sorted({os.fsdecode(name) for name in names}))
 
 

@@ -46,7 +46,7 @@ CUDA = replace(
         replace(CUDA, driver=13020),
         replace(CUDA, driver=14000, driver_name=None),
         replace(CUDA, gpus=(H100, Gpu("B200", (10, 0)))),  # what is newer is compiled by the driver
-        replace(CPU, openmp=()),  # a system that does not tell
+        replace(CPU, openmp=None),  # a system that does not tell
     ],
 )
 def test_all_is_well(facts: Facts) -> None:
@@ -73,6 +73,7 @@ def test_all_is_well(facts: Facts) -> None:
             replace(CUDA, gpus=(P100,)),
             ["P100", "6.0", "75, 80, 90", "nvcc of CUDA 12 on PATH", "LABELDROP_CUDA_ARCHS=60"],
         ),
+        (replace(CPU, openmp=()), ["no OpenMP runtime", "one thread", "install a torch"]),
         (
             replace(CPU, openmp=("/a/libgomp.so", "/b/libiomp5.so")),
             ["2 OpenMP runtimes", "/a/libgomp.so, /b/libiomp5.so"],
@@ -100,7 +101,7 @@ def test_the_report_has_versions_devices_and_kernels() -> None:
 
 
 def test_here_all_is_well_and_every_operator_has_a_kernel(capsys: pytest.CaptureFixture[str]) -> None:
-    facts = replace(doctor.gather(), openmp=())  # this process has imported much besides torch
+    facts = replace(doctor.gather(), openmp=None)  # this process has imported much besides torch
     assert facts.failures["cpu"] == ""
     assert facts.isa in {"baseline", "AVX2", "AVX-512"}
     assert {"set_cross_entropy", "dice_sums", "drop_labels", "label_dropout"} <= set(facts.kernels)

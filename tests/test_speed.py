@@ -3,8 +3,8 @@
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -215,43 +215,44 @@ def test_a_peer_that_fails_is_a_note_and_the_fused_loss_is_an_error() -> None:
         timing.time_peers({"fused": fail}, CPU)
 
 
-def test_a_short_step_has_many_rounds_beside_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0  # a clock that only the steps move
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
-    calls = {"fused": 0, "copy": 0}
+class Clock:
+    """A clock that only its steps move, and how often each of them was called."""
 
-    def taking(name: str, seconds: float) -> timing.Step:
+    def __init__(self) -> None:
+        self.now, self.calls = 0.0, dict[str, int]()
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def maker(self, name: str, seconds: float) -> Callable[[], timing.Step]:
+        """Makes a step that takes so long."""
+        self.calls[name] = 0
+
         def step() -> None:
-            nonlocal now
-            now += seconds
-            calls[name] += 1
+            self.now += seconds
+            self.calls[name] += 1
 
-        return step
+        return lambda: step
 
-    makers = {"fused": lambda: taking("fused", 0.0001), "copy": lambda: taking("copy", 0.004)}
-    found = timing.time_peers(makers, CPU)
-    assert calls == {"fused": 2 + timing.MANY_ROUNDS, "copy": 2 + timing.ROUNDS}
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(timing, "time", found)
+    return found
+
+
+def test_a_short_step_has_many_rounds_beside_a_long_one(clock: Clock) -> None:
+    found = timing.time_peers({"fused": clock.maker("fused", 0.0001), "copy": clock.maker("copy", 0.004)}, CPU)
+    assert clock.calls == {"fused": 2 + timing.MANY_ROUNDS, "copy": 2 + timing.ROUNDS}
     assert (found["fused"].rounds, found["copy"].rounds) == (timing.MANY_ROUNDS, timing.ROUNDS)
 
 
-def test_a_slow_peer_is_called_no_more_often_than_its_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0  # a clock that only the steps move
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
-    calls = {"fused": 0, "eager": 0, "compile": 0}
-
-    def taking(name: str, seconds: float) -> timing.Step:
-        def step() -> None:
-            nonlocal now
-            now += seconds
-            calls[name] += 1
-
-        return step
-
+def test_a_slow_peer_is_called_no_more_often_than_its_budget_allows(clock: Clock) -> None:
     seconds = {"fused": 0.01, "eager": 3.0, "compile": 0.6}
-    makers = {name: lambda name=name: taking(name, seconds[name]) for name in calls}
-    timings = timing.time_peers(makers, CPU, budget=2.0)
+    timings = timing.time_peers({name: clock.maker(name, each) for name, each in seconds.items()}, CPU, budget=2.0)
     # two calls to warm up, or one of what is slow; then rounds
-    assert calls == {"fused": 2 + timing.ROUNDS, "eager": 1, "compile": 1 + 3}
+    assert clock.calls == {"fused": 2 + timing.ROUNDS, "eager": 1, "compile": 1 + 3}
     assert {name: found.rounds for name, found in timings.items()} == {"fused": timing.ROUNDS, "eager": 1, "compile": 3}
     for name, found in timings.items():
         assert found.seconds == pytest.approx(seconds[name])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import labeldrop_bench as lb
+
 ROOT = Path(__file__).parents[1]
 MAIN = """
 #include <dlfcn.h>
@@ -73,3 +75,26 @@ def test_a_runtime_that_only_its_library_sees_is_found(program: Path, tmp_path: 
     copy = tmp_path / "libgomp-0a1b2c3d.so.1.0.0"
     shutil.copyfile(runtime.resolve(), copy)
     assert run(program, str(copy)) == ["7", "7", "3", "3", "3"]
+
+
+COUNT_THREADS = """
+import os
+import torch
+import labeldrop_bench as lb
+
+torch.set_num_threads(3)
+loss = lb.CrossEntropy(4)
+print(len(os.listdir("/proc/self/task")))
+for side in (8, 256):
+    loss(torch.zeros(2, 4, side, side), torch.zeros(2, side, side, dtype=torch.uint8))
+    print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads of a process as Linux lists them")
+def test_no_more_threads_are_woken_than_there_is_work_for() -> None:
+    place = Path(lb.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", COUNT_THREADS], cwd=place, capture_output=True, text=True, check=True)
+    before, tiny, large = map(int, done.stdout.split())
+    assert tiny == before
+    assert large == before + 2
