@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
-from strategies import Case, cases
+from strategies import Case, cases, lay_out
 from torch import Tensor
 
-from labeldrop_bench import ops, reference
+from labeldrop_bench import LabelSpace, ops, reference
 
 MODES = ("softmax", "softmax with cross-entropy", "sigmoid")
 
@@ -151,3 +151,16 @@ def assert_fused_is_exact(problem, seed=0):
     storage = torch.finfo(dtype)
     allowed = unit * largest + storage.eps / 2 * exact[4].abs() + storage.smallest_normal * storage.eps
     assert bool(((fused[4] - exact[4]).abs() <= allowed).all())
+
+
+def problem_of(num_classes, pixels, mode, dtype=torch.float32, layout="contiguous", integer=torch.uint8, squared=False):
+    """Two samples of random logits and tables; every seventh pixel is ignored."""
+    generator = torch.Generator().manual_seed(num_classes)
+    logits = torch.randn(2, num_classes, pixels, generator=generator).to(dtype)
+    target = torch.randint(0, num_classes, (2, pixels), generator=generator)
+    ignore_index = 255 if num_classes < 255 and integer == torch.uint8 else -100
+    target[:, ::7] = ignore_index
+    annotated = torch.ones(2, num_classes, dtype=torch.bool)
+    space = LabelSpace.of_classes(num_classes)
+    case = Case(lay_out(logits, layout), target.to(integer), annotated, space, ignore_index)
+    return Problem(case, random_tables(case, 0), mode, squared)

@@ -179,7 +179,8 @@ constexpr int kRowsAtOnce = 32, kSegments = kTileThreads / kRowsAtOnce;
 // The sums over the parts [N, parts, sums], in their order: every segment of them first.
 __global__ void __launch_bounds__(kTileThreads)
     finish_dice_sums_kernel(const DiceSumsForwardArguments a, const double* partials, int64_t parts) {
-  __shared__ double segments[kSegments][kRowsAtOnce];
+  LABELDROP_DYNAMIC_SHARED(shared);
+  double* segments = reinterpret_cast<double*>(shared);  // [segments, rows]: one for each thread
   const int64_t rows = sums_of_part(a), classes = a.channels;
   const int lane = static_cast<int>(threadIdx.x) % kRowsAtOnce, segment = static_cast<int>(threadIdx.x) / kRowsAtOnce;
   const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsAtOnce) + lane;
@@ -188,11 +189,11 @@ __global__ void __launch_bounds__(kTileThreads)
     for (int64_t part = parts * segment / kSegments; row < rows && part < parts * (segment + 1) / kSegments; ++part) {
       own += partials[(sample * parts + part) * rows + row];
     }
-    segments[segment][lane] = own;
+    segments[threadIdx.x] = own;
     __syncthreads();
     if (segment == 0 && row < rows) {
       double sum = 0;
-      for (int s = 0; s < kSegments; ++s) sum += segments[s][lane];
+      for (int s = 0; s < kSegments; ++s) sum += segments[s * kRowsAtOnce + lane];
       if (row < classes) {
         a.intersection[sample * classes + row] = sum;
       } else if (row < 2 * classes) {
@@ -222,15 +223,15 @@ void dice_sums(const DiceSumsForwardArguments& a, double* partials, Stream handl
     with_dice_types(a, [&](auto mode, auto storage) {
       using Storage = typename decltype(storage)::type;
       const LaneTiles tiles = lane_tiles(a.channels, sizeof(RealOf<Storage>));
-      const int64_t shared = shared_bytes(a, tiles, sizeof(RealOf<Storage>));
-      check_shared("dice_sums", shared, a.channels);
+      const Shared shared{shared_bytes(a, tiles, sizeof(RealOf<Storage>)), a.channels};
       parts = parts_of_sample(a, tiles);
       launch("dice_sums", dice_sums_kernel<decltype(mode)::mode, Storage>, dim3(static_cast<unsigned>(parts), y),
              kTileThreads, shared, stream, a, tiles, partials);
     });
   }
   const auto x = static_cast<unsigned>((sums_of_part(a) + kRowsAtOnce - 1) / kRowsAtOnce);
-  launch("dice_sums", finish_dice_sums_kernel, dim3(x, y), kTileThreads, 0, stream, a, partials, parts);
+  launch("dice_sums", finish_dice_sums_kernel, dim3(x, y), kTileThreads,
+         Shared{kTileThreads * static_cast<int64_t>(sizeof(double))}, stream, a, partials, parts);
 }
 
 }  // namespace labeldrop::cuda

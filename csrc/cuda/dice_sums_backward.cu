@@ -73,8 +73,7 @@ void dice_sums_backward(const DiceSumsBackwardArguments& a, Stream handle) {
   with_dice_types(a, [&](auto mode, auto storage) {
     using Storage = typename decltype(storage)::type;
     const LaneTiles tiles = lane_tiles(a.channels, sizeof(RealOf<Storage>));
-    const int64_t shared = tiles.bytes(sizeof(RealOf<Storage>));
-    check_shared("dice_sums_backward", shared, a.channels);
+    const Shared shared{tiles.bytes(sizeof(RealOf<Storage>)), a.channels};
     const dim3 grid = grid_of_partials((a.pixels + tiles.pixels - 1) / tiles.pixels, a.samples);
     launch("dice_sums_backward", dice_sums_backward_kernel<decltype(mode)::mode, Storage>, grid, kTileThreads, shared,
            static_cast<cudaStream_t>(handle), a, tiles);

@@ -30,7 +30,7 @@ template <class Value, int N>
 void launch_vectors(const DropLabelsArguments& a, cudaStream_t stream) {
   using Pixels = Vector<Value, N>;
   const int64_t vectors = a.pixels / N;
-  launch("drop_labels", drop_labels_kernel<Value, N>, grid_for(vectors, a.samples), kThreads, 0, stream,
+  launch("drop_labels", drop_labels_kernel<Value, N>, grid_for(vectors, a.samples), kThreads, {}, stream,
          static_cast<const Pixels*>(a.target), static_cast<Pixels*>(a.out), a.annotated, a.samples, vectors, a.labels,
          a.ignore_index);
 }

@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kThreads) label_dropout_kernel(const LabelDrop
 void label_dropout(const LabelDropoutArguments& a, const int64_t* key, Stream stream) {
   const int64_t size = a.samples * a.labels;
   if (size == 0) return;
-  launch("label_dropout", label_dropout_kernel, grid_for(size, 1), dim3(kThreads), 0, static_cast<cudaStream_t>(stream),
-         a, key);
+  launch("label_dropout", label_dropout_kernel, grid_for(size, 1), dim3(kThreads), {},
+         static_cast<cudaStream_t>(stream), a, key);
 }
 
 }  // namespace labeldrop::cuda

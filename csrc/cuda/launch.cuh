@@ -10,7 +10,8 @@
 
 #include "operators.h"
 
-// The block's shared memory whose size the launch gives.
+// The block's shared memory, whose size the launch gives. Kernels have none besides (`__shared__`): what a launch asks
+// for is all that counts against the device's limits.
 #ifndef LABELDROP_DYNAMIC_SHARED
 #define LABELDROP_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
@@ -18,8 +19,8 @@
 namespace labeldrop::cuda {
 
 constexpr int kThreads = 256;
-constexpr int kVectorBytes = 16;              // the widest access of one thread
-constexpr size_t kDefaultShared = 48 * 1024;  // more shared memory than this has to be asked for
+constexpr int kVectorBytes = 16;               // the widest access of one thread
+constexpr int64_t kDefaultShared = 48 * 1024;  // more shared memory than this has to be asked for
 
 // N values that are read and written by one instruction.
 template <class Value, int N>
@@ -45,40 +46,46 @@ inline dim3 grid_of_partials(int64_t blocks_per_sample, int64_t samples) {
   return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
 }
 
+// Reports a call that failed. The runtime keeps its error until somebody asks for it, and would tell it of later calls.
 inline void check(const char* name, cudaError_t error) {
   if (error != cudaSuccess) {
+    cudaGetLastError();
     throw std::runtime_error(std::string(name) + ": CUDA launch failed: " + cudaGetErrorString(error));
+  }
+}
+
+// What a block needs of shared memory, and the classes that make it so much.
+struct Shared {
+  int64_t bytes = 0, classes = 0;
+};
+
+// Refuses what no block can hold.
+inline void check_shared(const char* name, const Shared& shared) {
+  int device = 0, most = 0;
+  check(name, cudaGetDevice(&device));
+  check(name, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  if (shared.bytes > most) {
+    throw std::runtime_error(std::string(name) + ": logits: " + std::to_string(shared.classes) + " classes need " +
+                             std::to_string(shared.bytes) + " bytes of shared memory, and this device has " +
+                             std::to_string(most) + "; use the CPU or backend='reference'");
   }
 }
 
 // Launches a kernel and reports a launch that was refused. It does not wait for the kernel.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Shared& shared,
             cudaStream_t stream, Arguments&&... arguments) {
-  if (shared_bytes > kDefaultShared) {
+  if (shared.bytes > kDefaultShared) {
+    check_shared(name, shared);
     check(name,
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared.bytes)));
   }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
-  config.dynamicSmemBytes = shared_bytes;
+  config.dynamicSmemBytes = static_cast<size_t>(shared.bytes);
   config.stream = stream;
   check(name, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
-  check(name, cudaGetLastError());
-}
-
-// Refuses what no block can hold.
-inline void check_shared(const char* name, int64_t bytes, int64_t classes) {
-  int device = 0, most = 0;
-  if (bytes <= static_cast<int64_t>(kDefaultShared)) return;
-  check(name, cudaGetDevice(&device));
-  check(name, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  if (bytes > most) {
-    throw std::runtime_error(std::string(name) + ": logits: " + std::to_string(classes) + " classes need " +
-                             std::to_string(bytes) + " bytes of shared memory, and this device has " +
-                             std::to_string(most) + "; use the CPU or backend='reference'");
-  }
 }
 
 }  // namespace labeldrop::cuda

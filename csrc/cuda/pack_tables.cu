@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) pack_tables_kernel(const PackArgumen
 void pack_tables(const PackArguments& a, Stream stream) {
   const int64_t words = (a.classes + 31) / 32, size = a.rows * a.count * words;
   if (size == 0) return;
-  launch("pack_tables", pack_tables_kernel, grid_for(size, 1), dim3(kThreads), 0, static_cast<cudaStream_t>(stream), a,
+  launch("pack_tables", pack_tables_kernel, grid_for(size, 1), dim3(kThreads), {}, static_cast<cudaStream_t>(stream), a,
          words);
 }
 

@@ -155,6 +155,7 @@ template <class Storage, int N, class Formula>
 __global__ void __launch_bounds__(kThreads, 1)  // said, so that registers are not saved at the price of spills
     pixelwise_contiguous_kernel(const CudaPixelLossArguments a, Formula formula) {
   using Real = RealOf<Storage>;
+  LABELDROP_DYNAMIC_SHARED(shared);
   if (gradient_stays<Real>(a)) return;
   read_key(a, formula);
   const Real common = common_factor<Real>(a);
@@ -165,7 +166,7 @@ __global__ void __launch_bounds__(kThreads, 1)  // said, so that registers are n
       sum += process_pixels<Storage, N>(a, formula, common, sample, i * N);
     }
   }
-  if (a.result != nullptr) store_partial(a.partials, sum);
+  if (a.result != nullptr) store_partial(a.partials, sum, shared);
 }
 
 // ----------------------------------------------------------------- any layout, one class of one pixel after the other
@@ -304,7 +305,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(Storage) == sizeof(double) ? 
       sum += process_tile<Storage>(a, formula, tiles, shared, common, sample, first);
     }
   }
-  if (a.result != nullptr) store_partial(a.partials, sum);
+  if (a.result != nullptr) store_partial(a.partials, sum, memory);
 }
 
 // -------------------------------------------------------------------------------------------------------- the launcher
@@ -320,8 +321,9 @@ int launch_pixelwise_tiles(const char* name, const CudaPixelLossArguments& a, co
   const int least = a.channels_last ? 1 : 32;
   tiles.pixels = kThreads;
   while (tiles.pixels > least && tiles.pixels * static_cast<int64_t>(tiles.pitch) > kTerms) tiles.pixels /= 2;
-  const int64_t shared = pixelwise_shared_bytes<Real>(tiles);
-  check_shared(name, shared, a.classes);
+  // Fewer, rather than so much shared memory that not every device has it.
+  while (tiles.pixels > 1 && pixelwise_shared_bytes<Real>(tiles) > kDefaultShared) tiles.pixels /= 2;
+  const Shared shared{std::max(pixelwise_shared_bytes<Real>(tiles), kSumBytes), a.classes};
   const dim3 grid = grid_of_partials((a.pixels + tiles.pixels - 1) / tiles.pixels, a.samples);
   launch(name, pixelwise_tile_kernel<Storage, Formula>, grid, kThreads, shared, stream, a, formula, tiles);
   return static_cast<int>(grid.x * grid.y);
@@ -335,7 +337,8 @@ int launch_pixelwise_as(const char* name, const CudaPixelLossArguments& a, const
     constexpr int kPixels = static_cast<int>(kVectorBytes / sizeof(Storage));
     if (!a.channels_last && pixels_aligned(a, kPixels) && vector_aligned(a.logits) && vector_aligned(a.gradient)) {
       const dim3 grid = grid_of_partials((a.pixels / kPixels + kThreads - 1) / kThreads, a.samples);
-      launch(name, pixelwise_contiguous_kernel<Storage, kPixels, Formula>, grid, kThreads, 0, stream, a, formula);
+      launch(name, pixelwise_contiguous_kernel<Storage, kPixels, Formula>, grid, kThreads, Shared{kSumBytes}, stream, a,
+             formula);
       return static_cast<int>(grid.x * grid.y);
     }
   }

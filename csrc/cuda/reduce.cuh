@@ -8,9 +8,12 @@ namespace labeldrop::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// The sum of every thread's value, in thread 0. All threads of the block call it, once per kernel; whole warps.
-__device__ __forceinline__ double block_sum(double value) {
-  __shared__ double sums[32];
+constexpr int64_t kSumBytes = 32 * sizeof(double);  // of shared memory, which a sum over the block takes
+
+// The sum of every thread's value, in thread 0. All threads of the block call it, once per kernel; whole warps. It
+// writes over `shared`, [kSumBytes], which nobody reads any more.
+__device__ __forceinline__ double block_sum(double value, unsigned char* shared) {
+  double* sums = reinterpret_cast<double*>(shared);
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
   __syncthreads();
@@ -22,8 +25,8 @@ __device__ __forceinline__ double block_sum(double value) {
 }
 
 // Writes the block's partial sum to its own place.
-__device__ __forceinline__ void store_partial(double* partials, double value) {
-  const double sum = block_sum(value);
+__device__ __forceinline__ void store_partial(double* partials, double value, unsigned char* shared) {
+  const double sum = block_sum(value, shared);
   if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads) scale_kernel(Vector<Real, N>* values
 template <class Real, int N>
 void launch_vectors(const ScaleArguments& a, cudaStream_t stream) {
   const int64_t count = a.size / N;
-  launch("scale", scale_kernel<Real, N>, grid_for(count, 1), dim3(kThreads), 0, stream,
+  launch("scale", scale_kernel<Real, N>, grid_for(count, 1), dim3(kThreads), {}, stream,
          static_cast<Vector<Real, N>*>(a.values), count, static_cast<const Real*>(a.factor));
 }
 

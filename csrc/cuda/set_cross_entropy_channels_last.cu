@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kBlock, MaxK <= 16 ? 4 : 3)
       }
     }
   }
-  if (a.result != nullptr) store_partial(a.partials, sum);
+  if (a.result != nullptr) store_partial(a.partials, sum, shared);
 }
 
 template <class Storage, int MaxK>
@@ -93,8 +93,8 @@ int launch_tiles(const CudaPixelLossArguments& a, cudaStream_t stream) {
       static_cast<int>(kBlock * std::clamp<int64_t>(kTileBytes / (kBlock * bytes_per_pixel), 1, kMostPerThread));
   const int64_t shared = tiles.pixels * sizeof(Known) + tile_bytes(tiles.layout, tiles.pixels);
   const dim3 grid = grid_of_partials((a.pixels + tiles.pixels - 1) / tiles.pixels, a.samples);
-  launch("set_cross_entropy", set_cross_entropy_channels_last_kernel<Storage, MaxK>, grid, kBlock, shared, stream, a,
-         tiles);
+  launch("set_cross_entropy", set_cross_entropy_channels_last_kernel<Storage, MaxK>, grid, kBlock,
+         Shared{shared, a.classes}, stream, a, tiles);
   return static_cast<int>(grid.x * grid.y);
 }
 

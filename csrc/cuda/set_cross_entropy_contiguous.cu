@@ -62,6 +62,7 @@ __device__ __forceinline__ double process(const CudaPixelLossArguments& a, float
 
 template <class Storage, int N, int MaxK>
 __global__ void __launch_bounds__(kBlock) set_cross_entropy_contiguous_kernel(const CudaPixelLossArguments a) {
+  LABELDROP_DYNAMIC_SHARED(shared);
   if (gradient_stays<float>(a)) return;
   const float common = common_factor<float>(a);
   double sum = 0;
@@ -71,13 +72,14 @@ __global__ void __launch_bounds__(kBlock) set_cross_entropy_contiguous_kernel(co
       sum += process<Storage, N, MaxK>(a, common, sample, i * N);
     }
   }
-  if (a.result != nullptr) store_partial(a.partials, sum);
+  if (a.result != nullptr) store_partial(a.partials, sum, shared);
 }
 
 template <class Storage, int N, int MaxK>
 int launch_vectors(const CudaPixelLossArguments& a, cudaStream_t stream) {
   const dim3 grid = grid_of_partials((a.pixels / N + kBlock - 1) / kBlock, a.samples);
-  launch("set_cross_entropy", set_cross_entropy_contiguous_kernel<Storage, N, MaxK>, grid, kBlock, 0, stream, a);
+  launch("set_cross_entropy", set_cross_entropy_contiguous_kernel<Storage, N, MaxK>, grid, kBlock, Shared{kSumBytes},
+         stream, a);
   return static_cast<int>(grid.x * grid.y);
 }
 

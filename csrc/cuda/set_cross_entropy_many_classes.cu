@@ -114,15 +114,14 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(Storage) == sizeof(double
       }
     }
   }
-  if (a.result != nullptr) store_partial(a.partials, sum);
+  if (a.result != nullptr) store_partial(a.partials, sum, shared);
 }
 
 template <class Storage>
 int launch_tiles(const CudaPixelLossArguments& a, cudaStream_t stream) {
   constexpr int64_t kNumber = sizeof(RealOf<Storage>);
   const LaneTiles tiles = lane_tiles(a.classes, kNumber);
-  const int64_t shared = tiles.bytes(kNumber);
-  check_shared("set_cross_entropy", shared, a.classes);
+  const Shared shared{std::max(tiles.bytes(kNumber), kSumBytes), a.classes};
   const dim3 grid = grid_of_partials((a.pixels + tiles.pixels - 1) / tiles.pixels, a.samples);
   launch("set_cross_entropy", set_cross_entropy_many_classes_kernel<Storage>, grid, kTileThreads, shared, stream, a,
          tiles);

@@ -7,6 +7,7 @@ namespace {
 
 template <class Real, int N>
 __global__ void __launch_bounds__(kThreads) sum_weights_kernel(WeightArguments a, double* partials) {
+  LABELDROP_DYNAMIC_SHARED(shared);
   const bool weighted = a.label_weight != nullptr || a.pixel_weight != nullptr;
   double sum = 0;
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
@@ -30,13 +31,13 @@ __global__ void __launch_bounds__(kThreads) sum_weights_kernel(WeightArguments a
       }
     }
   }
-  store_partial(partials, sum);
+  store_partial(partials, sum, shared);
 }
 
 template <class Real, int N>
 int launch_partials(const WeightArguments& a, double* partials, cudaStream_t stream) {
   const dim3 grid = grid_of_partials((a.pixels / N + kThreads - 1) / kThreads, a.samples);
-  launch("sum_weights", sum_weights_kernel<Real, N>, grid, kThreads, 0, stream, a, partials);
+  launch("sum_weights", sum_weights_kernel<Real, N>, grid, kThreads, Shared{kSumBytes}, stream, a, partials);
   return static_cast<int>(grid.x * grid.y);
 }
 

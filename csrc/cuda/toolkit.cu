@@ -19,7 +19,9 @@ int runtime_version() { return CUDART_VERSION; }
 
 int driver_version() {
   int version = 0;
-  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+  if (cudaDriverGetVersion(&version) == cudaSuccess) return version;
+  cudaGetLastError();  // which the runtime would keep
+  return 0;
 }
 
 }  // namespace labeldrop::cuda

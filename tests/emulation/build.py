@@ -101,7 +101,8 @@ def build(directory: Path, csrc: Path = CSRC) -> ModuleType:
     """The module of `csrc/bindings_cuda.cpp`, working on host memory; compiled if `directory` does not have it yet.
 
     Its function `emulation_order(order)` sets the order in which blocks, warps and lanes get their turn: 0 ascending, 1
-    descending, 2 mixed.
+    descending, 2 mixed. `emulation_fail_after(calls)` lets that call of the runtime fail which comes after so many
+    others (-1: none); `emulation_last_error()` is the error that the runtime keeps, 0 for none.
 
     Raises:
         CannotBuildError: there is no compiler or no pybind11.
@@ -120,5 +121,7 @@ def build(directory: Path, csrc: Path = CSRC) -> ModuleType:
     spec = spec_from_loader(name, loader)
     module = module_from_spec(spec)
     loader.exec_module(module)
-    module.emulation_order = ctypes.CDLL(str(path)).emulation_order
+    functions = ctypes.CDLL(str(path))
+    for function in ("emulation_order", "emulation_fail_after", "emulation_last_error"):
+        setattr(module, function, getattr(functions, function))
     return module

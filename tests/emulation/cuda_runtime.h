@@ -19,8 +19,8 @@
 #define __restrict__ __restrict
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
-// One block at a time: a variable of the function is as good as one of the block.
-#define __shared__ static
+// A variable would count against a block's shared memory unseen: what a launch asks for is to be all, see launch.cuh.
+#define __shared__ static_assert(false, "all shared memory is LABELDROP_DYNAMIC_SHARED");
 #define LABELDROP_DYNAMIC_SHARED(name) unsigned char* const name = ::emulation::dynamic_shared()
 
 // ------------------------------------------------------------------------------------------------ types of the runtime
@@ -36,7 +36,12 @@ struct dim3 {
 
 #define CUDART_VERSION 0
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorUnknown = 999
+};
 using cudaStream_t = struct EmulatedStream*;
 
 enum cudaDeviceAttr {
@@ -60,7 +65,7 @@ namespace emulation {
 
 constexpr int kMultiprocessors = 2;
 constexpr int kSharedBytes = 48 << 10;       // of a block, unless a kernel asks for more
-constexpr int kSharedBytesOptin = 99 << 10;  // the least of the architectures from sm_80 on
+constexpr int kSharedBytesOptin = 64 << 10;  // that of sm_75, the least of all
 constexpr unsigned kWarp = 32;
 
 // Where in the source a thread waits.

@@ -60,6 +60,14 @@ std::map<const void*, int> allowed_shared;
 std::mutex one_launch;
 cudaError_t last_error = cudaSuccess;
 int order = 0;
+int until_failure = -1;  // calls of the runtime that succeed before one that fails; -1: none does
+
+// What a call answers: an error also is the runtime's last one, until somebody asks for that.
+cudaError_t answer(cudaError_t error) {
+  if (until_failure == 0) error = cudaErrorUnknown;
+  if (until_failure >= 0) --until_failure;
+  return error == cudaSuccess ? error : last_error = error;
+}
 
 [[noreturn]] void leave_fiber() {
   in_kernel = false;
@@ -214,7 +222,8 @@ bool fits(const cudaLaunchConfig_t& config, const void* kernel) {
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& function) {
   const std::lock_guard<std::mutex> lock(one_launch);
   if (config.numAttrs != 0) throw std::runtime_error("emulated device: launch attributes are not emulated");
-  if (!fits(config, kernel)) return last_error = cudaErrorInvalidConfiguration;
+  const cudaError_t error = answer(fits(config, kernel) ? cudaSuccess : cudaErrorInvalidConfiguration);
+  if (error != cudaSuccess) return error;
   blockDim = config.blockDim;
   gridDim = config.gridDim;
   threads = blockDim.x * blockDim.y * blockDim.z;
@@ -237,9 +246,9 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
 
 cudaError_t allow_shared(const void* kernel, int bytes) {
   const std::lock_guard<std::mutex> lock(one_launch);
-  if (bytes < 0 || bytes > kSharedBytesOptin) return last_error = cudaErrorInvalidValue;
-  allowed_shared[kernel] = bytes;
-  return cudaSuccess;
+  const cudaError_t error = answer(0 <= bytes && bytes <= kSharedBytesOptin ? cudaSuccess : cudaErrorInvalidValue);
+  if (error == cudaSuccess) allowed_shared[kernel] = bytes;
+  return error;
 }
 
 void barrier(Place place) {
@@ -317,23 +326,24 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaSuccess: return "no error";
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorUnknown: break;
   }
   return "unknown error";
 }
 
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;
-  return cudaSuccess;
+  return emulation::answer(cudaSuccess);
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 0;  // what the runtime says where no driver is installed
-  return cudaSuccess;
+  return emulation::answer(cudaSuccess);
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::kMultiprocessors : emulation::kSharedBytesOptin;
-  return cudaSuccess;
+  return emulation::answer(cudaSuccess);
 }
 
 // The order in which blocks, warps and lanes get their turn: 0 ascending, 1 descending, 2 mixed. A kernel whose result
@@ -342,3 +352,12 @@ extern "C" __attribute__((visibility("default"))) void emulation_order(int order
   const std::lock_guard<std::mutex> lock(emulation::one_launch);
   emulation::order = order;
 }
+
+// Lets the call of the runtime fail that comes after so many others; -1: none.
+extern "C" __attribute__((visibility("default"))) void emulation_fail_after(int calls) {
+  const std::lock_guard<std::mutex> lock(emulation::one_launch);
+  emulation::until_failure = calls;
+}
+
+// What cudaGetLastError would say; it stays.
+extern "C" __attribute__((visibility("default"))) int emulation_last_error() { return emulation::last_error; }

@@ -6,32 +6,18 @@ import pytest
 import torch
 from dice_problems import (
     MODES,
-    Problem,
     assert_fused_is_exact,
+    problem_of,
     problems,
-    random_tables,
     random_upstream,
     random_weights,
 )
 from emulation.device import ORDERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import FLOATS, INTEGERS, Case, lay_out
+from strategies import FLOATS, INTEGERS, lay_out
 
-from labeldrop_bench import LabelSpace, ops
-
-
-def problem_of(num_classes, pixels, mode, dtype=torch.float32, layout="contiguous", integer=torch.uint8, squared=False):
-    """Two samples of random logits and tables; every seventh pixel is ignored."""
-    generator = torch.Generator().manual_seed(num_classes)
-    logits = torch.randn(2, num_classes, pixels, generator=generator).to(dtype)
-    target = torch.randint(0, num_classes, (2, pixels), generator=generator)
-    ignore_index = 255 if num_classes < 255 and integer == torch.uint8 else -100
-    target[:, ::7] = ignore_index
-    annotated = torch.ones(2, num_classes, dtype=torch.bool)
-    space = LabelSpace.of_classes(num_classes)
-    case = Case(lay_out(logits, layout), target.to(integer), annotated, space, ignore_index)
-    return Problem(case, random_tables(case, 0), mode, squared)
+from labeldrop_bench import ops
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -31,11 +31,12 @@ __global__ void shuffles(double* out) {
 
 // Threads that have ended are not waited for.
 __global__ void early_exit(float* out) {
-  __shared__ float first;
+  LABELDROP_DYNAMIC_SHARED(memory);
+  float* first = reinterpret_cast<float*>(memory);  // [1]
   if (threadIdx.x >= 40) return;
-  if (threadIdx.x == 0) first = 7;
+  if (threadIdx.x == 0) *first = 7;
   __syncthreads();
-  out[threadIdx.x] = first;
+  out[threadIdx.x] = *first;
 }
 
 // Reads what another warp writes without waiting for it.
