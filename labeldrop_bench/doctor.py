@@ -22,21 +22,13 @@ import torch
 
 import labeldrop_bench
 from labeldrop_bench import losses, ops
-from labeldrop_bench.ops import CudaBuild, device_problem, driver_problem
+from labeldrop_bench.ops import CudaBuild, Driver, Gpu
 from labeldrop_bench.text import read_text
 
 # Packages of which the version decides what works, besides torch and numpy; not all are there everywhere
 FRAMEWORKS = ("monai", "pytorch-ignite", "nnunetv2", "lightning", "lightning-fabric", "ray", "tensorboard")
 TRIED = ("marginal_ce+marginal_dice", "adaptive_ce", "smile")  # between them every kind of kernel with a gradient
 TOLERANCE = 1e-4  # between two orders of summing a few hundred float32 numbers
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU that torch can use: its name and compute capability."""
-
-    name: str
-    capability: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -52,8 +44,8 @@ class Facts:
         isa: the instruction set chosen for the CPU kernels; None if there are none.
         kernels: operator -> the kinds of devices ("cpu", "cuda") that there is a kernel for.
         build: of the CUDA kernels; None if there are none.
-        driver: the newest CUDA that NVIDIA's driver runs, as 13000; 0 without a driver.
-        driver_name: the driver's own version, such as "580.65.06", where it is known.
+        driver: NVIDIA's; None if there is none.
+        cards: NVIDIA's graphics cards in this machine, with a driver or without one, where the system tells.
         gpus: that torch can use.
         openmp: files of the OpenMP runtimes in this process; None where the system does not tell.
         failures: device -> what went wrong with a tiny loss there; empty text if all is well.
@@ -67,8 +59,8 @@ class Facts:
     isa: str | None
     kernels: dict[str, tuple[str, ...]]
     build: CudaBuild | None
-    driver: int
-    driver_name: str | None
+    driver: Driver | None
+    cards: int
     gpus: tuple[Gpu, ...]
     openmp: tuple[str, ...] | None
     failures: dict[str, str]
@@ -125,27 +117,31 @@ def _no_kernels(facts: Facts) -> str:
 
 
 def _about_cuda(facts: Facts) -> list[str]:
-    driver = facts.driver_name or f"for CUDA {ops.cuda_version(facts.driver)}"
-    if not facts.driver and facts.driver_name is None and not facts.gpus:
-        return []  # no NVIDIA GPU, and nothing wrong with that
+    driver = facts.driver
+    if driver is None and not (facts.cards and facts.torch_cuda):
+        return []  # no NVIDIA GPU, or nobody means to use it, and nothing wrong with that
+    if driver is None:
+        return [
+            "there is an NVIDIA graphics card, and no driver for it: install NVIDIA's, if you mean to use the card, or "
+            "start the container with it (docker run --gpus all)"
+        ]
     if facts.torch_cuda is None:
         return [
-            f"there is an NVIDIA driver ({driver}), but torch {facts.versions.get('torch')} was built without CUDA: "
+            f"there is an NVIDIA GPU with {driver}, but torch {facts.versions.get('torch')} was built without CUDA: "
             f"install a torch for CUDA in its place, if you mean to use the GPU"
         ]
     found = []
     if not facts.gpus:
         found.append(
-            f"there is an NVIDIA driver ({driver}), and torch, built for CUDA {facts.torch_cuda}, can use no GPU: see "
-            f"what `nvidia-smi` lists, and whether CUDA_VISIBLE_DEVICES hides it; where the driver is too old for "
-            f"torch, update it, or take a torch for an older CUDA"
+            f"there is an NVIDIA GPU with {driver}, and torch, built for CUDA {facts.torch_cuda}, can use none: see "
+            f"what `nvidia-smi` lists, and whether CUDA_VISIBLE_DEVICES hides it; start a container with it (docker "
+            f"run --gpus all); where the driver is too old for torch, update it, or take a torch for an older CUDA"
         )
     if facts.build is None:
-        return found or [f"torch sees a GPU, and there are no CUDA kernels: {ops.BRING_A_COMPILER}"]
-    problem = driver_problem(facts.build, facts.driver)
-    if problem:
-        return [*found, problem]
-    return found + list(filter(None, (device_problem(facts.build, gpu.name, gpu.capability) for gpu in facts.gpus)))
+        seen = f"torch sees {', '.join(map(str, facts.gpus))} with {driver}"
+        return found or [f"{seen}, and there are no CUDA kernels: {ops.BRING_A_COMPILER}"]
+    problems = (ops.cuda_problem(facts.build, driver, gpu) for gpu in facts.gpus or (None,))
+    return found + list(filter(None, dict.fromkeys(problems)))  # the same GPU many times has one problem
 
 
 def report(facts: Facts) -> str:
@@ -155,16 +151,11 @@ def report(facts: Facts) -> str:
     lines += [f"  {'imported from':<20} {facts.folder}", "", "Devices"]
     lines.append(f"  {'cpu':<20} {facts.isa or 'no kernels'}{_tried(facts, 'cpu')}")
     for index, gpu in enumerate(facts.gpus):
-        capability = ".".join(map(str, gpu.capability))
-        lines.append(
-            f"  {f'cuda:{index}':<20} {gpu.name}, compute capability {capability}{_tried(facts, f'cuda:{index}')}"
-        )
-    cuda = f"CUDA {ops.cuda_version(facts.driver)} at most" if facts.driver else "none"
-    lines += [f"  {'NVIDIA driver':<20} {' '.join(filter(None, (facts.driver_name, cuda)))}", "", "Kernels"]
+        lines.append(f"  {f'cuda:{index}':<20} {gpu}{_tried(facts, f'cuda:{index}')}")
+    lines += [f"  {'NVIDIA driver':<20} {facts.driver or 'none'}", "", "Kernels"]
     lines += [f"  {name:<20} {', '.join(kinds) or 'none'}" for name, kinds in facts.kernels.items()]
     if facts.build:
-        architectures = ", ".join(map(str, facts.build.architectures))
-        lines.append(f"  {'CUDA':<20} built by {ops.cuda_version(facts.build.runtime)} for {architectures}")
+        lines.append(f"  {'CUDA':<20} {facts.build}")
     found = findings(facts)
     lines += ["", "What is wrong" if found else "All is well."]
     return "\n".join([*lines, *(f"  {number}. {text}" for number, text in enumerate(found, 1))])
@@ -190,8 +181,8 @@ def gather() -> Facts:
         isa=ops.instruction_set(),
         kernels={name: tuple(kind for kind in ("cpu", "cuda") if ops.built_for(kind, name)) for name in operators},
         build=build,
-        driver=ops.cuda_driver() or _driver(),
-        driver_name=_driver_name(),
+        driver=_driver(),
+        cards=_cards(),
         gpus=tuple(Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in gpus),
         failures={device: try_losses(device) for device in devices},
         openmp=_openmp(),
@@ -235,15 +226,21 @@ def _versions() -> dict[str, str]:
     return known
 
 
-def _driver() -> int:
-    """Newest CUDA that NVIDIA's driver runs, asked of the driver itself; 0 if there is none."""
-    try:
+def _driver() -> Driver | None:
+    """NVIDIA's driver. The part of it that programs load tells the newest CUDA that it runs."""
+    number = ctypes.c_int(0)
+    with suppress(OSError, AttributeError):  # there is none
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        number = ctypes.c_int(0)
         library.cuDriverGetVersion(ctypes.byref(number))
-    except (OSError, AttributeError):
-        return 0
-    return number.value
+    name = _driver_name()
+    return Driver(number.value, name) if number.value or name else None
+
+
+def _cards(folder: Path = Path("/sys/bus/pci/devices")) -> int:
+    """NVIDIA's graphics cards on the bus, which Linux lists; 0 where nobody tells."""
+    identities = [[path / name for name in ("vendor", "class")] for path in folder.glob("*")]
+    known = [[read_text(file).strip() for file in files] for files in identities if all(map(Path.exists, files))]
+    return sum(vendor == "0x10de" and kind.startswith("0x03") for vendor, kind in known)
 
 
 def _driver_name() -> str | None:

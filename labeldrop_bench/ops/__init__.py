@@ -10,9 +10,9 @@ from ._checks import (
     refuse_vmap,
     squeeze_channel,
 )
-from ._cuda_build import BRING_A_COMPILER, CudaBuild, cuda_version, device_problem, driver_problem
+from ._cuda_build import BRING_A_COMPILER, CudaBuild, Driver, Gpu, cuda_problem, cuda_version
 from ._direct import is_direct
-from ._native import FLOATS, INTEGERS, built_for, cuda_build, cuda_driver, folders, instruction_set
+from ._native import FLOATS, INTEGERS, built_for, cuda_build, folders, instruction_set
 from ._pixel_operator import PIXEL_OPERATORS
 from ._tables import pack_tables
 from .dice_sums import DiceWords, dice_sums, dice_sums_directly, pack_dice_tables
@@ -30,17 +30,17 @@ __all__ = [
     "PIXEL_OPERATORS",
     "CudaBuild",
     "DiceWords",
+    "Driver",
+    "Gpu",
     "built_for",
     "check_gamma",
     "check_labels",
     "check_tensors",
     "cuda_build",
-    "cuda_driver",
+    "cuda_problem",
     "cuda_version",
-    "device_problem",
     "dice_sums",
     "dice_sums_directly",
-    "driver_problem",
     "drop_labels",
     "folders",
     "has_values",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 # CUDA's major version -> the first NVIDIA driver that runs what its compiler made
 OLDEST_DRIVER = {12: 525, 13: 580}
 OLDEST_ARCHITECTURE = {12: 50, 13: 75}
+OLDEST_OF_WHEELS = 75  # what tools/wheels.py makes has kernels for these GPUs and all later ones
 BRING_A_COMPILER = (
-    "build them with `LABELDROP_CUDA=PIP pip install .`, which brings a compiler along, or with LABELDROP_CUDA=ON and "
-    "an nvcc on PATH"
+    "install a wheel that has them, or build them with `LABELDROP_CUDA=PIP pip install .`, which brings a compiler "
+    "along, or with LABELDROP_CUDA=ON and an nvcc on PATH"
 )
 
 
@@ -26,45 +27,78 @@ class CudaBuild:
     architectures: tuple[int, ...]
     runtime: int
 
+    def __str__(self) -> str:
+        """Such as "built by CUDA 13.0 for compute capabilities 8.0, 9.0"."""
+        names = ", ".join(f"{each // 10}.{each % 10}" for each in self.architectures)
+        return f"built by CUDA {cuda_version(self.runtime)} for compute capabilities {names}"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that torch can use: its name and compute capability."""
+
+    name: str
+    capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        """Such as "Tesla T4 (compute capability 7.5)"."""
+        return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver.
+
+    Attributes:
+        cuda: the newest CUDA that it runs, as 13000; 0 without a driver.
+        name: its own version, such as "580.65.06", where it is known.
+    """
+
+    cuda: int = 0
+    name: str | None = None
+
+    def __str__(self) -> str:
+        """Such as "driver 580.65.06 (CUDA 13.0)"."""
+        cuda = f"CUDA {cuda_version(self.cuda)}" if self.cuda else "no CUDA"
+        return f"driver {self.name} ({cuda})" if self.name else f"a driver for {cuda}"
+
 
 def cuda_version(number: int) -> str:
     """CUDA's 13000 as 13.0."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def driver_problem(build: CudaBuild, driver: int) -> str | None:
-    """What is wrong with the driver, and the remedy; None if nothing is, or if there is no driver.
-
-    Args:
-        build: what was compiled.
-        driver: the newest CUDA that the driver runs, as 13000; 0 without a driver.
-    """
-    major = build.runtime // 1000
-    if not driver or driver // 1000 >= major:
-        return None
-    oldest = f" ({OLDEST_DRIVER[major]} or newer)" if major in OLDEST_DRIVER else ""
-    return (
-        f"the CUDA kernels were built by CUDA {cuda_version(build.runtime)} and need a driver for it{oldest}; that "
-        f"here runs CUDA {cuda_version(driver)} at most. Update the driver, or build the kernels with an nvcc of CUDA "
-        f"{driver // 1000} on PATH: LABELDROP_CUDA=ON pip install ."
-    )
-
-
-def device_problem(build: CudaBuild, device: str, capability: tuple[int, int]) -> str | None:
+def cuda_problem(build: CudaBuild, driver: Driver, gpu: Gpu | None) -> str | None:
     """What keeps a GPU from running what was compiled, and the remedy; None if nothing does.
 
     Args:
         build: what was compiled.
-        device: its name.
-        capability: its compute capability.
+        driver: of this machine; nothing is said of one that is not there.
+        gpu: None where torch can use none, so that only the driver is known.
     """
-    architecture = 10 * capability[0] + capability[1]
-    if architecture >= min(build.architectures, default=0):
-        return None
+    here = f"{gpu} with {driver}" if gpu else str(driver)
+    too_old = f"{here}: the CUDA kernels were {build} and need a newer driver"
     major = build.runtime // 1000
-    compiler = "" if architecture >= OLDEST_ARCHITECTURE.get(major, 0) else f" with an nvcc of CUDA {major - 1} on PATH"
-    return (
-        f"{device} has compute capability {capability[0]}.{capability[1]}; the CUDA kernels were built for "
-        f"{', '.join(map(str, build.architectures))} and later ones. Build them for it{compiler}: "
-        f"LABELDROP_CUDA=ON LABELDROP_CUDA_ARCHS={architecture} pip install ."
-    )
+    if driver.cuda and driver.cuda // 1000 < major:
+        oldest = f", {OLDEST_DRIVER[major]} or later" if major in OLDEST_DRIVER else ""
+        return (
+            f"{too_old}{oldest}. Update the driver, or build the kernels with an nvcc of CUDA {driver.cuda // 1000} on "
+            f"PATH: LABELDROP_CUDA=ON pip install ."
+        )
+    if gpu is None:
+        return None
+    architecture = 10 * gpu.capability[0] + gpu.capability[1]
+    anew = f"LABELDROP_CUDA=ON LABELDROP_CUDA_ARCHS={architecture} pip install ."
+    if architecture < min(build.architectures, default=0):
+        compiler = (
+            "" if architecture >= OLDEST_ARCHITECTURE.get(major, 0) else f" with an nvcc of CUDA {major - 1} on PATH"
+        )
+        wheel = ", or install a wheel, which has them" if architecture >= OLDEST_OF_WHEELS else ""
+        return f"{here}: the CUDA kernels were {build}, and later ones. Build them for it{compiler}: {anew}{wheel}"
+    has_machine_code = any(each // 10 == gpu.capability[0] and each <= architecture for each in build.architectures)
+    if not has_machine_code and driver.cuda and driver.cuda < build.runtime:
+        return (
+            f"{too_old}, because there is no machine code for it in them and drivers compile what CUDA of their own "
+            f"version or an earlier one has made. Update the driver, or build the kernels for it: {anew}"
+        )
+    return None

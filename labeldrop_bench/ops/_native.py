@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ._cuda_build import BRING_A_COMPILER, CudaBuild, device_problem, driver_problem
+from ._cuda_build import BRING_A_COMPILER, CudaBuild, Driver, Gpu, cuda_problem
 
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 INTEGERS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
@@ -98,13 +98,10 @@ def cuda_driver() -> int:
 def _problem(device: torch.device) -> str | None:
     """What keeps the CUDA kernels from running on a device; asked once for each."""
     build = cuda_build()
-    if build is None:
+    if build is None or not torch.cuda.is_available():
         return None
-    found = driver_problem(build, cuda_driver())
-    if found is None and torch.cuda.is_available():
-        name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
-        found = device_problem(build, name, capability)
-    return found
+    gpu = Gpu(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
+    return cuda_problem(build, Driver(cuda_driver()), gpu)
 
 
 def pointer(tensor: Tensor | None) -> int:
