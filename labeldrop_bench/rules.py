@@ -34,6 +34,14 @@ def per_sample(rule: Function) -> Function:
     return rule
 
 
+def is_per_sample(rule: Callable[..., Any]) -> bool:
+    """Whether that was declared."""
+    try:
+        return rule in PER_SAMPLE
+    except TypeError:  # not hashable, so somebody else's
+        return False
+
+
 def membership(space: LabelSpace) -> Table:
     """A label space as tensors.
 

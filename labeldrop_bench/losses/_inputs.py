@@ -24,17 +24,17 @@ def fits(
     labels: int,
 ) -> bool:
     """Whether types and shapes are in order, for tensors that `ops.is_direct` has seen."""
-    shape, device = logits.shape, logits.device
-    if not (3 <= len(shape) <= 5 and logits.dtype in ops.FLOATS and shape[1] == channels and target.device == device):
+    shape, device = logits.shape, logits.get_device()  # -1 is the CPU
+    if logits.dtype not in ops.FLOATS or target.dtype not in ops.INTEGERS or target.get_device() != device:
         return False
-    if target.dtype not in ops.INTEGERS or target.shape != (shape[0], *shape[2:]):
+    if not 3 <= len(shape) <= 5 or shape[1] != channels or target.shape != (shape[0], *shape[2:]):
         return False
     if pixel_weight is not None and not (
-        pixel_weight.is_floating_point() and pixel_weight.shape == target.shape and pixel_weight.device == device
+        pixel_weight.is_floating_point() and pixel_weight.shape == target.shape and pixel_weight.get_device() == device
     ):
         return False
     return annotated is None or (
-        annotated.dtype == torch.bool and annotated.shape == (shape[0], labels) and annotated.device == device
+        annotated.dtype == torch.bool and annotated.shape == (shape[0], labels) and annotated.get_device() == device
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Hashable
+from ctypes import string_at
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class KeptTables:
 def content(tensor: Tensor) -> bytes:
     """The values of a tensor on the CPU."""
     tensor = tensor.contiguous()
-    return ctypes.string_at(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    return string_at(tensor.data_ptr(), tensor.nbytes)
 
 
 _KEPT: dict[Hashable, KeptTables] = {}
@@ -66,6 +66,22 @@ def kept_for(rule: Hashable, labels: int) -> KeptTables:
     if found is None:
         _make_room(_KEPT, MOST_RULES)
         found = _KEPT[rule] = KeptTables(labels)
+    return found
+
+
+_FLOAT32: dict[bytes, Tensor] = {}
+
+
+def kept_float32(weights: Tensor, device: torch.device) -> Tensor:
+    """Float64 weights in float32; kept on the CPU, by their values."""
+    if not weights.is_cpu or device.type != "cpu":
+        return weights.to(device, torch.float32)
+    values = content(weights)
+    found = _FLOAT32.get(values)
+    if found is None:
+        _make_room(_FLOAT32, MOST_RULES)
+        with torch.inference_mode(False):  # what is kept serves calls outside of it as well
+            found = _FLOAT32[values] = torch.frombuffer(bytearray(values), dtype=torch.float64).float()
     return found
 
 

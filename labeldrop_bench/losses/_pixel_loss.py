@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -39,27 +40,48 @@ class PixelLoss(PartialLabelLoss):
             TypeError: no tensors, or tensors of the wrong type.
             ValueError: shapes, devices or values that do not fit; each message says what to do.
         """
-        direct = self._is_direct(logits, target, annotated, pixel_weight)
-        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight, direct=direct)
-        common: dict[str, Any] = {
-            **self._own_weight(annotated),
-            "pixel_weight": pixel_weight,
-            "ignore_index": self.ignore_index,
-            "reduction": self.reduction,
-        }
-        if direct:
-            (words,) = self._tables(annotated)
-            return ops.PIXEL_OPERATORS[self.operator].direct(logits, target, words, self._own_options(), **common)
-        operator = getattr(BACKENDS[self.backend], self.operator)
-        loss: Tensor = operator(logits, target, *self.table(annotated), **self._own_options(), **common)
+        if self._is_direct(logits, target, annotated, pixel_weight):
+            return self._directly(logits, target, annotated, pixel_weight)
+        target, annotated, pixel_weight = self._check(logits, target, annotated, pixel_weight)
+        loss: Tensor = getattr(BACKENDS[self.backend], self.operator)(
+            logits,
+            target,
+            *self.table(annotated),
+            **self._own_options(),
+            **({} if self.class_weights is None else self._own_weight(self.class_weights, annotated)),
+            pixel_weight=pixel_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
         return loss
 
+    def _directly(
+        self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None
+    ) -> Tensor:
+        """The loss, where nobody looks at the call."""
+        target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
+        words, *weights = self._tables(annotated, logits)
+        return ops.PIXEL_OPERATORS[self.operator].direct(
+            logits,
+            target,
+            words,
+            self._own_options(),
+            **self._kept_weight(logits, weights),
+            pixel_weight=pixel_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
+
     def _packed(self, annotated: Tensor, *_: Any) -> Parts:  # noqa: ANN401 - there are none
-        """`[N, L, 2, W]` words."""
+        """`[N, L, 2, W]` words, and what a subclass adds."""
         return (ops.pack_tables(self.operator, *self.table(annotated)),)
 
-    def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
+    def _own_weight(self, class_weights: Tensor, annotated: Tensor) -> dict[str, Tensor]:
         """What `class_weights` are to the operator."""
+        raise NotImplementedError
+
+    def _kept_weight(self, logits: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The same for a direct call, of the type of the arithmetic; `parts` is what `_packed` gave besides words."""
         raise NotImplementedError
 
     def _own_options(self) -> dict[str, Any]:

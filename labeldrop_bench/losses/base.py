@@ -141,29 +141,25 @@ class PartialLabelLoss(Explained, HasConstants):
         given = logits is not None and target is not None
         return given and self.backend == "fused" and ops.is_direct(logits, target, annotated, pixel_weight)
 
-    def _prepare(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        annotated: Tensor | None,
-        pixel_weight: Tensor | None,
-        *,
-        direct: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Target `[N, *spatial]`, annotated `[N, L]` and pixel_weight `[N, *spatial]` or None, checked."""
-        labels = self.label_space.num_labels
-        quick = direct and (target.is_cpu or not self.check_target)
-        sizes = {"channels": self.out_channels, "labels": labels}
-        if not (quick and fits(logits, target, annotated, pixel_weight, **sizes)):
-            return self._check(logits, target, annotated, pixel_weight)
-        if annotated is None:
-            annotated = torch.ones(logits.shape[0], labels, dtype=torch.bool, device=logits.device)
-        return target, annotated, pixel_weight
+    def _checked(
+        self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The same as `_check` for a direct call, where None may stand for all labels."""
+        if target.is_cpu or not self.check_target:
+            if target.ndim == logits.ndim:
+                target = ops.squeeze_channel(logits, target)
+            sizes = {"channels": self.out_channels, "labels": self.label_space.num_labels}
+            if fits(logits, target, annotated, pixel_weight, **sizes):
+                return target, annotated, pixel_weight
+        return self._check(logits, target, annotated, pixel_weight)
 
     def _check(
         self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `_prepare`, one after the other, with a message about what is wrong."""
+        """Target `[N, *spatial]`, annotated `[N, L]` and pixel_weight `[N, *spatial]` or None.
+
+        One argument is looked at after the other, with a message about what is wrong.
+        """
         ops.check_tensors(
             self._name, {"logits": logits, "target": target}, {"annotated": annotated, "pixel_weight": pixel_weight}
         )
@@ -171,7 +167,7 @@ class PartialLabelLoss(Explained, HasConstants):
         self._check_logits(logits)
         target = check_target(self._name, target, logits)
         if annotated is None:
-            annotated = torch.ones(logits.shape[0], num_labels, dtype=torch.bool, device=logits.device)
+            annotated = self._all_annotated(logits)
         check_annotated(self._name, annotated, logits, num_labels)
         if pixel_weight is not None:
             pixel_weight = check_pixel_weight(self._name, pixel_weight, logits)
@@ -180,15 +176,22 @@ class PartialLabelLoss(Explained, HasConstants):
             ops.check_labels(self._name, target, num_labels, self.ignore_index)
         return target, annotated, pixel_weight
 
-    def _tables(self, annotated: Tensor, *partners: PartialLabelLoss) -> Parts:
+    def _all_annotated(self, logits: Tensor) -> Tensor:
+        """`[N, L]`: what None means."""
+        return torch.ones(logits.shape[0], self.label_space.num_labels, dtype=torch.bool, device=logits.device)
+
+    def _tables(self, annotated: Tensor | None, logits: Tensor, *partners: PartialLabelLoss) -> Parts:
         """`_packed` for a direct call; kept where it follows from `annotated` and the label spaces alone."""
-        labels = annotated.shape[1]
-        pattern = content(annotated) if annotated.is_cpu else b""
-        if pattern[::labels].strip(b"\1"):
-            check_background(self._name, annotated)
-        said = tuple(loss._said() for loss in (self, *partners))
-        if not pattern or None in said:
-            return self._packed(annotated, *partners)
+        labels = self.label_space.num_labels
+        if annotated is None:
+            pattern = b"\1" * (logits.shape[0] * labels) if logits.is_cpu else b""
+        else:
+            pattern = content(annotated) if annotated.is_cpu else b""
+            if pattern[::labels].strip(b"\1"):
+                check_background(self._name, annotated)
+        said = self._said() if not partners else tuple(loss._said() for loss in (self, *partners))
+        if not pattern or said is None or None in said:
+            return self._packed(self._all_annotated(logits) if annotated is None else annotated, *partners)
         return kept_for(said, labels).get(pattern, lambda new: self._packed(new, *partners))
 
     def _said(self) -> tuple[Hashable, ...] | None:
@@ -197,7 +200,7 @@ class PartialLabelLoss(Explained, HasConstants):
         if table not in rules.PER_SAMPLE or not self.member.is_cpu:
             return None
         rule = self._rule()
-        if not isinstance(rule, Hashable) or rule not in rules.PER_SAMPLE:
+        if not rules.is_per_sample(rule):
             return None
         return table, rule, content(self.member), content(self.exhaustive), *self._table_options()
 

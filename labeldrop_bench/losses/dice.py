@@ -153,25 +153,26 @@ class SoftDice(PartialLabelLoss):
             partner: a loss that this one `can_share` with; None leaves it out, and its value is 0.
             pixel_weight: of both losses, as for `forward`.
         """
-        direct = self._is_direct(logits, target, annotated, pixel_weight)
-        target, annotated, pixel_weight = self._prepare(logits, target, annotated, pixel_weight, direct=direct)
         options: dict[str, Any] = {
-            "pixel_weight": pixel_weight,
             "squared": self.squared,
             "activation": self.activation,
             "ignore_index": self.ignore_index,
         }
-        if direct:
-            *words, included = self._tables(annotated, *(() if partner is None else (partner,)))
-            sums = ops.dice_sums_directly(logits, target, ops.DiceWords(*words), **options)
-        else:
-            table, candidates = self._asked(annotated, partner)
-            included = table.included
-            sums = BACKENDS[self.backend].dice_sums(logits, target, *table[:4], candidates=candidates, **options)
-        parts = sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)  # [N, K] each
-        if direct and self.process_group is None and not self.batch and self.reduction != "none":
-            return self._mean_directly(parts, included), sums.cross_entropy
-        return self._reduce(torch.stack(parts), included), sums.cross_entropy
+        if self._is_direct(logits, target, annotated, pixel_weight):
+            target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
+            *words, included = self._tables(annotated, logits, *(() if partner is None else (partner,)))
+            sums = ops.dice_sums_directly(logits, target, ops.DiceWords(*words), pixel_weight=pixel_weight, **options)
+            parts = sums.intersection, sums.prediction, sums.truth  # [N, K] each
+            if self.process_group is None and not self.batch and self.reduction != "none":
+                return self._mean_directly(parts, included), sums.cross_entropy
+            return self._reduce(torch.stack(parts), included), sums.cross_entropy
+        target, annotated, pixel_weight = self._check(logits, target, annotated, pixel_weight)
+        table, candidates = self._asked(annotated, partner)
+        sums = BACKENDS[self.backend].dice_sums(
+            logits, target, *table[:4], candidates=candidates, pixel_weight=pixel_weight, **options
+        )
+        parts = sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)
+        return self._reduce(torch.stack(parts), table.included), sums.cross_entropy
 
     def _asked(self, annotated: Tensor, partner: SetCrossEntropy | None) -> tuple[rules.DiceTable, Tensor | None]:
         """The table, and the partner's candidates."""

@@ -12,6 +12,7 @@ from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import as_weights, check_choice, check_count
+from ._kept_tables import kept_float32
 from ._pixel_loss import PixelLoss
 
 GAMMA = 2.0  # of the focal loss, where it is not given
@@ -76,9 +77,14 @@ class SigmoidLoss(PixelLoss):
         own = ", ".join(f"{name}={value}" for name, value in self._own_options().items())
         return f"{super().extra_repr()}, rule={self.rule!r}, {own}"
 
-    def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
+    def _own_weight(self, class_weights: Tensor, annotated: Tensor) -> dict[str, Tensor]:
+        return {"class_weight": class_weights.to(annotated.device)}
+
+    def _kept_weight(self, logits: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         weights = self.class_weights
-        return {"class_weight": None if weights is None else weights.to(annotated.device)}
+        if weights is None or logits.dtype == torch.float64:
+            return {} if weights is None else self._own_weight(weights, logits)
+        return {"class_weight": kept_float32(weights, logits.device)}
 
     def _own_options(self) -> dict[str, Any]:
         return {"gamma": self.gamma}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from labeldrop_bench import rules
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import as_weights
+from ._kept_tables import Parts, content
 from ._pixel_loss import PixelLoss
 
 
@@ -54,14 +56,26 @@ class SetCrossEntropy(PixelLoss):
     def _rule(self) -> rules.Rule:
         return rules.RULES[self.rule]
 
-    def _own_weight(self, annotated: Tensor) -> dict[str, Tensor | None]:
-        """`[N, L]`: the weight of the pixels with a label."""
+    def _table_options(self) -> tuple[Hashable, ...]:
+        return () if self.class_weights is None else (content(self.class_weights),)
+
+    def _packed(self, annotated: Tensor, *_: Any) -> Parts:  # noqa: ANN401 - there are none
+        """`[N, L, 2, W]` words; with class weights also `[N, L]` float32 and float64, those of the labels."""
+        words = super()._packed(annotated)
         if self.class_weights is None:
-            return {"label_weight": None}
+            return words
+        weights = self._own_weight(self.class_weights, annotated)["label_weight"]
+        return *words, weights.float(), weights
+
+    def _own_weight(self, class_weights: Tensor, annotated: Tensor) -> dict[str, Tensor]:
+        """`[N, L]`: the weight of the pixels with a label."""
         member, _ = self._label_space_on(annotated.device)
-        weights = self.class_weights.to(annotated.device)
+        weights = class_weights.to(annotated.device)
         own = (member * weights).sum(dim=1) / member.sum(dim=1)  # [L]
         return {"label_weight": own.where(annotated, weights[0])}
+
+    def _kept_weight(self, logits: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"label_weight": parts[logits.dtype == torch.float64]} if parts else {}
 
 
 class CrossEntropy(SetCrossEntropy):

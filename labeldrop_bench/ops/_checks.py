@@ -12,6 +12,8 @@ from torch.autograd import forward_ad
 
 from ._native import FLOATS, INTEGERS
 
+_MOST = torch.finfo(torch.float32).max
+
 
 def squeeze_channel(logits: Tensor, target: Tensor) -> Tensor:
     """`[N, 1, *spatial]` targets, MONAI's habit, as `[N, *spatial]`."""
@@ -106,6 +108,8 @@ def has_values(tensor: Tensor) -> bool:
 
 def integer(operator: str, argument: str, value: object) -> int:
     """An int, numpy's too; True and False would be a mistake."""
+    if type(value) is int:
+        return value
     if not isinstance(value, bool):
         try:
             return python_operators.index(value)  # type: ignore[arg-type]
@@ -178,7 +182,7 @@ def check_weight(operator: str, argument: str, weight: Tensor, shape: Sequence[i
         raise ValueError(f"{operator}: {argument} must have shape {list(shape)}, got {list(weight.shape)}")
     refuse_gradient(operator, argument, weight, "backend='reference'")
     if has_values(weight) and weight.numel():
-        least, most = weight.detach().aminmax()  # NaN if there is one, and no such number compares
+        least, most = map(float, weight.detach().aminmax())  # NaN if there is one, and no such number compares
         if least >= 0 and most < torch.inf:
             return
         bad = weight[~(weight.isfinite() & (weight >= 0))]
@@ -202,7 +206,7 @@ def check_reduction(operator: str, reduction: str) -> None:
 
 def check_gamma(operator: str, gamma: float) -> None:
     """A focusing exponent, which the kernels take as float32."""
-    if not 0 <= gamma <= torch.finfo(torch.float32).max:
+    if not 0 <= gamma <= _MOST:
         raise ValueError(f"{operator}: gamma must be finite and not negative, in float32 as well, got {gamma!r}")
 
 

@@ -6,16 +6,19 @@ who wants to see the call instead of its result: compilers, tracers, transforms,
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 from torch.nn import Parameter
 
-from . import _checks
-
+# Looked up once: a training step asks eight times.
 _dispatch_keys = torch._C._dispatch_keys
+_transformed = torch._C._are_functorch_transforms_active
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_tracing = torch._C._get_tracing_state
+_KINDS = frozenset({Tensor, Parameter})
+_ordinary: set[int] = set()  # dispatch keys that were found to be those of numbers in memory
 
 
 def is_direct(*tensors: Tensor | None) -> bool:
@@ -23,26 +26,25 @@ def is_direct(*tensors: Tensor | None) -> bool:
 
     That is a torch.Tensor itself, strided, on the CPU or a GPU, and no view that negates or conjugates.
     """
-    if torch.compiler.is_compiling() or _checks.transformed() or forward_ad._current_level >= 0:
+    if is_compiling() or _transformed() or forward_ad._current_level >= 0 or _dispatch_modes():
         return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
+    if _tracing() is not None:
         return False
     for tensor in tensors:
         if tensor is None:
             continue
-        if type(tensor) is not Tensor and type(tensor) is not Parameter:
+        if type(tensor) not in _KINDS:
             return False
-        device = "cpu" if tensor.is_cpu else "cuda" if tensor.is_cuda else None
-        if device is None or _dispatch_keys(tensor).raw_repr() not in _ordinary(device):
+        keys = _dispatch_keys(tensor).raw_repr()
+        if keys not in _ordinary and not _is_ordinary(tensor, keys):
             return False
     return True
 
 
-@cache
-def _ordinary(device: str) -> frozenset[int]:
-    """What torch's dispatcher sees in such tensors, of inference mode and others."""
-    keys = set()
-    for inference in (False, True):
-        with torch.inference_mode(inference):
-            keys.add(_dispatch_keys(torch.empty(0, device=device)).raw_repr())
-    return frozenset(keys)
+def _is_ordinary(tensor: Tensor, keys: int) -> bool:
+    """Whether torch's dispatcher sees in a tensor what it sees in any of its device, of inference mode or not."""
+    if tensor.is_cpu or tensor.is_cuda:
+        for inference in (False, True):
+            with torch.inference_mode(inference):
+                _ordinary.add(_dispatch_keys(torch.empty(0, device=tensor.device)).raw_repr())
+    return keys in _ordinary

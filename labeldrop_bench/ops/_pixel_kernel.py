@@ -11,6 +11,9 @@ from torch import Tensor
 
 from . import _checks, _native
 
+# Of a kind that is quicker than a size of no dimensions.
+_SCALAR = torch.empty((), device="cpu")
+
 
 class Inputs(NamedTuple):
     """What a loss is computed from, in the order of the registered operators' arguments."""
@@ -27,9 +30,12 @@ class Inputs(NamedTuple):
 
     def contiguous(self) -> Inputs:
         """As the kernels read them."""
-        first = readable(self[0])
-        if first is self[0] and all(tensor is None or tensor.is_contiguous() for tensor in self[1:7]):
+        for tensor in self[:7]:
+            if tensor is not None and not tensor.is_contiguous():
+                break
+        else:
             return self
+        first = readable(self[0])
         others = (None if tensor is None else tensor.contiguous() for tensor in self[1:7])
         return Inputs._make([first, *others, *self[7:]])
 
@@ -48,10 +54,10 @@ class PixelKernel:
     def forward(self, inputs: Inputs, reduction: str, *, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """The reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, if asked for."""
         inputs = inputs.contiguous()
-        logits, per_pixel, mean = inputs.logits, reduction == "none", reduction == "mean"
-        accumulation = accumulation_dtype(logits)
-        loss = logits.new_empty(inputs.target.shape if per_pixel else (), dtype=accumulation)
-        divisor = (torch.empty if mean else torch.ones)((), dtype=torch.double, device=logits.device)
+        logits, device, mean = inputs.logits, inputs.logits.device, reduction == "mean"
+        like = inputs.target if reduction == "none" else _SCALAR
+        loss = torch.empty_like(like, dtype=accumulation_dtype(logits), device=device)
+        divisor = (torch.empty_like if mean else torch.ones_like)(_SCALAR, dtype=torch.double, device=device)
         gradient = torch.empty_like(logits, requires_grad=False) if with_gradient else None
         self._launch(inputs, divisor, gradient, loss=loss, mean=mean)
         return loss, divisor, gradient

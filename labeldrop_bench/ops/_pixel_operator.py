@@ -109,8 +109,15 @@ class PixelOperator:
         for argument, weight in weights.items():
             if weight is not None:
                 _checks.check_weight(self.name, argument, weight, shapes[argument])
-        inputs = self._inputs(
-            logits, target, pack_tables(self.name, candidates, active), options, weights, key, ignore_index
+        accumulation = accumulation_dtype(logits)
+        inputs = Inputs(
+            logits,
+            target,
+            pack_tables(self.name, candidates, active),
+            **{name: None if each is None else each.detach().to(accumulation) for name, each in weights.items()},
+            key=self._key(key, logits) if self.noisy else None,
+            parameters=self.parameters(**options),
+            ignore_index=_checks.integer(self.name, "ignore_index", ignore_index),
         )
         return self._compute(inputs, reduction, direct=is_direct(*inputs[:7]))
 
@@ -129,49 +136,36 @@ class PixelOperator:
     ) -> Tensor:
         """The same with packed tables `[N, L, 2, W]`, where that and weights but those of pixels are known to be right.
 
-        The tensors are such that `is_direct`.
+        The tensors are such that `is_direct`; weights but those of pixels are of the type of the arithmetic.
         """
         _checks.check_reduction(self.name, reduction)
         if pixel_weight is not None:
             _checks.check_images(self.name, logits, target)
             _checks.check_weight(self.name, "pixel_weight", pixel_weight, target.shape)
-        weights = {"label_weight": label_weight, "class_weight": class_weight, "pixel_weight": pixel_weight}
-        return self._compute(
-            self._inputs(logits, target, tables, options, weights, None, ignore_index), reduction, direct=True
-        )
-
-    def _inputs(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        tables: Tensor,
-        options: Mapping[str, Any],
-        weights: Mapping[str, Tensor | None],
-        key: Tensor | None,
-        ignore_index: int,
-    ) -> Inputs:
-        accumulation = accumulation_dtype(logits)
-        return Inputs(
+            pixel_weight = pixel_weight.detach().to(accumulation_dtype(logits))
+        inputs = Inputs(
             logits,
             target,
             tables,
-            **{name: None if each is None else each.detach().to(accumulation) for name, each in weights.items()},
-            key=self._key(key, logits) if self.noisy else None,
-            parameters=self.parameters(**options),
-            ignore_index=_checks.integer(self.name, "ignore_index", ignore_index),
+            label_weight,
+            class_weight,
+            pixel_weight,
+            self._key(None, logits) if self.noisy else None,
+            self.parameters(**options),
+            _checks.integer(self.name, "ignore_index", ignore_index),
         )
+        return self._compute(inputs, reduction, direct=True)
 
     def _compute(self, inputs: Inputs, reduction: str, *, direct: bool) -> Tensor:
         """As a function of memory, or as a registered operator where somebody wants to see the call."""
-        with_gradient = wants_gradient(inputs.logits) and reduction != "none"
+        logits = inputs.logits
+        with_gradient = reduction != "none" and wants_gradient(logits)
         if not direct:
             *tensors, parameters, ignore_index = inputs
             result: Tensor = self.forward(*tensors, list(parameters), ignore_index, reduction, with_gradient)[0]
             return result
-        if inputs.logits.requires_grad and torch.is_grad_enabled():
-            # past what torch does in Python for transforms, of which there are none
-            apply = super(torch.autograd.Function, DirectPixelLoss).apply
-            loss: Tensor = apply(inputs.logits, self, inputs, reduction, with_gradient)  # type: ignore[no-untyped-call]
+        if logits.requires_grad and torch.is_grad_enabled():
+            loss: Tensor = _apply(logits, self, inputs, reduction, with_gradient)  # type: ignore[no-untyped-call]
             return loss
         return self.kernel.forward(inputs, reduction, with_gradient=False)[0]
 
@@ -254,6 +248,10 @@ class DirectPixelLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's
         return ctx.operator.gradient(ctx, upstream), None, None, None, None
+
+
+# past what torch does in Python for transforms, of which there are none
+_apply = super(torch.autograd.Function, DirectPixelLoss).apply
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - torch's

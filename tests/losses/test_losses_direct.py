@@ -168,7 +168,7 @@ def test_a_gradient_that_is_multiplied_equals_one_that_is_computed_anew(name, fa
     loss = create(name)
     operator = ops.PIXEL_OPERATORS[loss.operator]
     logits, target, annotated = example(loss, size=9)
-    (tables,) = loss._tables(annotated)
+    (tables,) = loss._tables(annotated, logits)
     parameters = operator.parameters(**loss._own_options())
     key = torch.tensor([5]) if operator.noisy else None
     inputs = _pixel_kernel.Inputs(logits.to(dtype), target, tables, None, None, None, key, parameters, -100)
@@ -255,7 +255,7 @@ def test_kept_tables_equal_fresh_ones(space, name, data):
     for _ in range(3):
         annotated = data.draw(annotations(data.draw(st.integers(1, 4)), space.num_labels))
         for _ in range(2):  # the second time it is found
-            kept = loss._tables(annotated)
+            kept = loss._tables(annotated, torch.empty(0))
             assert all(torch.equal(a, b) for a, b in zip(kept, loss._packed(annotated), strict=True))
 
 
@@ -349,6 +349,24 @@ def test_a_label_space_that_was_changed_is_asked_again(name):
             ),
         ),
     )(logits, target, annotated)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_class_weights_that_were_changed_are_asked_again(name, dtype):
+    loss = create(name)
+    weights = [3.0, 1.0, 2.0, 0.5][: loss.out_channels // loss.channels_per_class]
+    loss = create(name, class_weights=weights)
+    logits, target, annotated = example(loss)
+
+    def value(asked):
+        torch.manual_seed(0)
+        return asked(logits.to(dtype), target, annotated)
+
+    before = value(loss)
+    loss.class_weights.numpy()[1] = 7.0  # past torch's count of changes
+    weights[1] = 7.0
+    assert value(loss) == value(create(name, class_weights=weights)) != before
 
 
 def test_options_of_a_dice_are_told_apart():
