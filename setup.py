@@ -13,7 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
@@ -64,7 +63,6 @@ class CMakeBuild(build_ext):
             # An earlier build's cache names the ninja of an isolated environment that is gone.
             "CMAKE_MAKE_PROGRAM": shutil.which("ninja") or "ninja",
             "Python_EXECUTABLE": sys.executable,
-            "pybind11_DIR": pybind11.get_cmake_dir(),
             "LABELDROP_CUDA": "ON" if cuda.nvcc else "OFF",
             "LABELDROP_WERROR": os.environ.get("LABELDROP_WERROR", "OFF"),
         }
@@ -88,5 +86,7 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    ext_modules=[Extension("labeldrop_bench._cpu", sources=[])], cmdclass={"build": CleanBuild, "build_ext": CMakeBuild}
+    ext_modules=[Extension("labeldrop_bench._cpu", sources=[], py_limited_api=True)],
+    cmdclass={"build": CleanBuild, "build_ext": CMakeBuild},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},  # as csrc/bindings.h has it
 )

@@ -7,7 +7,7 @@ initcheck (compute-sanitizer over tests/test_every_kernel.py), benchmark, traini
 once: benchmarks.trainings_per_hour). DIR/report.json and DIR/report.md are written anew after every step and every case
 of the benchmark. A step that fails is recorded with its output, and the next one is done.
 
-Needs torch, pytest, hypothesis, tabulate, pybind11, cmake and ninja, and for the step `trainings` all that the package
+Needs torch, pytest, hypothesis, tabulate, cmake and ninja, and for the step `trainings` all that the package
 needs; what only some peers need may be missing.
 
 Exit code: 0 if every step passed, 1 if one failed, 2 without a CUDA device. `--device cpu` goes through the steps that

@@ -1,144 +1,259 @@
-// Arguments of the kernels as keywords of Python, for both modules: each struct's members are named once, and a call
-// gives all of them. Pointers come as integers (Tensor.data_ptr()), 0 is null.
+// Functions of Python for both modules, by the part of its C interface that stays: one module serves every Python from
+// 3.10 on. Each function takes a struct, whose members are named once, and a call gives all of them. Pointers come as
+// integers (Tensor.data_ptr()), 0 is null.
 #pragma once
 
-#include <pybind11/pybind11.h>
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030A0000
+#endif
+#include <Python.h>
 
-#include <string>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <new>
 #include <type_traits>
-#include <vector>
 
 #include "arguments.h"
 
 namespace labeldrop {
 
-namespace py = pybind11;
+// Thrown where Python has its exception already.
+struct Raised {};
 
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
+template <class... Values>
+[[noreturn]] void raise_type_error(const char* format, Values... values) {
+  PyErr_Format(PyExc_TypeError, format, values...);
+  throw Raised();
+}
+
+// --- Values of Python as those of C++; false, maybe with an exception of Python's own, where that cannot be ---
+
+inline bool convert(PyObject* from, bool& to) {
+  to = from == Py_True;
+  return to || from == Py_False;
+}
+
+inline bool convert(PyObject* from, double& to) {
+  to = PyFloat_AsDouble(from);
+  return to != -1 || !PyErr_Occurred();
+}
+
+// Integers, codes of an enum and addresses.
+template <class Value>
+bool convert(PyObject* from, Value& to) {
+  using Number =
+      std::conditional_t<std::is_pointer_v<Value>, uintptr_t, std::conditional_t<std::is_enum_v<Value>, int, Value>>;
+  using Wide = std::conditional_t<std::is_signed_v<Number>, long long, unsigned long long>;
+  Wide wide;
+  if constexpr (std::is_signed_v<Number>) {
+    wide = PyLong_AsLongLong(from);
+  } else {
+    wide = PyLong_AsUnsignedLongLong(from);
+  }
+  const auto number = static_cast<Number>(wide);
+  to = (Value)number;  // of three kinds
+  return number == wide && (wide != static_cast<Wide>(-1) || !PyErr_Occurred());
+}
+
+// As many values as the array has, or less; the others stay.
+template <class Value, size_t kSize>
+bool convert(PyObject* from, Value (&to)[kSize]) {
+  const Py_ssize_t size = PySequence_Size(from);
+  bool done = size >= 0 && size <= static_cast<Py_ssize_t>(kSize);
+  for (Py_ssize_t i = 0; done && i < size; ++i) {
+    PyObject* item = PySequence_GetItem(from, i);
+    done = item != nullptr && convert(item, to[i]);
+    Py_XDECREF(item);
+  }
+  return done;
 }
 
 template <class Value>
-void assign(Value& to, py::handle from) {
-  if constexpr (std::is_pointer_v<Value>) {
-    to = reinterpret_cast<Value>(from.cast<uintptr_t>());
-  } else if constexpr (std::is_enum_v<Value>) {
-    to = static_cast<Value>(from.cast<int>());
-  } else if constexpr (std::is_array_v<Value>) {
-    size_t i = 0;
-    for (py::handle each : from) {
-      if (i == std::extent_v<Value>) throw py::value_error("too many values for an array");
-      assign(to[i++], each);
+constexpr const char* kind() {
+  if (std::is_array_v<Value>) return "a few numbers";
+  if (std::is_same_v<Value, bool>) return "True or False";
+  return std::is_floating_point_v<Value> ? "a number" : "an integer that fits";
+}
+
+inline PyObject* to_python(bool value) { return PyBool_FromLong(value); }
+inline PyObject* to_python(int value) { return PyLong_FromLong(value); }
+inline PyObject* to_python(int64_t value) { return PyLong_FromLongLong(value); }
+inline PyObject* to_python(PyObject* value) { return value; }
+
+// --- Arguments ---
+
+constexpr Py_ssize_t kMostArguments = 40;
+
+// The names in "to.logits, to.target": interned strings, which are never freed.
+struct Names {
+  PyObject* list[kMostArguments];
+
+  explicit Names(const char* members) {
+    for (PyObject** name = list; (members = std::strchr(members, '.')); ++name) {
+      const size_t length = std::strcspn(++members, ",");
+      *name = PyUnicode_FromStringAndSize(members, static_cast<Py_ssize_t>(length));
+      PyUnicode_InternInPlace(name);
     }
-  } else {
-    to = from.cast<Value>();
   }
-}
-
-template <class Struct>
-struct Field {
-  py::handle name;  // an interned string, which is never freed
-  void (*set)(Struct&, py::handle);
 };
-template <class Struct>
-using Fields = std::vector<Field<Struct>>;
 
-template <class Struct, auto kMember>
-Field<Struct> field(const char* name) {
-  return {PyUnicode_InternFromString(name), [](Struct& to, py::handle from) { assign(to.*kMember, from); }};
-}
-#define LABELDROP_FIELD(name) field<Struct, &Struct::name>(#name)
-
-template <class Struct>
-Fields<Struct> loss_fields() {
-  return {LABELDROP_FIELD(logits),  LABELDROP_FIELD(logits_type),  LABELDROP_FIELD(channels_last),
-          LABELDROP_FIELD(target),  LABELDROP_FIELD(target_type),  LABELDROP_FIELD(tables),
-          LABELDROP_FIELD(samples), LABELDROP_FIELD(channels),     LABELDROP_FIELD(pixels),
-          LABELDROP_FIELD(labels),  LABELDROP_FIELD(ignore_index), LABELDROP_FIELD(pixel_weight)};
-}
-
-template <class Struct>
-Fields<Struct> operator+(Fields<Struct> fields, const Fields<Struct>& more) {
-  fields.insert(fields.end(), more.begin(), more.end());
-  return fields;
-}
-
-template <class Struct>
-Fields<Struct> pixel_loss_fields() {
-  return loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(classes),
-                                                LABELDROP_FIELD(label_weight),
-                                                LABELDROP_FIELD(class_weight),
-                                                LABELDROP_FIELD(parameters),
-                                                LABELDROP_FIELD(key),
-                                                LABELDROP_FIELD(upstream),
-                                                LABELDROP_FIELD(upstream_per_pixel),
-                                                LABELDROP_FIELD(divisor),
-                                                LABELDROP_FIELD(mean),
-                                                LABELDROP_FIELD(result),
-                                                LABELDROP_FIELD(loss),
-                                                LABELDROP_FIELD(gradient)};
-}
-
-template <class Struct>
-Fields<Struct> dice_fields() {
-  return loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(merged), LABELDROP_FIELD(sigmoid),
-                                                LABELDROP_FIELD(squared), LABELDROP_FIELD(with_cross_entropy)};
-}
-
-// One list for each struct; those of one device alone stand in its bindings.
-template <class Struct>
-Fields<Struct> fields_of();
-
-template <>
-inline Fields<DiceSumsForwardArguments> fields_of() {
-  using Struct = DiceSumsForwardArguments;
-  return dice_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(intersection), LABELDROP_FIELD(prediction),
-                                                LABELDROP_FIELD(label_weight), LABELDROP_FIELD(cross_entropy)};
-}
-
-template <>
-inline Fields<DiceSumsBackwardArguments> fields_of() {
-  using Struct = DiceSumsBackwardArguments;
-  return dice_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(upstream_intersection),
-                                                LABELDROP_FIELD(upstream_prediction),
-                                                LABELDROP_FIELD(upstream_cross_entropy), LABELDROP_FIELD(gradient)};
-}
-
-template <>
-inline Fields<PackArguments> fields_of() {
-  using Struct = PackArguments;
-  return {LABELDROP_FIELD(tables), LABELDROP_FIELD(count), LABELDROP_FIELD(rows), LABELDROP_FIELD(classes),
-          LABELDROP_FIELD(words)};
-}
-
-template <>
-inline Fields<DropLabelsArguments> fields_of() {
-  using Struct = DropLabelsArguments;
-  return {LABELDROP_FIELD(target),    LABELDROP_FIELD(out),         LABELDROP_FIELD(target_type),
-          LABELDROP_FIELD(annotated), LABELDROP_FIELD(samples),     LABELDROP_FIELD(pixels),
-          LABELDROP_FIELD(labels),    LABELDROP_FIELD(ignore_index)};
-}
-
-template <>
-inline Fields<LabelDropoutArguments> fields_of() {
-  using Struct = LabelDropoutArguments;
-  return {LABELDROP_FIELD(annotated), LABELDROP_FIELD(probability), LABELDROP_FIELD(out), LABELDROP_FIELD(samples),
-          LABELDROP_FIELD(labels)};
-}
-
-// A struct from keywords: all of its fields and nothing else.
-template <class Struct>
-Struct read(const py::kwargs& keywords) {
-  static const Fields<Struct> fields = fields_of<Struct>();
-  Struct to{};
-  for (const Field<Struct>& each : fields) {
-    PyObject* value = PyDict_GetItemWithError(keywords.ptr(), each.name.ptr());
-    if (value == nullptr) throw py::type_error("missing argument " + py::cast<std::string>(each.name));
-    each.set(to, value);
+// Those of one call, by keyword or in the order in which they are read.
+class Arguments {
+ public:
+  Arguments(const char* function, PyObject* const* values, Py_ssize_t positional, PyObject* names)
+      : function_(function), values_(values), positional_(positional), named_(names ? PyTuple_Size(names) : 0) {
+    if (named_ > kMostArguments) raise_type_error("%s: %zd arguments are too many", function, named_);
+    for (Py_ssize_t i = 0; i < named_; ++i) names_[i] = PyTuple_GetItem(names, i);
   }
-  if (keywords.size() != fields.size()) throw py::type_error("an argument that there is not");
-  return to;
+
+  template <class... Values>
+  void read(const Names& names, Values&... values) {
+    PyObject* const* name = names.list;
+    (read_one(*name++, values), ...);
+  }
+
+  // There is nothing else.
+  void end() const {
+    for (Py_ssize_t i = 0; i < named_; ++i) {
+      if (names_[i]) raise_type_error("%s: there is no argument %U, or it came twice", function_, names_[i]);
+    }
+    if (taken_ < positional_) raise_type_error("%s: takes %zd arguments, got %zd", function_, taken_, positional_);
+  }
+
+ private:
+  template <class Value>
+  void read_one(PyObject* name, Value& to) {
+    PyObject* from = take(name);
+    if (convert(from, to)) return;
+    PyErr_Clear();
+    raise_type_error("%s: %U must be %s, got %R", function_, name, kind<Value>(), from);
+  }
+
+  PyObject* take(PyObject* name) {
+    if (taken_ < positional_) return values_[taken_++];
+    // Keywords are interned strings too, and come in nearly the same order,
+    for (Py_ssize_t tried = 0; tried < named_; ++tried) {
+      const Py_ssize_t i = next_;
+      next_ = i + 1 < named_ ? i + 1 : 0;
+      if (names_[i] == name) return take_keyword(i);
+    }
+    // but for those that a program has put together.
+    for (Py_ssize_t i = 0; i < named_; ++i) {
+      if (names_[i] && PyUnicode_Compare(names_[i], name) == 0) return take_keyword(i);
+    }
+    raise_type_error("%s: missing argument %U", function_, name);
+  }
+
+  PyObject* take_keyword(Py_ssize_t i) {
+    names_[i] = nullptr;
+    return values_[positional_ + i];
+  }
+
+  const char* function_;
+  PyObject* const* values_;
+  Py_ssize_t positional_, named_, taken_ = 0, next_ = 0;
+  PyObject* names_[kMostArguments];  // null if taken
+};
+
+// In a function fields(Arguments& from, Struct& to), which there is for each struct: LABELDROP_READ(to.logits, ...);
+#define LABELDROP_READ(...)               \
+  static const Names names(#__VA_ARGS__); \
+  from.read(names, __VA_ARGS__)
+
+// --- Functions ---
+
+// What a C++ exception is in Python. Within a catch.
+inline PyObject* raise_caught() {
+  try {
+    throw;
+  } catch (const Raised&) {
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+template <auto kRun>
+struct Function;
+template <class Result, class Struct, Result (*kRun)(const Struct&)>
+struct Function<kRun> {
+  static inline const char* name;
+
+  static PyObject* call(PyObject*, PyObject* const* values, Py_ssize_t positional, PyObject* names) {
+    try {
+      Arguments from(name, values, positional, names);
+      Struct to{};
+      fields(from, to);
+      from.end();
+      if constexpr (!std::is_void_v<Result>) return to_python(kRun(to));
+      kRun(to);
+    } catch (...) {
+      return raise_caught();
+    }
+    Py_RETURN_NONE;
+  }
+};
+
+// A function of Python that fills kRun's struct and calls it.
+template <auto kRun>
+PyMethodDef function(const char* name, const char* doc = nullptr) {
+  Function<kRun>::name = name;
+  const auto call = reinterpret_cast<void (*)()>(Function<kRun>::call);
+  return {name, reinterpret_cast<PyCFunction>(call), METH_FASTCALL | METH_KEYWORDS, doc};
+}
+
+// While one lives, other threads of Python run.
+class WithoutInterpreter {
+ public:
+  WithoutInterpreter() : state_(PyEval_SaveThread()) {}
+  ~WithoutInterpreter() { PyEval_RestoreThread(state_); }
+  WithoutInterpreter(const WithoutInterpreter&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+// --- The structs' members; those of one device alone stand in its bindings ---
+
+inline void fields(Arguments& from, LossArguments& to) {
+  LABELDROP_READ(to.logits, to.logits_type, to.channels_last, to.target, to.target_type, to.tables, to.samples,
+                 to.channels, to.pixels, to.labels, to.ignore_index, to.pixel_weight);
+}
+
+inline void fields(Arguments& from, PixelLossArguments& to) {
+  fields(from, static_cast<LossArguments&>(to));
+  LABELDROP_READ(to.classes, to.label_weight, to.class_weight, to.parameters, to.key, to.upstream,
+                 to.upstream_per_pixel, to.divisor, to.mean, to.result, to.loss, to.gradient);
+}
+
+inline void fields(Arguments& from, DiceSumsArguments& to) {
+  fields(from, static_cast<LossArguments&>(to));
+  LABELDROP_READ(to.merged, to.sigmoid, to.squared, to.with_cross_entropy);
+}
+
+inline void fields(Arguments& from, DiceSumsForwardArguments& to) {
+  fields(from, static_cast<DiceSumsArguments&>(to));
+  LABELDROP_READ(to.intersection, to.prediction, to.label_weight, to.cross_entropy);
+}
+
+inline void fields(Arguments& from, DiceSumsBackwardArguments& to) {
+  fields(from, static_cast<DiceSumsArguments&>(to));
+  LABELDROP_READ(to.upstream_intersection, to.upstream_prediction, to.upstream_cross_entropy, to.gradient);
+}
+
+inline void fields(Arguments& from, PackArguments& to) {
+  LABELDROP_READ(to.tables, to.count, to.rows, to.classes, to.words);
+}
+
+inline void fields(Arguments& from, DropLabelsArguments& to) {
+  LABELDROP_READ(to.target, to.out, to.target_type, to.annotated, to.samples, to.pixels, to.labels, to.ignore_index);
+}
+
+inline void fields(Arguments& from, LabelDropoutArguments& to) {
+  LABELDROP_READ(to.annotated, to.probability, to.out, to.samples, to.labels);
 }
 
 }  // namespace labeldrop

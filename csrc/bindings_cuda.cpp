@@ -1,77 +1,118 @@
 // The module labeldrop_bench._cuda: names alone; see bindings.h for the arguments.
-#include <pybind11/stl.h>
-
 #include "bindings.h"
 #include "cuda/operators.h"
 
-using namespace labeldrop;
-
 namespace labeldrop {
 
-template <>
-Fields<cuda::CudaPixelLossArguments> fields_of() {
-  using Struct = cuda::CudaPixelLossArguments;
-  return pixel_loss_fields<Struct>() + Fields<Struct>{LABELDROP_FIELD(unless_one), LABELDROP_FIELD(partials)};
+template <class Struct>
+struct Launched : Struct {
+  cuda::Stream stream;
+};
+
+template <class Struct>
+void fields(Arguments& from, Launched<Struct>& to) {
+  fields(from, static_cast<Struct&>(to));
+  LABELDROP_READ(to.stream);
 }
 
-template <>
-Fields<cuda::ScaleArguments> fields_of() {
-  using Struct = cuda::ScaleArguments;
-  return {LABELDROP_FIELD(values), LABELDROP_FIELD(size), LABELDROP_FIELD(factor), LABELDROP_FIELD(is_double)};
+template <class Struct, void (*kOperator)(const Struct&, cuda::Stream)>
+void launched(const Launched<Struct>& a) {
+  kOperator(a, a.stream);
+}
+
+namespace cuda {
+
+void fields(Arguments& from, CudaPixelLossArguments& to) {
+  fields(from, static_cast<PixelLossArguments&>(to));
+  LABELDROP_READ(to.unless_one, to.partials);
+}
+
+void fields(Arguments& from, ScaleArguments& to) { LABELDROP_READ(to.values, to.size, to.factor, to.is_double); }
+
+}  // namespace cuda
+
+// A loss that is a sum over pixels, after the divisor of its mean.
+template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
+void pixel_loss(const Launched<cuda::CudaPixelLossArguments>& a) {
+  if (a.mean) cuda::sum_weights(weights_of(a), a.partials, a.divisor, a.stream);
+  kLoss(a, a.stream);
+}
+
+struct DiceSumsWithScratch : DiceSumsForwardArguments {
+  double* partials;
+};
+
+void fields(Arguments& from, DiceSumsWithScratch& to) {
+  fields(from, static_cast<DiceSumsForwardArguments&>(to));
+  LABELDROP_READ(to.partials);
+}
+
+void dice_sums(const DiceSumsWithScratch& a, cuda::Stream stream) { cuda::dice_sums(a, a.partials, stream); }
+
+struct DiceSumsSizes {
+  int64_t samples, classes, labels, pixels;
+};
+
+void fields(Arguments& from, DiceSumsSizes& to) { LABELDROP_READ(to.samples, to.classes, to.labels, to.pixels); }
+
+int64_t dice_sums_partials(const DiceSumsSizes& a) {
+  return cuda::dice_sums_partials(a.samples, a.classes, a.labels, a.pixels);
+}
+
+struct KeyedLabelDropout : LabelDropoutArguments {
+  const int64_t* key;
+};
+
+void fields(Arguments& from, KeyedLabelDropout& to) {
+  fields(from, static_cast<LabelDropoutArguments&>(to));
+  LABELDROP_READ(to.key);
+}
+
+void label_dropout(const KeyedLabelDropout& a, cuda::Stream stream) { cuda::label_dropout(a, a.key, stream); }
+
+PyMethodDef functions[] = {
+    {"driver_version", [](PyObject*, PyObject*) { return to_python(cuda::driver_version()); }, METH_NOARGS,
+     "The newest CUDA that the driver runs, as 13000; 0 without a driver."},
+    function<pixel_loss<cuda::set_cross_entropy>>("set_cross_entropy"),
+    function<pixel_loss<cuda::sigmoid_focal>>("sigmoid_focal"),
+    function<pixel_loss<cuda::label_flip>>("label_flip"),
+    function<pixel_loss<cuda::predictive_variance>>("predictive_variance"),
+    function<launched<cuda::ScaleArguments, cuda::scale>>("scale"),
+    function<launched<PackArguments, cuda::pack_tables>>("pack_tables"),
+    function<dice_sums_partials>("dice_sums_partials", "Doubles of scratch that dice_sums needs."),
+    function<launched<DiceSumsWithScratch, dice_sums>>("dice_sums"),
+    function<launched<DiceSumsBackwardArguments, cuda::dice_sums_backward>>("dice_sums_backward"),
+    function<launched<DropLabelsArguments, cuda::drop_labels>>("drop_labels"),
+    function<launched<KeyedLabelDropout, label_dropout>>("label_dropout"),
+    {},
+};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                      "_cuda",
+                      "CUDA kernels of labeldrop_bench",
+                      -1,
+                      functions,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
+
+// What the module says of its build; Python's exception is set where it cannot.
+void add_constants(PyObject* module) {
+  const auto list = cuda::architectures();
+  PyObject* architectures = PyTuple_New(static_cast<Py_ssize_t>(list.size()));
+  if (!architectures) return;
+  for (size_t i = 0; i < list.size(); ++i) PyTuple_SetItem(architectures, i, to_python(list[i]));
+  PyModule_AddObjectRef(module, "architectures", architectures);
+  Py_DECREF(architectures);
+  PyModule_AddIntConstant(module, "partials", cuda::kPartials);
+  PyModule_AddIntConstant(module, "runtime_version", cuda::runtime_version());
 }
 
 }  // namespace labeldrop
 
-namespace {
-
-// An operator whose struct and stream are all that it takes.
-template <class Struct, class Operator>
-void bind(py::module_& m, const char* name, Operator run) {
-  m.def(
-      name, [run](uintptr_t stream, const py::kwargs& fields) { run(read<Struct>(fields), pointer<void>(stream)); },
-      py::kw_only(), py::arg("stream"));
-}
-
-// A loss that is a sum over pixels, after the divisor of its mean.
-template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
-void run_pixel_loss(const cuda::CudaPixelLossArguments& a, cuda::Stream stream) {
-  if (a.mean) cuda::sum_weights(weights_of(a), a.partials, a.divisor, stream);
-  kLoss(a, stream);
-}
-
-template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
-void bind_pixel_loss(py::module_& m, const char* name) {
-  bind<cuda::CudaPixelLossArguments>(m, name, run_pixel_loss<kLoss>);
-}
-
-}  // namespace
-
-PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA kernels of labeldrop_bench";
-  m.attr("partials") = cuda::kPartials;
-  m.attr("architectures") = py::tuple(py::cast(cuda::architectures()));
-  m.attr("runtime_version") = cuda::runtime_version();
-  m.def("driver_version", &cuda::driver_version, "The newest CUDA that the driver runs, as 13000; 0 without a driver.");
-  bind_pixel_loss<cuda::set_cross_entropy>(m, "set_cross_entropy");
-  bind_pixel_loss<cuda::sigmoid_focal>(m, "sigmoid_focal");
-  bind_pixel_loss<cuda::label_flip>(m, "label_flip");
-  bind_pixel_loss<cuda::predictive_variance>(m, "predictive_variance");
-  bind<cuda::ScaleArguments>(m, "scale", cuda::scale);
-  bind<PackArguments>(m, "pack_tables", cuda::pack_tables);
-  m.def("dice_sums_partials", &cuda::dice_sums_partials, py::arg("samples"), py::arg("classes"), py::arg("labels"),
-        py::arg("pixels"), "Doubles of scratch that dice_sums needs.");
-  m.def(
-      "dice_sums",
-      [](uintptr_t partials, uintptr_t stream, const py::kwargs& fields) {
-        cuda::dice_sums(read<DiceSumsForwardArguments>(fields), pointer<double>(partials), pointer<void>(stream));
-      },
-      py::kw_only(), py::arg("partials"), py::arg("stream"));
-  bind<DiceSumsBackwardArguments>(m, "dice_sums_backward", cuda::dice_sums_backward);
-  bind<DropLabelsArguments>(m, "drop_labels", cuda::drop_labels);
-  m.def(
-      "label_dropout",
-      [](uintptr_t key, uintptr_t stream, const py::kwargs& fields) {
-        cuda::label_dropout(read<LabelDropoutArguments>(fields), pointer<const int64_t>(key), pointer<void>(stream));
-      },
-      py::kw_only(), py::arg("key"), py::arg("stream"));
+PyMODINIT_FUNC PyInit__cuda() {
+  PyObject* module = PyModule_Create(&labeldrop::module);
+  if (module) labeldrop::add_constants(module);
+  return module;
 }

