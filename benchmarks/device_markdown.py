@@ -3,27 +3,65 @@
 from tabulate import tabulate
 
 MEBIBYTE = 1 << 20
-OUTPUT_LINES = 40  # of a step that failed
+OUTPUT_LINES = 40  # of a part that failed
 EXPLANATION = """\
-ms: of the fused loss, launches included. device ms: replayed as a CUDA graph with a cold L2 cache. GB/s: logits read
-once, gradient written once, target read once, in the device's time where it is known. of clone: that rate over the rate
-of a clone of these logits; of copy: over that of a large copy, given above. Peers: their time over that of the fused
-loss. MiB: peak memory beyond the inputs."""
+ms: of the fused loss, launches included. device ms: replayed as a CUDA graph, after other memory has been read through
+the L2 cache. GB/s: logits read once, gradient written once, target read once, in the device's time where it is known.
+of clone: the time in which a clone moves as many bytes, at the rate of a clone of these logits, over the loss's; of
+copy: the same of a large copy, whose rate is given above. Peers: their time over that of the fused loss. MiB: peak
+memory beyond the inputs."""
 
 
 def markdown(content):
     """The whole page."""
-    steps = [[step["name"], step["status"], f"{step['seconds']} s", step["note"]] for step in content["steps"]]
-    parts = [
-        f"# Device report: {content['environment'].get('device', content['asked for'])}",
+    rehearsal = ", a rehearsal on the CPU: the figures mean nothing" if content["dry"] else ""
+    sections = [
+        f"# Device report: {content['environment'].get('device', 'no device')}{rehearsal}",
         _table([[key, str(value)] for key, value in content["environment"].items()], ["", ""]),
-        "## Steps",
-        _table(steps, ["step", "status", "time", "note"]),
+        "## Parts",
+        _parts(content),
+        *_sanitizers(content["sanitizers"]),
         *_measurements(content),
+        *_metrics(content["ncu"]),
         *_kernels(content["kernels"]),
         *_failures(content),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
+
+
+def summary(content):
+    """What fits on a screen: each part, each failure in a line, and how near to a clone set cross-entropy comes."""
+    lines = [_parts(content)]
+    lines += [f"FAILED {each['case']}: {each['error'].strip().splitlines()[-1]}" for each in content["failures"]]
+    shares = {}
+    for peers in _problems(content["rows"], "sweep").values():
+        row = peers["fused"]
+        if not row["options"]:
+            shares.setdefault(f"{row['dtype']} {row['layout']}", {})[row["num_classes"]] = row["share_of_copy"]
+    classes = sorted({k for known in shares.values() for k in known})
+    if classes:
+        table = [[name, *(_percent(known.get(k)) for k in classes)] for name, known in shares.items()]
+        lines.append(f"Set cross-entropy: of a clone of as many bytes\n{_table(table, ['K', *map(str, classes)])}")
+    return "\n\n".join(lines)
+
+
+def _parts(content):
+    parts = [[part["name"], part["status"], f"{part['seconds']} s", part["note"]] for part in content["parts"]]
+    return _table(parts, ["part", "status", "time", "note"])
+
+
+def _sanitizers(sanitizers):
+    if sanitizers:
+        yield "## compute-sanitizer"
+        yield _table([[each["tool"], each["status"], each["note"]] for each in sanitizers], ["tool", "status", "said"])
+
+
+def _metrics(kernels):
+    """What ncu measured of each kernel."""
+    if kernels:
+        heads = list(dict.fromkeys(head for kernel in kernels for head in kernel))
+        yield "## ncu"
+        yield _table([[kernel.get(head, "") for head in heads] for kernel in kernels], heads)
 
 
 def _table(rows, heads):
@@ -151,11 +189,11 @@ def _kernels(kernels):
 
 
 def _failures(content):
-    """The output of each step and case that failed."""
-    for step in content["steps"]:
-        if step["status"] == "failed" and step["output"]:
-            lines = step["output"].strip().splitlines()[-OUTPUT_LINES:]
-            yield f"## Output of {step['name']}\n\n" + "\n".join(f"    {line}" for line in lines)
+    """The output of each part and case that failed."""
+    for part in content["parts"]:
+        if part["status"] == "failed" and part["output"]:
+            lines = part["output"].strip().splitlines()[-OUTPUT_LINES:]
+            yield f"## Output of {part['name']}\n\n" + "\n".join(f"    {line}" for line in lines)
     for failure in content["failures"]:
         lines = failure["error"].strip().splitlines()[-OUTPUT_LINES:]
         yield f"## {failure['case']}\n\n" + "\n".join(f"    {line}" for line in lines)

@@ -1,17 +1,19 @@
-"""One command for a machine with a GPU: build, test, sanitize, measure, and write it down.
+"""One command for a machine with a GPU: build, test, sanitize, measure, and write it down, in eight minutes at most.
 
     python -m benchmarks.device_report --out DIR
 
-Steps: environment, build (in place, for this GPU's architecture), tests (`pytest -m cuda`), memcheck, racecheck and
-initcheck (compute-sanitizer over tests/test_every_kernel.py), benchmark, trainings (how many an hour with several at
-once: benchmarks.trainings_per_hour). DIR/report.json and DIR/report.md are written anew after every step and every case
-of the benchmark. A step that fails is recorded with its output, and the next one is done.
+Parts: environment; build (in place, for this GPU alone); tests (`pytest -m cuda`, bounded); sanitizers (memcheck,
+racecheck, initcheck and synccheck of compute-sanitizer, side by side, on a short selection); benchmark (the losses
+against a clone, eager PyTorch, torch.compile and F.cross_entropy); ncu (metrics of three kernels, if it is there).
+DIR/report.json and DIR/report.md are written anew after every part and every case of the benchmark. A part has a time
+limit of its own, and the time besides that the parts before it have left over. One that fails or is stopped is recorded
+with its output, and the next one is done. What matters most is printed last.
 
-Needs torch, pytest, hypothesis, tabulate, cmake and ninja, and for the step `trainings` all that the package
-needs; what only some peers need may be missing.
+Needs torch, pytest, hypothesis, filelock, tabulate, cmake, ninja and nvcc, and nothing from the network; what only some
+peers of the benchmark need may be missing.
 
-Exit code: 0 if every step passed, 1 if one failed, 2 without a CUDA device. `--device cpu` goes through the steps that
-make sense without one.
+Exit code: 0 if every part passed, 1 if one failed, 2 without a CUDA device. `--dry` goes through every part on the CPU,
+in a minute: nothing is compiled, the tools are left out where they are missing, and the figures mean nothing.
 """
 
 import argparse
@@ -23,61 +25,83 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import ptxas
-from benchmarks.device_markdown import markdown
+from benchmarks import device_tools, ptxas
+from benchmarks.device_markdown import markdown, summary
 from benchmarks.processes import Worker, execute
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKER = Path(__file__).with_name("device_cases.py")
-STEPS = ("environment", "build", "tests", "memcheck", "racecheck", "initcheck", "benchmark", "trainings")
+WORKER = (sys.executable, str(Path(__file__).with_name("device_cases.py")))
+LIMITS = {"environment": 40, "build": 120, "tests": 80, "sanitizers": 80, "benchmark": 115, "ncu": 40}  # seconds
 TESTS = ("tests/ops", "tests/test_losses.py", "tests/test_dropout.py", "tests/test_every_kernel.py")
 # A process that imports what is installed, or what PYTHONPATH says, and not the directory that it is started in.
 PYTEST = (sys.executable, "-c", "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main(sys.argv[1:]))")
 NO_DEVICE, FAILED = 2, 1
-TAIL = 8000  # characters of a step's output that are kept
+TAIL = 8000  # characters of a part's output that are kept
 
 
 class Report:
-    """The record, as a dictionary that is written after every change."""
+    """The record, as a dictionary that is written after every change.
 
-    def __init__(self, directory, device):
-        self.directory = directory
-        self.content = {"asked for": device, "environment": {}, "steps": [], "kernels": [], "rows": [], "failures": []}
+    Attributes:
+        directory: of the files.
+        dry: whether this is a rehearsal on the CPU.
+        content: what is written.
+    """
+
+    def __init__(self, directory, dry):
+        self.directory, self.dry = directory, dry
+        self.deadline = time.monotonic()
+        self.content = {
+            "dry": dry, "environment": {}, "parts": [], "kernels": [], "sanitizers": [], "rows": [], "failures": [],
+            "ncu": [],
+        }  # fmt: skip
+
+    @property
+    def device(self):
+        """Where the losses are computed."""
+        return "cpu" if self.dry else "cuda"
+
+    @property
+    def seconds(self):
+        """That the part which is running has left."""
+        return max(self.deadline - time.monotonic(), 1)
 
     @property
     def failed(self):
-        """Whether a step has failed."""
-        return any(step["status"] == "failed" for step in self.content["steps"])
+        """Whether a part has failed."""
+        return any(part["status"] == "failed" for part in self.content["parts"])
 
     def save(self):
         """Write both files, each under another name first."""
         _write(self.directory / "report.json", json.dumps(self.content, indent=1) + "\n")
         _write(self.directory / "report.md", markdown(self.content))
 
-    def step(self, name, function):
-        """Do a step: `function(step)` fills in the record of the step and returns whether it passed."""
-        step = {"name": name, "status": "running", "seconds": 0.0, "note": "", "output": ""}
-        self.content["steps"].append(step)
+    def run(self, name, function):
+        """Do a part: `function(report, part)` fills in its record and returns whether it passed."""
+        part = {"name": name, "status": "running", "seconds": 0.0, "note": "", "output": ""}
+        self.content["parts"].append(part)
         self.save()
         print(f"{name} ...", end=" ", flush=True)
         start = time.perf_counter()
+        self.deadline += LIMITS[name]
         try:
-            passed = function(step)
+            passed = function(self, part)
         except Exception as error:
-            passed, step["note"] = False, f"{type(error).__name__}: {error}"
-        step["seconds"] = round(time.perf_counter() - start, 1)
-        step["status"] = "skipped" if passed is None else "passed" if passed else "failed"
-        step["output"] = step["output"][-TAIL:]
-        print(f"{step['status']}, {step['seconds']:.0f} s {step['note']}", flush=True)
+            passed, part["note"] = False, f"{type(error).__name__}: {error}"
+        part["seconds"] = round(time.perf_counter() - start, 1)
+        part["status"] = "skipped" if passed is None else "passed" if passed else "failed"
+        part["output"] = part["output"][-TAIL:]
+        print(f"{part['status']}, {part['seconds']:.0f} s {part['note']}", flush=True)
         self.save()
 
 
-def environment(report, step, options):
+def environment(report, part):
     """Versions and the device; tried before anything is built."""
-    done = execute([sys.executable, str(WORKER), "environment", "--device", options.device], _variables(), 300)
-    step["output"] = done.output
+    done = execute([*WORKER, "environment", "--device", report.device], variables(report), report.seconds)
+    part["output"] = done.output
     if done.code != 0:
         return False
     found = json.loads(done.output.splitlines()[-1])
@@ -89,74 +113,59 @@ def environment(report, step, options):
     }
     for key, command in commands.items():
         if shutil.which(command[0]):
-            lines = execute(command, _variables(), 60).output.strip().splitlines()
+            lines = execute(command, variables(report), report.seconds).output.strip().splitlines()
             found[key] = next((line.strip() for line in lines if "release" in line), (lines or [""])[0])
     return found["available"]
 
 
-def build(report, step, options):
+def build(report, part):
     """The compiled modules, in place; in a new build folder, so that the time is that of a whole build."""
-    variables = _variables() | {"LABELDROP_CUDA": "ON" if options.device == "cuda" else "OFF"}
-    variables["CUDAFLAGS"] = "-Xptxas=-v"
-    capability = report.content["environment"].get("capability")
-    if capability:
-        variables["LABELDROP_CUDA_ARCHS"] = capability.replace(".", "")
+    capability = report.content["environment"].get("capability", "9.0")
+    environment = variables(report) | {
+        "CUDAFLAGS": "-Xptxas=-v",
+        "LABELDROP_CUDA": "AUTO" if report.dry else "ON",
+        "LABELDROP_CUDA_ARCHS": capability.replace(".", ""),
+    }
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "setup.py", "build_ext", "--inplace", "--build-temp", folder]
-        done = execute(command, variables, 60 * options.limit)
-    step["output"] = done.output
+        if report.dry:  # ninja says what it would compile; where that is put, nothing is installed from it
+            environment["PATH"] = f"{device_tools.pretending_ninja(Path(folder))}{os.pathsep}{environment['PATH']}"
+            command = [*command[:2], "build_ext", "--build-lib", f"{folder}/lib", "--build-temp", folder]
+        done = execute(command, environment, report.seconds)
+    part["output"] = done.output
+    if report.dry:
+        files = done.output.count("Building C") + done.output.count("Building CUDA")
+        part["note"] = f"{files} files would be compiled"
+        return "Linking CXX shared module _cpu" in done.output  # which then is not there to be installed
     found = ptxas.kernels(done.output)
     report.content["kernels"] = [asdict(kernel) for kernel in found]
     spilling = [kernel for kernel in found if kernel.spills]
-    step["note"] = f"{len(found)} kernels, {len(spilling)} spill"
+    part["note"] = f"{len(found)} kernels, {len(spilling)} spill"
     return done.code == 0 and all(kernel.excuse for kernel in spilling)
 
 
-def tests(_, step, options):
-    marker = "cuda" if options.device == "cuda" else "not cuda and not slow"
-    return _pytest(step, [], ["-m", marker, *(options.tests or TESTS)], options)
-
-
-def sanitizer(tool):
-    """A step of compute-sanitizer."""
-
-    def run(_, step, options):
-        if options.device != "cuda":
-            step["note"] = "only with a CUDA device"
-            return None
-        home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
-        program = shutil.which("compute-sanitizer", path=f"{os.environ.get('PATH', '')}:{home}")
-        if program is None:
-            step["note"] = f"compute-sanitizer is neither on PATH nor in {home}"
-            return False
-        prefix = [program, "--tool", tool, "--error-exitcode", "9"]
-        return _pytest(step, prefix, ["-m", "cuda", "tests/test_every_kernel.py"], options)
-
-    return run
-
-
-def _pytest(step, prefix, arguments, options):
-    """Run pytest, under another program if there is a prefix."""
-    # torch's cache of memory hides from a sanitizer where a tensor ends
-    variables = _variables() | ({"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if prefix else {})
+def tests(report, part):
+    """Pytest, in several processes where it can; a line for each test, so that a stopped run tells how far it came."""
+    several = ("-n", "8") if find_spec("xdist") and not report.dry else ()
     with tempfile.TemporaryDirectory() as cache:
-        command = [*prefix, *PYTEST, "-q", "-o", f"cache_dir={cache}", *arguments]
-        done = execute(command, variables, 60 * options.limit)
-    step["output"] = done.output
+        options = ["-v", "--tb=short", "--maxfail=20", "-o", f"cache_dir={cache}", *several]
+        command = [*PYTEST, *options, "-m", "cuda", *TESTS]  # all of which are skipped in a rehearsal
+        done = execute(command, variables(report), report.seconds)
+    part["output"] = done.output
     lines = done.output.strip().splitlines()
-    step["note"] = "; ".join(line.strip("= ") for line in lines if " passed" in line or "ERROR SUMMARY" in line)
+    last = [line.strip("= ") for line in lines if line.startswith("=") and " in " in line]
+    part["note"] = last[-1] if last else f"{done.output.count(' PASSED')} passed, {done.output.count(' FAILED')} failed"
     if done.timed_out:
-        step["note"] = f"stopped after {options.limit} minutes"
-    return done.code == 0
+        part["note"] += ", then stopped"
+    return done.code == 0 or (done.timed_out and " FAILED" not in done.output and " PASSED" in done.output)
 
 
-def benchmark(report, step, options):
+def benchmark(report, part):
     """Case after case from a worker; one that fails or dies costs that case, and another worker goes on."""
-    deadline = time.monotonic() + 60 * options.minutes
     plan, number = None, 0
     while plan is None or number < len(plan):
-        command = [sys.executable, str(WORKER), "measure", "--device", options.device, "--size", options.size]
-        with Worker([*command, "--first", str(number)], _variables(), deadline - time.monotonic()) as worker:
+        command = [*WORKER, "measure", "--device", report.device, "--size", "tiny" if report.dry else "full"]
+        with Worker([*command, "--first", str(number)], variables(report), report.seconds) as worker:
             for message in worker.messages():
                 plan = message.get("plan", plan)
                 if "case" in message:
@@ -165,32 +174,19 @@ def benchmark(report, step, options):
                     if "error" in message:
                         _fail(report, plan[message["case"]], message["error"])
                     report.save()
-        step["output"] = worker.errors
+        part["output"] = worker.errors
         if plan is None:
-            step["note"] = "the worker did not start"
+            part["note"] = "the worker did not start"
             return False
-        if number < len(plan) and time.monotonic() >= deadline:
-            step["note"] = f"stopped after {options.minutes} minutes, with {number} of {len(plan)} cases done"
-            return False
+        if number < len(plan) and report.seconds <= 1:
+            break
         if number < len(plan) and not worker.said_error:
             _fail(report, plan[number], f"the process ended with code {worker.code}\n{worker.errors[-TAIL:]}")
             number += 1
     failures = len(report.content["failures"])
-    step["note"] = f"{len(plan)} cases, {failures} failed"
-    return failures == 0
-
-
-def trainings(_, step, options):
-    """Trainings per hour with 1, 2, 4 and 8 processes on the GPU."""
-    if options.device != "cuda":
-        step["note"] = "only with a CUDA device"
-        return None
-    command = [sys.executable, "-m", "benchmarks.trainings_per_hour", "--out", str(options.out.resolve())]
-    done = execute(command, _variables(), 60 * options.limit)
-    step["output"] = done.output
-    counts = [line for line in done.output.splitlines() if line.endswith("trainings per hour")]
-    step["note"] = "; ".join([*counts, *([f"stopped after {options.limit} minutes"] if done.timed_out else [])])
-    return done.code == 0
+    stopped = f"; {len(plan) - number} not measured for want of time" if number < len(plan) else ""
+    part["note"] = f"{number} of {len(plan)} cases, {failures} failed{stopped}"
+    return failures == 0 and number > 0
 
 
 def _fail(report, case, error):
@@ -198,50 +194,68 @@ def _fail(report, case, error):
     report.save()
 
 
-def _variables():
-    """Environment of a step: the source tree comes first where it is built in place, else what is installed."""
-    variables = dict(os.environ)
-    if list((ROOT / "labeldrop_bench").glob("_cpu*.so")):
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return variables
+def variables(report):
+    """Environment of a part: the source tree, where the modules are built in place; in a rehearsal what is here."""
+    found = dict(os.environ)
+    if not report.dry:
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return found
 
 
 def _write(path, text):
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
-FUNCTIONS = {
+def sanitizers(report, part):
+    """Every tool of compute-sanitizer at once, each in a process of its own, on `device_cases.py touch`."""
+    found = device_tools.sanitize(WORKER, report.dry, variables(report), report.seconds)
+    report.content["sanitizers"] = found
+    part["note"] = "; ".join(f"{each['tool']} {each['status']}" for each in found)
+    part["output"] = "\n".join(each["output"] for each in found if each["status"] != "passed")
+    return all(each["status"] == "passed" for each in found)
+
+
+def ncu(report, part):
+    """Metrics of three kernels; without ncu nothing is wrong."""
+    done = device_tools.profile(WORKER, report.dry, variables(report), report.seconds)
+    if done is None:
+        part["note"] = "there is no ncu"
+        return None
+    part["output"] = done.output
+    report.content["ncu"] = device_tools.metrics(done.output)
+    part["note"] = f"{len(report.content['ncu'])} kernels"
+    return done.code == 0 and (report.dry or bool(report.content["ncu"]))
+
+
+PARTS = {
     "environment": environment,
     "build": build,
     "tests": tests,
+    "sanitizers": sanitizers,
     "benchmark": benchmark,
-    "trainings": trainings,
-    **{tool: sanitizer(tool) for tool in ("memcheck", "racecheck", "initcheck")},
+    "ncu": ncu,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory for report.json and report.md")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--skip", choices=STEPS[1:], action="append", default=[], help="leave out a step (repeatable)")
-    parser.add_argument("--size", choices=("full", "tiny"), default="full", help="of the benchmark")
-    parser.add_argument("--limit", type=float, default=20, help="minutes for each step but the benchmark")
-    parser.add_argument("--minutes", type=float, default=40, help="minutes for the benchmark")
-    parser.add_argument("--tests", action="append", help="test files of the step `tests` (repeatable)")
+    parser.add_argument("--dry", action="store_true", help="rehearse every part on the CPU")
+    parser.add_argument("--skip", choices=[*PARTS][1:], action="append", default=[], help="leave out (repeatable)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that a step's processes end with this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that a part's processes end with this one
     options.out.mkdir(parents=True, exist_ok=True)
-    report = Report(options.out, options.device)
-    for name in STEPS:
+    report = Report(options.out, options.dry)
+    for name, function in PARTS.items():
         if name in options.skip:
             continue
-        report.step(name, lambda step, name=name: FUNCTIONS[name](report, step, options))
+        report.run(name, function)
         if name == "environment" and report.content["environment"].get("available") is False:
-            print("device_report: torch finds no CUDA device here; --device cpu goes through the steps without one")
+            print("device_report: torch finds no CUDA device here; --dry rehearses the parts without one")
             return NO_DEVICE
+    print(summary(report.content))
     print(f"Written to {options.out}: report.json, report.md")
     return FAILED if report.failed else 0
 

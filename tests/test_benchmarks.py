@@ -63,29 +63,101 @@ def test_a_benchmark_tells_bytes_and_memory(tmp_path):
     assert 0 < found["fused"]["share_of_copy"] < 2
 
 
-def report(tmp_path, *arguments):
-    done = run(sys.executable, "-m", "benchmarks.device_report", "--out", str(tmp_path), *arguments)
-    path = tmp_path / "report.json"
-    return done, json.loads(path.read_text()), (tmp_path / "report.md").read_text()
+# What a machine for kernels need not have
+ABSENT = ("monai", "pydantic", "nibabel", "SimpleITK", "nnunetv2", "ray", "lightning")
+TOOL = """#!/bin/sh
+echo "$0 $@" >> {log}
+echo "========= ERROR SUMMARY: {errors} errors"
+while [ "${{1%python*}}" = "$1" ]; do shift; done
+"$@" || exit 1
+exit {code}
+"""
+
+
+def report(tmp_path, *arguments, path="", patch="", absent=()):
+    """`python -m benchmarks.device_report` with folders put in front of PATH, names changed, and packages missing."""
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    for name in absent:
+        (missing / f"{name}.py").write_text("raise ImportError('not on this machine')\n")
+    code = f"import sys; from benchmarks import device_report as d; {patch or 'pass'}; sys.exit(d.main())"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(missing), *(p for p in sys.path if p)]),
+        "PATH": os.pathsep.join(filter(None, [str(path), os.environ["PATH"]])),
+    }
+    command = [sys.executable, "-c", code, "--out", str(tmp_path), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done, json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
+
+
+def statuses(content):
+    return {part["name"]: part["status"] for part in content["parts"]}
 
 
 @pytest.mark.slow
-def test_device_report_on_the_cpu(tmp_path):
-    arguments = ("--device", "cpu", "--size", "tiny", "--skip", "build", "--tests", "tests/test_every_kernel.py")
-    done, content, page = report(tmp_path, *arguments)
+def test_a_rehearsal_of_the_device_report_goes_through_every_part(tmp_path):
+    done, content, page = report(tmp_path, "--dry", absent=ABSENT)
     assert done.returncode == 0, done.stdout + done.stderr + page
-    status = {step["name"]: step["status"] for step in content["steps"]}
-    tools = ("memcheck", "racecheck", "initcheck")
-    assert status == {
-        "environment": "passed",
-        "tests": "passed",
-        **dict.fromkeys(tools, "skipped"),
-        "benchmark": "passed",
-        "trainings": "skipped",
-    }
+    assert statuses(content) == dict.fromkeys(
+        ("environment", "build", "tests", "sanitizers", "benchmark", "ncu"), "passed"
+    )
     assert {row["loss"] for row in content["rows"]} >= set(lb.losses.names())
-    assert all(row["milliseconds"] > 0 for row in content["rows"])
+    assert all(row["milliseconds"] > 0 for row in content["rows"] if not row["note"])
+    assert any(row["peer"] == "compile" and row["milliseconds"] for row in content["rows"])
+    notes = {part["name"]: part["note"] for part in content["parts"]}
+    assert " skipped" in notes["tests"]  # the very tests that a GPU runs
+    assert [each["tool"] for each in content["sanitizers"]] == ["memcheck", "racecheck", "initcheck", "synccheck"]
+    assert all(each["note"].split()[0] != "0" and "touched" in each["note"] for each in content["sanitizers"])
     assert "| label_flip" in page
+    assert "a rehearsal on the CPU" in page
+    after = done.stdout.split("Set cross-entropy: of a clone")[1]
+    assert "float32 contiguous" in after
+    assert len(done.stdout.splitlines()) < 60
+
+
+def fake_tools(folder, errors=0):
+    """compute-sanitizer and ncu that write down how they were called, run the process, and find errors."""
+    for name, code in (("compute-sanitizer", 9 if errors else 0), ("ncu", 0)):
+        (folder / name).write_text(TOOL.format(log=folder / "log", errors=errors, code=code))
+        (folder / name).chmod(0o755)
+    return folder
+
+
+FEW = ("--dry", "--skip", "build", "--skip", "tests", "--skip", "benchmark")
+
+
+def test_the_tools_are_called_with_what_they_know(tmp_path):
+    (tools := tmp_path / "tools").mkdir()
+    done, _, page = report(tmp_path, *FEW, path=fake_tools(tools))
+    assert done.returncode == 0, done.stdout + page
+    calls = (tools / "log").read_text()
+    for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        assert f"--tool {tool} --error-exitcode 9" in calls
+        assert f"| {tool}" in page
+    assert "--csv --clock-control none --kernel-name regex:(set_cross_entropy_contiguous" in calls
+
+
+def test_what_a_sanitizer_finds_fails_its_part_and_the_next_one_is_done(tmp_path):
+    (tools := tmp_path / "tools").mkdir()
+    done, content, page = report(tmp_path, *FEW, path=fake_tools(tools, errors=3))
+    assert done.returncode == 1
+    assert statuses(content) == {"environment": "passed", "sanitizers": "failed", "ncu": "passed"}
+    assert "ERROR SUMMARY: 3 errors" in page
+
+
+def test_parts_that_raise_or_have_no_time_left_leave_the_others(tmp_path):
+    no_time = "d.LIMITS |= dict(environment=90, sanitizers=0, benchmark=-99, ncu=99)"
+    raises = "d.PARTS['sanitizers'] = lambda *_: 1 / 0"
+    done, content, page = report(tmp_path, *FEW[:5], patch=f"{no_time}; {raises}")
+    assert done.returncode == 1
+    expected = {"environment": "passed", "sanitizers": "failed", "benchmark": "failed", "ncu": "passed"}
+    assert statuses(content) == expected
+    assert "ZeroDivisionError" in page
+
+
+def test_all_parts_together_take_eight_minutes_at_most():
+    done = run(sys.executable, "-c", "from benchmarks.device_report import LIMITS; print(sum(LIMITS.values()))")
+    assert int(done.stdout) <= 8 * 60, done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -93,15 +165,26 @@ def test_device_report_without_a_device_says_so(tmp_path):
     done, content, _ = report(tmp_path)
     assert done.returncode == 2
     assert "no CUDA device" in done.stdout
-    assert [step["name"] for step in content["steps"]] == ["environment"]
+    assert statuses(content) == {"environment": "failed"}
 
 
-def test_a_step_that_fails_is_recorded_and_the_next_one_is_done(tmp_path):
-    arguments = ("--device", "cpu", "--skip", "benchmark", "--skip", "build", "--tests", "tests/nowhere.py")
-    done, content, page = report(tmp_path, *arguments)
-    assert done.returncode == 1
-    assert [step["status"] for step in content["steps"]] == ["passed", "failed", *["skipped"] * 4]
-    assert "nowhere.py" in page
+NCU = """\
+==PROF== Connected to process 7
+a line of the program
+"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","7","dice_sums_kernel","dram__bytes_read.sum","Gbyte","1.20"
+"0","7","dice_sums_kernel","gpu__time_duration.sum","us","340"
+"1","7","other_kernel","dram__bytes_read.sum","Mbyte","5"
+==PROF== Disconnected
+"""
+
+
+def test_metrics_of_ncu_are_read():
+    code = "import json, sys; from benchmarks.device_tools import metrics; print(json.dumps(metrics(sys.stdin.read())))"
+    assert json.loads(run(sys.executable, "-c", code, input=NCU).stdout) == [
+        {"kernel": "dice_sums_kernel", "read": "1.20 Gbyte", "time": "340 us"},
+        {"kernel": "other_kernel", "read": "5 Mbyte"},
+    ]
 
 
 LOG = """\
