@@ -66,10 +66,12 @@ class CMakeBuild(build_ext):
             "LABELDROP_CUDA": "ON" if cuda.nvcc else "OFF",
             "LABELDROP_WERROR": os.environ.get("LABELDROP_WERROR", "OFF"),
         }
-        if "LABELDROP_CUDA_ARCHS" in os.environ:
-            options["LABELDROP_CUDA_ARCHS"] = os.environ["LABELDROP_CUDA_ARCHS"]
         if cuda.nvcc:
             options["CMAKE_CUDA_COMPILER"] = cuda.nvcc
+            wanted = os.environ.get("LABELDROP_CUDA_ARCHS") or nvcc.architectures_here(cuda.nvcc)
+            if wanted:
+                options["LABELDROP_CUDA_ARCHS"] = wanted
+            print(f"labeldrop_bench: for GPU architectures {wanted or 'of all kinds'}", flush=True)
         forget_other_compiler(folder, cuda.nvcc)
         definitions = [f"-D{key}={value}" for key, value in options.items()]
         definitions += shlex.split(os.environ.get("CMAKE_ARGS", ""))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +23,8 @@ PACKAGES = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-r
 VERSION = "13.0.*"
 
 EXECUTABLE = "nvcc.exe" if sys.platform == "win32" else "nvcc"
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+MAJOR, MINOR = 75, 76  # the driver's numbers of what makes a compute capability
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def driver_visible() -> bool:
     if Path("/proc/driver/nvidia").exists():
         return True
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        ctypes.CDLL(DRIVER)
     except OSError:
         return False
     return True
@@ -119,6 +123,35 @@ def choose(environment: Mapping[str, str]) -> Choice:
     if value == "PIP":
         raise SystemExit(f"LABELDROP_CUDA=PIP: {missing}")
     return Choice(None, f"no CUDA kernels: there is an NVIDIA driver and no nvcc, and {missing}")
+
+
+def architectures_here(nvcc: Path) -> str:
+    """The architectures of this machine's GPUs, such as "90"; "" without a GPU, or with one that is too old for nvcc.
+
+    Of a GPU that is newer than nvcc, the newest architecture that nvcc knows: the driver goes on from there.
+    """
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    known = [int(number) for number in re.findall(r"compute_(\d+)", listed)]
+    newest = [[each for each in known if each <= 10 * major + minor] for major, minor in capabilities()]
+    return ";".join(map(str, sorted({max(each) for each in newest}))) if all(newest) else ""
+
+
+def capabilities() -> list[tuple[int, int]]:
+    """Compute capabilities of the GPUs that the driver tells of; none where there is no driver or none that works."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return []
+    count, parts = ctypes.c_int(0), (ctypes.c_int(0), ctypes.c_int(0))
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    found = []
+    for device in range(count.value):
+        for part, attribute in zip(parts, (MAJOR, MINOR), strict=True):
+            if driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, device) != 0:
+                return []
+        found.append((parts[0].value, parts[1].value))
+    return found
 
 
 def _links_with_runtime(nvcc: Path) -> dict[str, str]:

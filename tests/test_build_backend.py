@@ -182,3 +182,51 @@ def test_sources_as_they_are_packed_build_cuda_kernels_without_a_cuda_compiler(t
     assert built.runtime_version // 10 == 1300
     of_cpu_alone = {"current_isa", "select_isa", "normals", "philox4x32", "tiles"}
     assert set(dir(import_module("labeldrop_bench._cpu"))) - of_cpu_alone <= set(dir(built))
+
+
+class Driver:
+    """The driver's library: GPUs of some compute capabilities, or an error."""
+
+    def __init__(self, *gpus: tuple[int, int], error: int = 0) -> None:
+        self.gpus, self.error = gpus, error
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802 the driver's names
+        return self.error
+
+    def cuDeviceGetCount(self, count: object) -> int:  # noqa: N802
+        count._obj.value = len(self.gpus)
+        return 0
+
+    def cuDeviceGetAttribute(self, value: object, attribute: int, device: int) -> int:  # noqa: N802
+        value._obj.value = self.gpus[device][attribute - 75]
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        (Driver((9, 0)), "90"),
+        (Driver((9, 0), (9, 0), (7, 5)), "75;90"),
+        (Driver((12, 9)), "121"),  # newer than this nvcc: the driver compiles what it has for an older one
+        (Driver((8, 6)), "86"),
+        (Driver((6, 0)), ""),  # too old for this nvcc: whatever is built by default, and the first call says it
+        (Driver((9, 0), (6, 0)), ""),
+        (Driver(), ""),
+        (Driver((9, 0), error=803), ""),  # no driver that works
+        (None, ""),
+    ],
+)
+def test_the_gpus_of_this_machine_alone_are_built_for(
+    nvcc: ModuleType, driver: Driver | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "nvcc"
+    compiler.write_text("#!/bin/sh\nfor a in 75 80 86 90 100 120 121; do echo compute_$a; done\n", encoding="utf-8")
+    compiler.chmod(0o755)
+
+    def load(name: str) -> Driver:
+        if driver is None:
+            raise OSError(name)
+        return driver
+
+    monkeypatch.setattr(nvcc.ctypes, "CDLL", load)
+    assert nvcc.architectures_here(compiler) == expected
