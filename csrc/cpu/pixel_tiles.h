@@ -48,7 +48,7 @@ class Tile {
       : pitch((block + 15) / 16 * 16),
         reals_((a.channels + 5) * pitch),
         extra_(a.channels * 64),
-        rows_(2 * pitch),
+        rows_(pitch),
         values(reals_.get()),
         loss(values + a.channels * pitch),
         weight(loss + pitch),
@@ -56,8 +56,7 @@ class Tile {
         sum_candidate(factor + pitch),
         sum_other(sum_candidate + pitch),
         extra(extra_.get()),
-        row(rows_.get()),
-        form(row + pitch) {
+        row(rows_.get()) {
     for (int64_t i = 0; allocated() && i < pitch; ++i) {
       weight[i] = 1;
       factor[i] = static_cast<Real>(a.scale);
@@ -78,7 +77,6 @@ class Tile {
   Real *const sum_candidate, *const sum_other;     // for the loss to use
   Real* const extra;                               // [C, 64]: likewise
   int32_t* const row;                              // the pixel's row of the tables; L where it does not count
-  int32_t* const form;                             // what `values` hold of each vector; for the loss to use
 };
 
 // The rows that n pixels read. False if one that counts is no label.
@@ -135,6 +133,15 @@ int64_t load_pixels(const CpuPixelLossArguments& a, const Tile<Real>& t, const B
   return invalid;
 }
 
+// The logits of at most n pixels of a block, from its pixel i on, as rows of n numbers: what the tile had of them.
+template <class Real>
+void read_again(const CpuPixelLossArguments& a, const Block& block, int i, int n, Real* values) {
+  const int64_t channel_stride = a.channels_last ? 1 : a.pixels, pixel_stride = a.channels_last ? a.channels : 1;
+  const int64_t element = block.element + i * pixel_stride, bytes = bytes_of(a.logits_type);
+  LABELDROP_ISA::read_tile(values, n, static_cast<const char*>(a.logits) + element * bytes, a.logits_type, a.channels,
+                           channel_stride, pixel_stride, block.count - i < n ? block.count - i : n);
+}
+
 // ---- rows of the tables, read by a vector of pixels ----
 
 // Whether the n vectors from pixel i on all read that row.
@@ -161,18 +168,37 @@ LABELDROP_INLINE void for_classes(const Tile<Real>& t, const ClassList& list, in
   for (const int32_t *k = list.offsets + begin, *last = list.offsets + end; k < last; ++k) step(values + *k);
 }
 
-// One step of a vector of pixels over all classes, from the last to the first: step(k, value, is_candidate, is_other).
-template <class Real, class Step>
-LABELDROP_INLINE void for_each_class(const Tile<Real>& t, const RowTables& tables, int64_t classes, int i, Step step) {
+// One step of each of n vectors of pixels over all classes, from the last to the first:
+// step(k, vector, value, is_candidate, is_other).
+template <int n, class Real, class Step>
+LABELDROP_INLINE void for_each_class_of(const Tile<Real>& t, const RowTables& tables, int64_t classes, int i,
+                                        Step step) {
   using Bits = typename Lanes<Real>::Bits;
-  const Bits rows = load_lanes<Bits>(t.row + i);
   for (int64_t w = tables.words - 1; w >= 0; --w) {
     const int64_t last = (classes < 32 * (w + 1) ? classes : 32 * (w + 1)) - 1;
-    BitWalk<Bits> candidates(tables.candidate_bits(w, rows), last), others(tables.other_bits(w, rows), last);
-    for (int64_t k = last; k >= 32 * w; --k, candidates.next(), others.next()) {
-      step(k, t.values + k * t.pitch + i, candidates.is_set(), others.is_set());
+    BitWalk<Bits> candidates[n], others[n];
+    for (int j = 0; j < n; ++j) {
+      const Bits rows = load_lanes<Bits>(t.row + i + j * Lanes<Real>::count);
+      candidates[j] = {tables.candidate_bits(w, rows), last};
+      others[j] = {tables.other_bits(w, rows), last};
+    }
+    Real* value = t.values + last * t.pitch + i;
+    for (int64_t k = last; k >= 32 * w; --k, value -= t.pitch) {
+      for (int j = 0; j < n; ++j) {
+        step(k, j, value + j * Lanes<Real>::count, candidates[j].is_set(), others[j].is_set());
+        candidates[j].next();
+        others[j].next();
+      }
     }
   }
+}
+
+// The same of one vector: step(k, value, is_candidate, is_other).
+template <class Real, class Step>
+LABELDROP_INLINE void for_each_class(const Tile<Real>& t, const RowTables& tables, int64_t classes, int i, Step step) {
+  for_each_class_of<1>(t, tables, classes, i,
+                       [&](int64_t k, int, Real* value, auto is_candidate, auto is_other)
+                           __attribute__((always_inline)) { step(k, value, is_candidate, is_other); });
 }
 
 // Weights the losses of n pixels and returns their sum.

@@ -13,6 +13,7 @@ namespace {
 template <class Bits>
 class BitWalk {
  public:
+  BitWalk() = default;
 #if defined(__AVX512F__)
   // an instruction tests a bit that is read from memory
   LABELDROP_INLINE BitWalk(Bits bits, int64_t last) : bits_(bits), bit_(int32_t{1} << (last % 32)) {}

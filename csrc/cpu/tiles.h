@@ -34,6 +34,8 @@ constexpr Float type_of(BFloat16) { return Float::bf16; }
 constexpr Float type_of(Float16) { return Float::f16; }
 constexpr Float type_of(double) { return Float::f64; }
 
+constexpr int64_t bytes_of(Float type) { return type == Float::f64 ? 8 : type == Float::f32 ? 4 : 2; }
+
 template <class Real, class Storage>
 LABELDROP_INLINE void load_tile(Real* values, int64_t pitch, const Storage* from, int64_t channels,
                                 int64_t channel_stride, int64_t pixel_stride, int count) {

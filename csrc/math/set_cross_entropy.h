@@ -57,10 +57,10 @@ LABELDROP_INLINE SetCrossEntropyPixel<V> set_cross_entropy_pixel(V max_candidate
   return {positive + log1p, -sigmoid * inverse_candidate, sigmoid * inverse_other, complement * inverse_candidate};
 }
 
-// The same from sums of exponentials with one reference, exp(z_k - r), r being the largest candidate's logit; or, where
-// the others' largest is more than kGap above it, with a reference of their own, kGap below their largest. What is left
-// of the gap then, `excess`, is added to the loss, and is large enough for the candidates to vanish beside the others.
-// No logarithm of a small sum is taken, and no reference needs an exponential of its own.
+// The same from sums of exponentials with one reference r of the pixel, exp(z_k - r), whatever it is, as long as the
+// sums are far from the least and the largest numbers. Where no logit will do for both parts, the candidates' is their
+// largest one and the others' is kGap below their own largest: what is left of the gap then, `excess`, is added to the
+// loss, and is large enough for the candidates to vanish beside the others. No logarithm of a small sum is taken.
 constexpr float kGap = 60;
 
 template <class V>

@@ -63,6 +63,36 @@ def problems(draw, scales=(1.0, 10.0, 1e4)):
     return logits, target, *draw(tables(samples, num_labels, num_classes))
 
 
+HEIGHTS = (0.0, 30.0, 41.0, 41.4, 41.5, 42.0, 59.0, 61.0, 100.0, 1e4)  # the kernel's least sum is e^-41.4
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pixels", [1, 16, 517])
+@pytest.mark.parametrize("num_classes", [3, 4, 9, 33])
+def test_one_class_far_above_the_others(isa, num_classes, pixels):
+    """A candidate, another active class or an inactive one: a pixel's references follow from its own logits alone."""
+    generator = torch.Generator().manual_seed(num_classes + pixels)
+    rows = torch.zeros(2, 1, 3, num_classes, dtype=torch.bool)  # candidates, active
+    for label, (candidates, active) in enumerate([([0], [0, 1]), ([0, 1], [0, 1]), ([1], range(num_classes))]):
+        rows[0, 0, label, candidates] = True
+        rows[1, 0, label, list(active)] = True
+    logits = torch.randn(1, num_classes, pixels, generator=generator)
+    target = torch.randint(0, 3, (1, pixels), generator=generator).to(torch.uint8)
+    above = torch.randint(0, num_classes, (pixels,), generator=generator)
+    heights = torch.tensor(HEIGHTS)[torch.randint(0, len(HEIGHTS), (pixels,), generator=generator)]
+    logits[0, above, torch.arange(pixels)] += heights
+    exact_loss, exact_gradient = run(reference, logits, target, *rows, dtype=torch.float64)
+    with instruction_set(isa):
+        loss, gradient = run(ops, logits, target, *rows)
+    allowed = 8 * torch.finfo(torch.float32).eps * (1 + logits.abs().amax(dim=1))
+    assert bool(((loss.double() - exact_loss).abs() <= allowed).all())
+    assert bool(
+        ((gradient.double() - exact_gradient).abs() <= 8 * torch.finfo(torch.float32).eps * (1 + exact_loss)).all()
+    )
+    inactive = ~rows[1, 0][target.long()].movedim(2, 1)
+    assert bool((gradient[inactive] == 0).all())
+
+
 def spoil(logits, data):
     """The logits with NaN and infinities in them, mostly in few pixels."""
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
