@@ -2,7 +2,6 @@
 // lanes. Included by files that are compiled once per instruction set.
 #pragma once
 
-#include "../math/philox.h"
 #include "../math/portable.h"
 
 #if defined(__x86_64__)
@@ -22,7 +21,6 @@ namespace labeldrop {
 typedef float FloatLanes __attribute__((vector_size(LABELDROP_VECTOR_BYTES)));
 typedef int32_t IntegerLanes __attribute__((vector_size(LABELDROP_VECTOR_BYTES)));
 typedef uint32_t UnsignedLanes __attribute__((vector_size(LABELDROP_VECTOR_BYTES)));
-typedef uint64_t WideLanes __attribute__((vector_size(LABELDROP_VECTOR_BYTES)));  // half as many
 
 template <>
 struct ScalarOf<FloatLanes> {
@@ -43,52 +41,6 @@ LABELDROP_INLINE FloatLanes to_reals<FloatLanes>(IntegerLanes integers) {
 template <>
 LABELDROP_INLINE FloatLanes to_reals<FloatLanes>(UnsignedLanes integers) {
   return __builtin_convertvector(integers, FloatLanes);
-}
-
-// The lower halves' product. The processors have it as one instruction, which compilers do not find.
-template <>
-LABELDROP_INLINE WordProduct<WideLanes> multiply_words<WideLanes>(uint32_t factor, WideLanes word) {
-#if defined(__AVX512F__)
-  const WideLanes product = (WideLanes)_mm512_maskz_mul_epu32(0xff, _mm512_set1_epi64(factor), (__m512i)word);
-#elif defined(__AVX2__)
-  const WideLanes product = (WideLanes)_mm256_mul_epu32(_mm256_set1_epi64x(factor), (__m256i)word);
-#elif defined(__x86_64__)
-  const WideLanes product = (WideLanes)_mm_mul_epu32(_mm_set1_epi64x(factor), (__m128i)word);
-#else
-  const WideLanes product = (word & 0xffffffffu) * static_cast<uint64_t>(factor);
-#endif
-  return {product >> 32, product};
-}
-
-// Words of n vectors of elements, from `element` on. Even and odd elements apart, in 64-bit integers: two products a
-// round, and no shuffle until the end. The rounds of all are side by side: each waits for the one before it.
-template <int n>
-LABELDROP_INLINE void philox_vectors(uint64_t element, uint32_t group, PhiloxKey key,
-                                     PhiloxWords<UnsignedLanes> (&words)[n]) {
-  constexpr uint64_t kWide = sizeof(WideLanes) / sizeof(uint64_t);
-  WideLanes first{};
-  for (uint64_t i = 0; i < kWide; ++i) first[i] = element + 2 * i;
-  PhiloxWords<WideLanes> c[2 * n];
-  for (int j = 0; j < 2 * n; ++j) {
-    const WideLanes elements = first + (j / 2 * 2 * kWide + j % 2), zero{};
-    c[j] = {elements, elements >> 32, zero + group, zero};
-  }
-  philox4x32(c, key);
-  for (int j = 0; j < n; ++j) {
-    const auto merged = [](WideLanes low, WideLanes high) __attribute__((always_inline)) {
-      return (UnsignedLanes)((low & 0xffffffffu) | (high << 32));
-    };
-    const PhiloxWords<WideLanes>&even = c[2 * j], &odd = c[2 * j + 1];
-    words[j] = {merged(even.c0, odd.c0), merged(even.c1, odd.c1), merged(even.c2, odd.c2), merged(even.c3, odd.c3)};
-  }
-}
-
-template <>
-LABELDROP_INLINE PhiloxWords<UnsignedLanes> philox_elements<FloatLanes>(uint64_t element, uint32_t group,
-                                                                        PhiloxKey key) {
-  PhiloxWords<UnsignedLanes> words[1];
-  philox_vectors(element, group, key, words);
-  return words[0];
 }
 
 template <>

@@ -3,18 +3,46 @@
 // processor can look ahead.
 #include "../math/predictive_variance.h"
 
-#include "pixelwise.h"
+#include "philox_lanes.h"
+#include "pixel_tiles.h"
 
 namespace labeldrop {
 namespace LABELDROP_ISA {
 namespace {
+
+constexpr int kChunk = 64;  // pixels
+
+// Normal numbers of one class of some pixels, four of each pixel at a time. One copy serves all formulas.
+template <class Real>
+class ChunkNormals {
+ public:
+  using V = typename Lanes<Real>::V;
+  static constexpr int kVectors = kChunk / Lanes<Real>::count;
+
+  // Leaves eps[0 .. numbers - 1]. The radius is a pass of its own, a chain that others need not wait for.
+  __attribute__((noinline)) void make(const PhiloxRun<V, kVectors>& run, uint32_t group, int numbers, int vectors) {
+    run(group, vectors, words_);
+    for (int t = 0; t < numbers; t += 2) {
+      for (int v = 0; v < vectors; ++v) eps[t][v] = normal_radius<V>(words_[t][v]);
+      for (int v = 0; v < vectors; ++v) {
+        const Pair<V> pair = at_angle(eps[t][v], words_[t + 1][v]);
+        eps[t][v] = pair.first, eps[t + 1][v] = pair.second;
+      }
+    }
+  }
+
+  V eps[4][kVectors];
+
+ private:
+  Unsigned<V> words_[4][kVectors];
+};
 
 template <class Formula, class Real>
 class NoisyTerms {
  public:
   using V = typename Lanes<Real>::V;
   using Bits = typename Lanes<Real>::Bits;
-  static constexpr int kLanes = Lanes<Real>::count, kChunk = 64;  // pixels
+  static constexpr int kLanes = Lanes<Real>::count;
 
   LABELDROP_INLINE NoisyTerms(const CpuPixelLossArguments& a, const Formula& formula, const Tile<Real>& t,
                               const RowTables& tables, const Block& block)
@@ -33,21 +61,26 @@ class NoisyTerms {
   }
 
  private:
-  static constexpr int kVectors = kChunk / kLanes, kSideBySide = kLanes == 1 ? 1 : 2;
+  static constexpr int kVectors = ChunkNormals<Real>::kVectors;
 
-  // anywhere
-  LABELDROP_INLINE bool is_active(int64_t k, int begin, int end) const {
-    for (int i = begin; i < end; i += kLanes) {
+  using Mask = decltype(Bits() < 0);
+
+  // What class k is to the pixels. False where it is active for none.
+  LABELDROP_INLINE bool look_up_class(int64_t k, int begin, int end) {
+    Bits any{};
+    for (int v = 0, i = begin; i < end; ++v, i += kLanes) {
       const Bits rows = load_lanes<Bits>(t_.row + i);
-      if (!no_bits(tables_.is_candidate(k, rows) | tables_.is_other(k, rows))) return true;
+      positive_[v] = tables_.is_candidate(k, rows);
+      active_[v] = positive_[v] | tables_.is_other(k, rows);
+      any |= active_[v];
     }
-    return false;
+    return !no_bits(any);
   }
 
   LABELDROP_INLINE void one_class(int64_t k, int begin, int end) {
     Real* const z = t_.values + k * t_.pitch;
     Real* const s = t_.values + (k + a_.classes) * t_.pitch;
-    if (!is_active(k, begin, end)) {
+    if (!look_up_class(k, begin, end)) {
       for (int i = begin; i < end; i += kLanes) {
         store_lanes(z + i, V{});
         store_lanes(s + i, V{});
@@ -56,16 +89,19 @@ class NoisyTerms {
     }
     for (int v = 0, i = begin; i < end; ++v, i += kLanes) {
       const V channel[2] = {load_lanes<V>(z + i), load_lanes<V>(s + i)};
-      noise_[v] = formula_.start(channel, tables_.is_candidate(k, load_lanes<Bits>(t_.row + i)));
+      noise_[v] = formula_.start(channel, positive_[v]);
     }
-    const int64_t element = (block_.sample * a_.classes + k) * a_.pixels + block_.first;
-    for (uint32_t group = 0; group < formula_.groups(); ++group) samples(group, element, begin, end);
+    const int64_t element = (block_.sample * a_.classes + k) * a_.pixels + block_.first + begin;
+    const PhiloxRun<V, kVectors> run(static_cast<uint64_t>(element), formula_.key);
+    const int vectors = (end - begin + kLanes - 1) / kLanes;
+    for (uint32_t group = 0; group < formula_.groups(); ++group) {
+      normals_.make(run, group, formula_.samples_of(group), vectors);
+      add_group(group, vectors);
+    }
     const Real weight = a_.class_weight ? static_cast<const Real*>(a_.class_weight)[k] : Real(1);
     for (int v = 0, i = begin; i < end; ++v, i += kLanes) {
-      const Bits rows = load_lanes<Bits>(t_.row + i);
-      const auto positive = tables_.is_candidate(k, rows), active = positive | tables_.is_other(k, rows);
-      auto term = formula_.finish(noise_[v], positive);
-      term.keep(active);
+      auto term = formula_.finish(noise_[v], positive_[v]);
+      term.keep(active_[v]);
       const V factor = weight * load_lanes<V>(t_.factor + i);
       store_lanes(t_.loss + i, load_lanes<V>(t_.loss + i) + weight * term.loss);
       store_lanes(z + i, factor * term.gradient[0]);
@@ -73,29 +109,22 @@ class NoisyTerms {
     }
   }
 
-  LABELDROP_INLINE void samples(uint32_t group, int64_t element, int begin, int end) {
-    for (int v = 0, i = begin; i < end; v += kSideBySide, i += kSideBySide * kLanes) {
-      random_words(static_cast<uint64_t>(element + i), group, v);
+  LABELDROP_INLINE void add_group(uint32_t group, int vectors) {
+    const auto& eps = normals_.eps;
+    const int numbers = formula_.samples_of(group);
+    for (int t = 0; t < numbers; ++t) {
+      for (int v = 0; v < vectors; ++v) u_[t][v] = formula_.exponential(noise_[v], eps[t][v]);
     }
-    for (int v = 0, i = begin; i < end; ++v, i += kLanes) {
-      const Pair<V> a = normal_pair<V>(words_[v].c0, words_[v].c1);
-      eps_[v][0] = a.first, eps_[v][1] = a.second;
+    int t = 0;
+    for (; t + 1 < numbers; t += 2) {
+      for (int v = 0; v < vectors; ++v) {
+        formula_.template add<2, V>(noise_[v], {eps[t][v], eps[t + 1][v]}, {u_[t][v], u_[t + 1][v]});
+      }
     }
-    for (int v = 0, i = begin; i < end && formula_.has_second_pair(group); ++v, i += kLanes) {
-      const Pair<V> b = normal_pair<V>(words_[v].c2, words_[v].c3);
-      eps_[v][2] = b.first, eps_[v][3] = b.second;
+    for (int v = 0; v < vectors && t < numbers; ++v) {
+      formula_.template add<1, V>(noise_[v], {eps[t][v]}, {u_[t][v]});
     }
-    for (int v = 0, i = begin; i < end; ++v, i += kLanes) formula_.add_group(noise_[v], group, eps_[v]);
-  }
-
-  LABELDROP_INLINE void random_words(uint64_t element, uint32_t group, int v) {
-    if constexpr (kLanes == 1) {
-      words_[v] = philox_elements<V>(element, group, formula_.key);
-    } else {
-      PhiloxWords<Unsigned<V>> words[kSideBySide];
-      philox_vectors(element, group, formula_.key, words);
-      for (int j = 0; j < kSideBySide; ++j) words_[v + j] = words[j];
-    }
+    for (int v = 0; v < vectors; ++v) formula_.end_group(noise_[v], group);
   }
 
   const CpuPixelLossArguments& a_;
@@ -103,9 +132,10 @@ class NoisyTerms {
   const Tile<Real>& t_;
   const RowTables& tables_;
   const Block& block_;
+  ChunkNormals<Real> normals_;
   typename Formula::template Noise<V> noise_[kVectors];
-  PhiloxWords<Unsigned<V>> words_[kVectors];
-  V eps_[kVectors][4];
+  V u_[4][kVectors];
+  Mask positive_[kVectors], active_[kVectors];
 };
 
 }  // namespace

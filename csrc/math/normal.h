@@ -21,55 +21,53 @@ LABELDROP_INLINE double minus_two_log_uniform(uint32_t word, double) { return -2
 template <class V>
 LABELDROP_INLINE V minus_two_log_uniform(Unsigned<V> word, V) {
   using Integer = typename IntegerOf<V>::type;
-  // 2^32 u = m 2^e with m in [sqrt(1/2), sqrt 2)
-  const V x = to_reals<V>(word) + 0.5f;
-  const Integer bits = bit_cast<Integer>(x);
-  const Integer e = (bits - 0x3f3504f3) >> 23;
-  const V m = bit_cast<V>(bits - e * (1 << 23));
-  // t = m - 1. Near u = 1, x is rounded to a multiple of 256 and m - 1 would be mostly that error; the complement of
-  // the word has the distance from 1 with all its bits, and is below 2^31 there.
-  const V from_one = (to_reals<V>(bit_cast<Integer>(~word)) + 0.5f) * -0x1p-32f;
-  const V t = e == 32 ? from_one : m - 1.0f;
+  // Of the upper half of all words, u - 1 is what an integer with a sign says, with all its digits however near 0.
+  const Integer with_sign = bit_cast<Integer>(word);
+  const V near = to_reals<V>(with_sign) * 0x1p-32f + 0x1p-33f;
+  const V u = with_sign < 0 ? near + 1.0f : near;
+  // u = m 2^e with m in [sqrt(1/2), sqrt 2), t = m - 1; e <= 0, as u <= 1
+  const Integer above = bit_cast<Integer>(u) - 0x3f3504f3, e = above >> 23;
+  const V t = above < 0 ? bit_cast<V>(above - (e << 23) + 0x3f3504f3) - 1.0f : near;
   // -2 log(1 + t) = -2 t + t^2 + t^3 q(t), q minimax: relative error 3e-8 of the logarithm
   const V t2 = t * t;
-  const V low = (t * 0.5000267412f - 0.6666782146f) + t2 * (t * 0.3315516808f - 0.3992612878f);
-  const V high = t * 0.2853498292f - 0.2982952854f - t2 * 0.17401740906f;
-  const V of_m = t2 - 2.0f * t + t * t2 * (low + t2 * t2 * high);
+  const V even = ((t2 * -0.17401740906f - 0.2982952854f) * t2 - 0.3992612878f) * t2 - 0.6666782146f;
+  const V odd = (t2 * 0.2853498292f + 0.3315516808f) * t2 + 0.5000267412f;
   constexpr float kMinusTwoLog2 = -1.38629436111989062f;
-  return to_reals<V>(e) * kMinusTwoLog2 - 32.0f * kMinusTwoLog2 + of_m;
+  return t * (t2 * (t * odd + even) + (t - 2.0f)) + to_reals<V>(e) * kMinusTwoLog2;
 }
 
-// cos and sin of 2 pi word 2^-32.
-LABELDROP_INLINE Pair<double> cosine_and_sine(uint32_t word, double) {
+// radius cos and radius sin of 2 pi word 2^-32.
+LABELDROP_INLINE Pair<double> at_angle(double radius, uint32_t word) {
   constexpr double kStep = 6.28318530717958647692 * 0x1p-32;
-  return {cos(word * kStep), sin(word * kStep)};
+  return {radius * cos(word * kStep), radius * sin(word * kStep)};
 }
 
 template <class V>
-LABELDROP_INLINE Pair<V> cosine_and_sine(Unsigned<V> word, V) {
+LABELDROP_INLINE Pair<V> at_angle(V radius, Unsigned<V> word) {
   using Integer = typename IntegerOf<V>::type;
-  // Quarter turn q and the rest r in [-1/8, 1/8) turn, exactly, from the integer: bits 30 and 31 of the sum are q.
-  const Unsigned<V> turned = word + 0x20000000u;
-  const Integer rest = bit_cast<Integer>((turned & 0x3fffffffu) - 0x20000000u);
-  const V t = to_reals<V>(rest) * 0x1p-29f;  // in [-1, 1)
+  // Half turns and the rest t of [-1/4, 1/4) turn, exactly, from the integer: a shift drops the half turns.
+  const V t = to_reals<V>(bit_cast<Integer>(word << 1)) * 0x1p-31f;  // in [-1, 1)
   const V y = t * t;
-  // sin(pi/4 t) and cos(pi/4 t), minimax in t^2: absolute errors 1e-9 and 3e-8
-  const V s = t * ((y * -0.08074536745f + 0.7853981526f) + y * y * (y * -3.587742531e-5f + 0.002489872284f));
-  const V c = (y * -0.3084244887f + 1.0f) + y * y * (y * -0.0003191605426f + 0.01585039819f);
-  // q = 0: (c, s), 1: (-s, c), 2: (-c, -s), 3: (s, -c). The signs are bits: q & 2 of the sine, (q + 1) & 2 of the
-  // cosine
-  const auto odd = bit_cast<Integer>(turned << 1) < 0;
-  const V cosine = odd ? s : c, sine = odd ? c : s;
-  return {bit_cast<V>(bit_cast<Unsigned<V>>(cosine) ^ ((turned + 0x40000000u) & 0x80000000u)),
-          bit_cast<V>(bit_cast<Unsigned<V>>(sine) ^ (turned & 0x80000000u))};
+  // sin(pi/2 t) and cos(pi/2 t), minimax in t^2: relative error 3e-8, absolute error 1e-9
+  const V s =
+      t * ((((y * 0.0001572768524f - 0.004685553256f) * y + 0.07969722897f) * y - 0.6459652781f) * y + 1.570796371f);
+  const V c =
+      ((((y * -2.340200626e-5f + 0.0009167332901f) * y - 0.02086189948f) * y + 0.2536690831f) * y - 1.233700514f) * y +
+      1.0f;
+  // an odd number of half turns changes both signs
+  const V turned = bit_cast<V>(bit_cast<Unsigned<V>>(radius) ^ ((word ^ (word << 1)) & 0x80000000u));
+  return {turned * c, turned * s};
+}
+
+template <class V>
+LABELDROP_INLINE V normal_radius(Unsigned<V> word) {
+  return square_root(minus_two_log_uniform(word, V{}));
 }
 
 // Two normals: radius from the first word, angle from the second.
 template <class V>
 LABELDROP_INLINE Pair<V> normal_pair(Unsigned<V> radius_word, Unsigned<V> angle_word) {
-  const V radius = square_root(minus_two_log_uniform(radius_word, V{}));
-  const Pair<V> direction = cosine_and_sine(angle_word, V{});
-  return {radius * direction.first, radius * direction.second};
+  return at_angle(normal_radius<V>(radius_word), angle_word);
 }
 
 }  // namespace labeldrop

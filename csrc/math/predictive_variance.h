@@ -28,17 +28,22 @@ class CrossEntropyAverage {
  public:
   LABELDROP_INLINE explicit CrossEntropyAverage(double = 0) {}
 
+  // n samples: x, exp(-|x|) and eps of each
   template <int n>
-  LABELDROP_INLINE void add(const V (&x)[n], const V (&eps)[n]) {
+  LABELDROP_INLINE void add(const V (&x)[n], const V (&u)[n], const V (&eps)[n]) {
     const V zero{}, one = zero + 1;
+    V linear{}, product{}, wrong{}, wrong_eps{};  // of these alone: what is added to the sums waits for those
     for (int i = 0; i < n; ++i) {
-      const V u = exp_nonpositive(minus_magnitude(x[i]));
-      const V wrong = quotient(choose_by_sign(x[i], one, u), one + u);
-      linear_ -= smaller(x[i], zero);
-      product_ += u + u * product_;
-      wrong_ += wrong;
-      wrong_eps_ += wrong * eps[i];
+      const V of_one = quotient(choose_by_sign(x[i], one, u[i]), one + u[i]);
+      linear += smaller(x[i], zero);
+      product = i == 0 ? u[i] : product + u[i] + u[i] * product;
+      wrong += of_one;
+      wrong_eps += of_one * eps[i];
     }
+    linear_ -= linear;
+    product_ += product + product * product_;
+    wrong_ += wrong;
+    wrong_eps_ += wrong_eps;
   }
 
   // Before the product, at most 2^64 by now, leaves the range of floats.
@@ -64,9 +69,9 @@ class FocalAverage {
   LABELDROP_INLINE explicit FocalAverage(double gamma = 0) : gamma_(static_cast<Scalar<V>>(gamma)) {}
 
   template <int n>
-  LABELDROP_INLINE void add(const V (&x)[n], const V (&eps)[n]) {
+  LABELDROP_INLINE void add(const V (&x)[n], const V (&u)[n], const V (&eps)[n]) {
     for (int i = 0; i < n; ++i) {
-      const auto [loss, slope] = focal_loss<focus>(logistic(x[i]), gamma_);
+      const auto [loss, slope] = focal_loss<focus>(logistic(x[i], u[i]), gamma_);
       loss_ += loss;
       slope_ += slope;
       spread_ += slope * eps[i];
@@ -97,7 +102,7 @@ class ProbabilityAverage {
   LABELDROP_INLINE explicit ProbabilityAverage(double = 0) {}
 
   template <int n>
-  LABELDROP_INLINE void add(const V (&x)[n], const V (&eps)[n]) {
+  LABELDROP_INLINE void add(const V (&x)[n], const V (&u)[n], const V (&eps)[n]) {
     const V zero{}, one = zero + 1;
     V least = least_;
     for (int i = 0; i < n; ++i) {
@@ -110,9 +115,8 @@ class ProbabilityAverage {
     least_ = least;
     for (int i = 0; i < n; ++i) {
       const V h = -smaller(x[i], zero);
-      const V u = exp_nonpositive(minus_magnitude(x[i]));
-      const V inverse = reciprocal(one + u);
-      const V wrong = choose_by_sign(x[i], inverse, u * inverse);
+      const V inverse = reciprocal(one + u[i]);
+      const V wrong = choose_by_sign(x[i], inverse, u[i] * inverse);
       const V weight = exp_nonpositive(least - h) * inverse;
       sum_ += weight;
       slope_ += weight * wrong;
@@ -166,22 +170,31 @@ struct PredictiveVariance {
     return {positive ? z : -z, positive ? sigma : -sigma, (z - z) + (s - s), Average<V>(gamma)};
   }
 
-  // Sample number group * 4 + i is at eps[i], of which there are at most four in a group.
+  // exp(-|x|) of a sample.
   template <class V>
-  LABELDROP_INLINE void add_group(Noise<V>& noise, uint32_t group, const V (&eps)[4]) const {
-    const int left = samples - 4 * static_cast<int>(group);
-    if (left >= 4) {
-      add<4>(noise, {eps[0], eps[1], eps[2], eps[3]});
-    } else {
-      add<1>(noise, {eps[0]});
-      if (left > 1) add<1>(noise, {eps[1]});
-      if (left > 2) add<1>(noise, {eps[2]});
-    }
+  LABELDROP_INLINE V exponential(const Noise<V>& noise, V eps) const {
+    return exp_nonpositive(minus_magnitude(noise.at + noise.step * eps));
+  }
+
+  // Some samples of one group, with their exponentials.
+  template <int n, class V>
+  LABELDROP_INLINE void add(Noise<V>& noise, const V (&eps)[n], const V (&u)[n]) const {
+    V x[n];
+    for (int i = 0; i < n; ++i) x[i] = noise.at + noise.step * eps[i];
+    noise.average.add(x, u, eps);
+  }
+
+  // Comes after all samples of a group.
+  template <class V>
+  LABELDROP_INLINE void end_group(Noise<V>& noise, uint32_t group) const {
     if (group % 16 == 15) noise.average.every_64_samples();
   }
 
-  // Whether a group has more than the two samples of its first pair of normal numbers.
-  LABELDROP_INLINE bool has_second_pair(uint32_t group) const { return samples - 4 * static_cast<int>(group) > 2; }
+  // Sample number group * 4 + i is the normal number i of the group.
+  LABELDROP_INLINE int samples_of(uint32_t group) const {
+    const int left = samples - 4 * static_cast<int>(group);
+    return left < 4 ? left : 4;
+  }
 
   LABELDROP_INLINE uint32_t groups() const { return (static_cast<uint32_t>(samples) + 3) / 4; }
 
@@ -202,10 +215,9 @@ struct PredictiveVariance {
     for (uint32_t group = 0; group < groups(); ++group) {
       const PhiloxWords<Unsigned<V>> words = next;
       if (group + 1 < groups()) next = philox_elements<V>(element, group + 1, key);
-      const Pair<V> a = normal_pair<V>(words.c0, words.c1);
-      Pair<V> b{};
-      if (has_second_pair(group)) b = normal_pair<V>(words.c2, words.c3);
-      add_group(noise, group, {a.first, a.second, b.first, b.second});
+      add_pair(noise, normal_pair<V>(words.c0, words.c1), samples_of(group));
+      if (samples_of(group) > 2) add_pair(noise, normal_pair<V>(words.c2, words.c3), samples_of(group) - 2);
+      end_group(noise, group);
     }
     return finish(noise, positive);
   }
@@ -215,11 +227,14 @@ struct PredictiveVariance {
   PhiloxKey key;
 
  private:
-  template <int n, class V>
-  LABELDROP_INLINE static void add(Noise<V>& noise, const V (&eps)[n]) {
-    V x[n];
-    for (int i = 0; i < n; ++i) x[i] = noise.at + noise.step * eps[i];
-    noise.average.add(x, eps);
+  template <class V>
+  LABELDROP_INLINE void add_pair(Noise<V>& noise, const Pair<V>& eps, int left) const {
+    const V u[2] = {exponential(noise, eps.first), exponential(noise, eps.second)};
+    if (left > 1) {
+      add<2>(noise, {eps.first, eps.second}, u);
+    } else {
+      add<1>(noise, {eps.first}, {u[0]});
+    }
   }
 };
 

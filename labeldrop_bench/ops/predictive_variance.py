@@ -55,9 +55,11 @@ def predictive_variance(
     - average="probability": `L = -log(1/T sum_t exp(-l(x_t)))`, for gamma = 0.
 
     The noise is computed from the key where it is needed, the same in forward and backward, and never stored: memory
-    does not depend on T. With the same key the loss is the same, whatever the number of threads, layout or element type
-    of the logits. A logit or log-variance of an active class that is NaN or infinite gives a NaN loss; those of other
-    classes and of ignored pixels are never looked at. In float32, `e^(s/2)` is infinite from s = 174 on.
+    does not depend on T. It is made, by the method of Box and Muller, of the words of Philox4x32-7 (Salmon et al.
+    2011), which pass every test of TestU01's BigCrush. With the same key the loss is the same, whatever the number of
+    threads, layout or element type of the logits. A logit or log-variance of an active class that is NaN or infinite
+    gives a NaN loss; those of other classes and of ignored pixels are never looked at. In float32, `e^(s/2)` is
+    infinite from s = 177 on.
 
     Source: Kendall and Gal, "What uncertainties do we need in Bayesian deep learning for computer vision?", 2017; as a
     loss of segmentation McKinley et al. 2019.

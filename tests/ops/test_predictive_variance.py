@@ -16,6 +16,7 @@ from strategies import FLOATS, LAYOUTS, lay_out
 
 from labeldrop_bench import ops, reference
 from labeldrop_bench.ops import _native
+from labeldrop_bench.reference.philox import normals
 
 CPU = _native._MODULES["cpu"]
 
@@ -186,8 +187,10 @@ def test_every_sample_class_and_pixel_has_noise_of_its_own():
     case = make(3, (2, 8, 9), labels=1, samples=1)
     case = replace(case, logits=torch.zeros_like(case.logits), target=torch.zeros_like(case.target))
     case = replace(case, active=torch.ones_like(case.active), candidates=torch.zeros_like(case.active))
-    slope = run(ops, case, "sum")[1][:, :3]  # sigmoid(eps)
-    assert len(slope.unique()) == slope.numel()
+    slope = run(ops, case, "sum")[1][:, :3]
+    expected = normals(KEY, 1, (2, 3, 8, 9))[0].sigmoid()
+    assert len(expected.unique()) == expected.numel()
+    torch.testing.assert_close(slope.double(), expected, rtol=0, atol=1e-6)
 
 
 def test_without_a_key_torch_draws_one():
@@ -271,7 +274,7 @@ def test_extreme_logits_and_variances(average, gamma):
     s = torch.tensor([-1e30, -300.0, -100.0, 0.0, 10.0, 60.0, 100.0])
     grid = torch.cartesian_prod(z, s).T.unsqueeze(0)  # [1, 2, pixels]
     for positive in (True, False):
-        case = one_class(0.0, 0.0, 9, grid.shape[2], positive, average=average, gamma=gamma)
+        case = one_class(0.0, 0.0, 10, grid.shape[2], positive, average=average, gamma=gamma)
         case = replace(case, logits=grid)
         loss, gradient = run(ops, case, "none")
         expected, expected_gradient = run(reference, replace(case, logits=grid.double()), "none")
