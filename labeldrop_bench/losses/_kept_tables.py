@@ -28,12 +28,17 @@ class KeptTables:
         self._batches: dict[bytes, Parts] = {}
         self._samples: dict[bytes, Parts] = {}
 
-    def get(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
-        """For N > 0 samples' `annotated` `[N, L]` as bytes; `build` is asked for the samples that are new."""
+    def get(
+        self, pattern: bytes, build: Callable[[Tensor], Parts], of_batch: Callable[[Parts], Parts] = lambda parts: parts
+    ) -> Parts:
+        """For N > 0 samples' `annotated` `[N, L]` as bytes.
+
+        `build` is asked for the samples that are new, `of_batch` for what follows of all samples' parts together.
+        """
         found = self._batches.get(pattern)
         if found is None:
             with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
-                found = self._assemble(pattern, build)
+                found = of_batch(self._assemble(pattern, build))
             _make_room(self._batches, MOST_BATCHES)
             self._batches[pattern] = found
         return found
@@ -69,19 +74,19 @@ def kept_for(rule: Hashable, labels: int) -> KeptTables:
     return found
 
 
-_FLOAT32: dict[bytes, Tensor] = {}
+_WEIGHTS: dict[tuple[bytes, torch.dtype], Tensor] = {}
 
 
-def kept_float32(weights: Tensor, device: torch.device) -> Tensor:
-    """Float64 weights in float32; kept on the CPU, by their values."""
-    if not weights.is_cpu or device.type != "cpu":
-        return weights.to(device, torch.float32)
-    values = content(weights)
-    found = _FLOAT32.get(values)
+def kept_weights(weights: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Float64 weights in the arithmetic's type, on a device; kept on the CPU, by their values."""
+    if not weights.is_cpu or device.type != "cpu" or torch.compiler.is_compiling():
+        return weights.to(device, dtype)
+    said = content(weights), dtype
+    found = _WEIGHTS.get(said)
     if found is None:
-        _make_room(_FLOAT32, MOST_RULES)
+        _make_room(_WEIGHTS, MOST_RULES)
         with torch.inference_mode(False):  # what is kept serves calls outside of it as well
-            found = _FLOAT32[values] = torch.frombuffer(bytearray(values), dtype=torch.float64).float()
+            found = _WEIGHTS[said] = torch.frombuffer(bytearray(said[0]), dtype=torch.float64).to(dtype)
     return found
 
 

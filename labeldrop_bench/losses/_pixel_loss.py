@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from labeldrop_bench import ops
@@ -66,13 +66,13 @@ class PixelLoss(PartialLabelLoss):
             target,
             words,
             self._own_options(),
-            **self._kept_weight(logits, weights),
+            **self._kept_weight(logits, *weights),
             pixel_weight=pixel_weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
         )
 
-    def _packed(self, annotated: Tensor, *_: Any) -> Parts:  # noqa: ANN401 - there are none
+    def _packed(self, annotated: Tensor, dtype: torch.dtype, *_: Any) -> Parts:  # noqa: ANN401 - there are none
         """`[N, L, 2, W]` words, and what a subclass adds."""
         return (ops.pack_tables(self.operator, *self.table(annotated)),)
 
@@ -80,7 +80,7 @@ class PixelLoss(PartialLabelLoss):
         """What `class_weights` are to the operator."""
         raise NotImplementedError
 
-    def _kept_weight(self, logits: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _kept_weight(self, logits: Tensor, *parts: Tensor) -> dict[str, Tensor]:
         """The same for a direct call, of the type of the arithmetic; `parts` is what `_packed` gave besides words."""
         raise NotImplementedError
 

@@ -128,12 +128,16 @@ class PartialLabelLoss(Explained, HasConstants):
         """The function that `table` asks."""
         raise NotImplementedError
 
-    def _packed(self, annotated: Tensor, *partners: Any) -> Parts:  # noqa: ANN401 - each loss knows its own
-        """`table`, as the kernels read it: some tensors `[N, ...]`."""
+    def _packed(self, annotated: Tensor, dtype: torch.dtype, *partners: Any) -> Parts:  # noqa: ANN401 - its own ones
+        """`table`, as the kernels read it: some tensors `[N, ...]`; numbers are of the type of the arithmetic."""
         raise NotImplementedError
 
+    def _of_batch(self, parts: Parts, _: torch.dtype) -> Parts:
+        """`_packed`, and what follows from it for the batch as a whole."""
+        return parts
+
     def _table_options(self) -> tuple[Hashable, ...]:
-        """What `table` depends on besides the rule, the label space and `annotated`."""
+        """What `_packed` depends on besides the rule, the label space, `annotated` and the type."""
         return ()
 
     def _is_direct(self, logits: Tensor, target: Tensor, annotated: Tensor | None, pixel_weight: Tensor | None) -> bool:
@@ -189,10 +193,14 @@ class PartialLabelLoss(Explained, HasConstants):
             pattern = content(annotated) if annotated.is_cpu else b""
             if pattern[::labels].strip(b"\1"):
                 check_background(self._name, annotated)
-        said = self._said() if not partners else tuple(loss._said() for loss in (self, *partners))
-        if not pattern or said is None or None in said:
-            return self._packed(self._all_annotated(logits) if annotated is None else annotated, *partners)
-        return kept_for(said, labels).get(pattern, lambda new: self._packed(new, *partners))
+        dtype = ops.accumulation_dtype(logits)
+        said = (dtype, self._said(), *(partner._said() for partner in partners))
+        if not pattern or None in said:
+            annotated = self._all_annotated(logits) if annotated is None else annotated
+            return self._of_batch(self._packed(annotated, dtype, *partners), dtype)
+        return kept_for(said, labels).get(
+            pattern, lambda new: self._packed(new, dtype, *partners), lambda parts: self._of_batch(parts, dtype)
+        )
 
     def _said(self) -> tuple[Hashable, ...] | None:
         """What `table` depends on besides `annotated`; None where that is not known, as of somebody else's rule."""

@@ -98,9 +98,11 @@ class SumOfLosses(Explained):
         ]
         if pair:
             cross_entropy, dice = (self._terms[place] for place in pair)
-            dice_value, value = dice.with_cross_entropy(logits, target, annotated, partner=cross_entropy, **given)
-            values += [self.weights[pair[0]] * value, self.weights[pair[1]] * dice_value]
-        return torch.stack(values).sum()
+            weights = self.weights[pair[1]], self.weights[pair[0]]
+            values.append(
+                dice.with_cross_entropy(logits, target, annotated, partner=cross_entropy, weights=weights, **given)
+            )
+        return values[0] if len(values) == 1 else torch.stack(values).sum()
 
     @property
     def _terms(self) -> list[Any]:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.results import DiceSums
 
 from ._arguments import as_weights, check_choice
-from ._kept_tables import Parts
-from ._mean_overlap import EPSILON, MeanOverlap, Terms
+from ._kept_tables import Parts, content, kept_weights
+from ._mean_overlap import EPSILON, Mean, Terms, mean_overlap
 from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
 
@@ -99,9 +100,6 @@ class SoftDice(PartialLabelLoss):
     def _rule(self) -> rules.DiceRule:
         return rules.DICE_RULES[self.rule]
 
-    def _table_options(self) -> tuple[Hashable, ...]:
-        return self.activation, self.include_background
-
     def forward(
         self,
         logits: Tensor,
@@ -126,7 +124,7 @@ class SoftDice(PartialLabelLoss):
             TypeError: no tensors, or tensors of the wrong type.
             ValueError: shapes, devices or values that do not fit; each message says what to do.
         """
-        return self.with_cross_entropy(logits, target, annotated, partner=None, pixel_weight=pixel_weight)[0]
+        return self.with_cross_entropy(logits, target, annotated, partner=None, pixel_weight=pixel_weight)
 
     def can_share(self, partner: SetCrossEntropy) -> bool:
         """Whether both losses need the same softmax of the same pixels, and nothing that `dice_sums` does not do."""
@@ -142,15 +140,17 @@ class SoftDice(PartialLabelLoss):
         annotated: Tensor | None,
         *,
         partner: SetCrossEntropy | None,
+        weights: tuple[float, float] = (1.0, 1.0),
         pixel_weight: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, and that of a cross-entropy of the same logits, in the same passes over memory.
+    ) -> Tensor:
+        """The loss, plus a cross-entropy of the same logits, in the same passes over memory.
 
         Args:
             logits: `[N, K, *spatial]`.
             target: `[N, *spatial]` or `[N, 1, *spatial]` label values.
             annotated: `[N, L]` bool, or None.
-            partner: a loss that this one `can_share` with; None leaves it out, and its value is 0.
+            partner: a loss that this one `can_share` with; None leaves it out.
+            weights: factors of this loss and of the partner's.
             pixel_weight: of both losses, as for `forward`.
         """
         options: dict[str, Any] = {
@@ -158,21 +158,38 @@ class SoftDice(PartialLabelLoss):
             "activation": self.activation,
             "ignore_index": self.ignore_index,
         }
-        if self._is_direct(logits, target, annotated, pixel_weight):
-            target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
-            *words, included = self._tables(annotated, logits, *(() if partner is None else (partner,)))
-            sums = ops.dice_sums_directly(logits, target, ops.DiceWords(*words), pixel_weight=pixel_weight, **options)
-            parts = sums.intersection, sums.prediction, sums.truth  # [N, K] each
-            if self.process_group is None and not self.batch and self.reduction != "none":
-                return self._mean_directly(parts, included), sums.cross_entropy
-            return self._reduce(torch.stack(parts), included), sums.cross_entropy
-        target, annotated, pixel_weight = self._check(logits, target, annotated, pixel_weight)
-        table, candidates = self._asked(annotated, partner)
-        sums = BACKENDS[self.backend].dice_sums(
-            logits, target, *table[:4], candidates=candidates, pixel_weight=pixel_weight, **options
+        if not self._is_direct(logits, target, annotated, pixel_weight):
+            target, annotated, pixel_weight = self._check(logits, target, annotated, pixel_weight)
+            table, candidates = self._asked(annotated, partner)
+            sums = BACKENDS[self.backend].dice_sums(
+                logits, target, *table[:4], candidates=candidates, pixel_weight=pixel_weight, **options
+            )
+            return self._weighted(sums, table.included, partner, weights)
+        target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
+        *packed, included, divisor = self._tables(annotated, logits, *(() if partner is None else (partner,)))
+        words = ops.DiceWords(*packed)
+        inputs = ops.dice_inputs(logits, target, words, pixel_weight=pixel_weight, **options)
+        if self.process_group is not None or self.batch or self.reduction == "none":
+            return self._weighted(ops.sums_of(inputs, words.positive, direct=True), included, partner, weights)
+        return mean_overlap(
+            logits,
+            inputs,
+            Mean(
+                self._terms(included, ops.accumulation_dtype(logits)),
+                words.positive,
+                divisor if self.reduction == "mean" else None,
+                weight=weights[0],
+                partner=None if partner is None else weights[1],
+            ),
         )
-        parts = sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)
-        return self._reduce(torch.stack(parts), table.included), sums.cross_entropy
+
+    def _weighted(
+        self, sums: DiceSums, included: Tensor, partner: SetCrossEntropy | None, weights: tuple[float, float]
+    ) -> Tensor:
+        """The loss from its sums, plus the partner's."""
+        parts = sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)  # [N, K] each
+        own = weights[0] * self._reduce(torch.stack(parts), included)
+        return own if partner is None else weights[1] * sums.cross_entropy + own
 
     def _asked(self, annotated: Tensor, partner: SetCrossEntropy | None) -> tuple[rules.DiceTable, Tensor | None]:
         """The table, and the partner's candidates."""
@@ -181,10 +198,18 @@ class SoftDice(PartialLabelLoss):
             table = table._replace(merged=torch.zeros_like(table.merged))
         return table, None if partner is None else partner.table(annotated)[0]
 
-    def _packed(self, annotated: Tensor, partner: SetCrossEntropy | None = None) -> Parts:
+    def _table_options(self) -> tuple[Hashable, ...]:
+        weights = None if self.class_weights is None else content(self.class_weights)
+        return self.activation, self.include_background, weights
+
+    def _packed(self, annotated: Tensor, dtype: torch.dtype, partner: SetCrossEntropy | None = None) -> Parts:
         """Words `[N, L, T, W]` and `[N, W]`, and bool: positive `[N, L, K]`, included `[N, K]`."""
         table, candidates = self._asked(annotated, partner)
         return *ops.pack_dice_tables(*table[:4], candidates), table.included
+
+    def _of_batch(self, parts: Parts, dtype: torch.dtype) -> Parts:
+        """`_packed`, and `[]`: the divisor of the mean."""
+        return *parts, self._terms(parts[-1], dtype).divisor(dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SoftDice:
         """With the same group of processes, which cannot be copied: averages of weights start from a copy."""
@@ -211,20 +236,9 @@ class SoftDice(PartialLabelLoss):
             total, weight = self._over_processes(torch.stack([total, weight])).unbind()
         return total / torch.where(weight == 0, 1, weight) if self.reduction == "mean" else total
 
-    def _mean_directly(self, parts: tuple[Tensor, Tensor, Tensor], included: Tensor) -> Tensor:
-        """`_reduce` of each sample's sums `[N, K]` in this process."""
-        terms = self._terms(included, parts[0].dtype)
-        divisor = None
-        if self.reduction == "mean":
-            weight = terms.weights(parts[0].dtype).sum()
-            divisor = torch.where(weight == 0, 1, weight)
-        apply = super(torch.autograd.Function, MeanOverlap).apply  # as in `ops`: there are no transforms
-        mean: Tensor = apply(*parts, terms, divisor)  # type: ignore[no-untyped-call]
-        return mean
-
     def _terms(self, included: Tensor, dtype: torch.dtype) -> Terms:
         weights = self.class_weights
-        weights = None if weights is None else weights.to(included.device, dtype)
+        weights = None if weights is None else kept_weights(weights, included.device, dtype)
         return Terms(included, weights, self.offset, self.complement)
 
     def _over_processes(self, sums: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import as_weights, check_choice, check_count
-from ._kept_tables import kept_float32
+from ._kept_tables import kept_weights
 from ._pixel_loss import PixelLoss
 
 GAMMA = 2.0  # of the focal loss, where it is not given
@@ -80,11 +80,10 @@ class SigmoidLoss(PixelLoss):
     def _own_weight(self, class_weights: Tensor, annotated: Tensor) -> dict[str, Tensor]:
         return {"class_weight": class_weights.to(annotated.device)}
 
-    def _kept_weight(self, logits: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        weights = self.class_weights
-        if weights is None or logits.dtype == torch.float64:
-            return {} if weights is None else self._own_weight(weights, logits)
-        return {"class_weight": kept_float32(weights, logits.device)}
+    def _kept_weight(self, logits: Tensor, *_: Tensor) -> dict[str, Tensor]:
+        if self.class_weights is None:
+            return {}
+        return {"class_weight": kept_weights(self.class_weights, logits.device, ops.accumulation_dtype(logits))}
 
     def _own_options(self) -> dict[str, Any]:
         return {"gamma": self.gamma}

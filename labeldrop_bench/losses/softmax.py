@@ -59,13 +59,12 @@ class SetCrossEntropy(PixelLoss):
     def _table_options(self) -> tuple[Hashable, ...]:
         return () if self.class_weights is None else (content(self.class_weights),)
 
-    def _packed(self, annotated: Tensor, *_: Any) -> Parts:  # noqa: ANN401 - there are none
-        """`[N, L, 2, W]` words; with class weights also `[N, L]` float32 and float64, those of the labels."""
-        words = super()._packed(annotated)
+    def _packed(self, annotated: Tensor, dtype: torch.dtype, *_: Any) -> Parts:  # noqa: ANN401 - there are none
+        """`[N, L, 2, W]` words; with class weights also `[N, L]`, those of the labels."""
+        words = super()._packed(annotated, dtype)
         if self.class_weights is None:
             return words
-        weights = self._own_weight(self.class_weights, annotated)["label_weight"]
-        return *words, weights.float(), weights
+        return *words, self._own_weight(self.class_weights, annotated)["label_weight"].to(dtype)
 
     def _own_weight(self, class_weights: Tensor, annotated: Tensor) -> dict[str, Tensor]:
         """`[N, L]`: the weight of the pixels with a label."""
@@ -74,8 +73,8 @@ class SetCrossEntropy(PixelLoss):
         own = (member * weights).sum(dim=1) / member.sum(dim=1)  # [L]
         return {"label_weight": own.where(annotated, weights[0])}
 
-    def _kept_weight(self, logits: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {"label_weight": parts[logits.dtype == torch.float64]} if parts else {}
+    def _kept_weight(self, logits: Tensor, *parts: Tensor) -> dict[str, Tensor]:
+        return {"label_weight": parts[0]} if parts else {}
 
 
 class CrossEntropy(SetCrossEntropy):

@@ -11,11 +11,15 @@ from ._checks import (
     squeeze_channel,
 )
 from ._cuda_build import BRING_A_COMPILER, CudaBuild, Driver, Gpu, cuda_problem, cuda_version
+from ._dice_operator import DiceInputs, cross_entropy_divisor
+from ._dice_operator import gradient as dice_gradient
+from ._dice_operator import run as run_dice
 from ._direct import is_direct
 from ._native import FLOATS, INTEGERS, built_for, cuda_build, folders, instruction_set
+from ._pixel_kernel import accumulation_dtype
 from ._pixel_operator import PIXEL_OPERATORS
 from ._tables import pack_tables
-from .dice_sums import DiceWords, dice_sums, dice_sums_directly, pack_dice_tables
+from .dice_sums import DiceWords, dice_inputs, dice_sums, pack_dice_tables, sums_of, truth
 from .drop_labels import drop_labels
 from .label_dropout import label_dropout
 from .label_flip import label_flip
@@ -29,18 +33,22 @@ __all__ = [
     "INTEGERS",
     "PIXEL_OPERATORS",
     "CudaBuild",
+    "DiceInputs",
     "DiceWords",
     "Driver",
     "Gpu",
+    "accumulation_dtype",
     "built_for",
     "check_gamma",
     "check_labels",
     "check_tensors",
+    "cross_entropy_divisor",
     "cuda_build",
     "cuda_problem",
     "cuda_version",
+    "dice_gradient",
+    "dice_inputs",
     "dice_sums",
-    "dice_sums_directly",
     "drop_labels",
     "folders",
     "has_values",
@@ -54,7 +62,10 @@ __all__ = [
     "predictive_variance",
     "refuse_gradient",
     "refuse_vmap",
+    "run_dice",
     "set_cross_entropy",
     "sigmoid_focal",
     "squeeze_channel",
+    "sums_of",
+    "truth",
 ]

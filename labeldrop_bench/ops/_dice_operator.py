@@ -29,13 +29,11 @@ class DiceInputs(NamedTuple):
 
     def contiguous(self) -> DiceInputs:
         """As the kernels read them."""
-        return self._replace(
-            logits=readable(self.logits),
-            target=self.target.contiguous(),
-            tables=self.tables.contiguous(),
-            merged=self.merged.contiguous(),
-            pixel_weight=None if self.pixel_weight is None else self.pixel_weight.contiguous(),
-        )
+        logits, *others = self[:5]
+        if logits.is_contiguous() and all(each is None or each.is_contiguous() for each in others):
+            return self
+        contiguous = [None if each is None else each.contiguous() for each in others]
+        return DiceInputs._make([readable(logits), *contiguous, *self[5:]])
 
     def launch(self, kernel: str, **pointers: int) -> None:
         """Run a kernel on contiguous inputs."""
@@ -90,36 +88,46 @@ def compute(inputs: DiceInputs, *, direct: bool) -> Sums:
     return sums
 
 
-def _kernel(*arguments: Any) -> Sums:  # noqa: ANN401 - the schema has their types
-    inputs = DiceInputs(*arguments).contiguous()
+def run(inputs: DiceInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersection and prediction `[2, N, K]`; weight of the pixels with a label `[N, L]`; cross-entropy's sum `[N]`.
+
+    All float64.
+    """
+    inputs = inputs.contiguous()
     logits, tables = inputs.logits, inputs.tables
-    samples, classes = logits.shape[:2]
+    samples, classes, labels = *logits.shape[:2], tables.shape[1]
 
     def empty(*size: int) -> Tensor:
         return torch.empty(size, dtype=torch.double, device=logits.device)
 
-    intersection, prediction = empty(samples, classes), empty(samples, classes)
-    label_weight, cross_entropy = empty(samples, tables.shape[1]), empty(samples)
+    sums, label_weight, cross_entropy = empty(2, samples, classes), empty(samples, labels), empty(samples)
     pointers = dict(
-        intersection=intersection.data_ptr(),
-        prediction=prediction.data_ptr(),
+        intersection=sums.data_ptr(),
+        prediction=sums.data_ptr() + samples * classes * sums.itemsize,
         label_weight=label_weight.data_ptr(),
         cross_entropy=cross_entropy.data_ptr(),
     )
     if _native.is_cuda(logits):
         native = _native.module(logits.device, NAME)
-        size = native.dice_sums_partials(samples, classes, tables.shape[1], logits.shape[2:].numel())
+        size = native.dice_sums_partials(samples, classes, labels, logits.shape[2:].numel())
         partials = empty(size)
         pointers["partials"] = partials.data_ptr()
     inputs.launch(NAME, **pointers)
-    accumulation = accumulation_dtype(logits)
+    return sums, label_weight, cross_entropy
+
+
+def _kernel(*arguments: Any) -> Sums:  # noqa: ANN401 - the schema has their types
+    inputs = DiceInputs(*arguments)
+    sums, label_weight, cross_entropy = run(inputs)
+    accumulation = accumulation_dtype(inputs.logits)
+    intersection, prediction = (each.to(accumulation, copy=True) for each in sums)  # results that share no memory
     mean = cross_entropy.sum()
-    if tables.shape[2] == 4:
-        mean = mean / _divisor(label_weight)
-    return intersection.to(accumulation), prediction.to(accumulation), label_weight, mean.to(accumulation)
+    if inputs.tables.shape[2] == 4:
+        mean = mean / cross_entropy_divisor(label_weight)
+    return intersection, prediction, label_weight, mean.to(accumulation)
 
 
-def _divisor(label_weight: Tensor) -> Tensor:
+def cross_entropy_divisor(label_weight: Tensor) -> Tensor:
     """Of the mean cross-entropy: the weights of all pixels that count; 1 if they add up to 0."""
     total = label_weight.sum()
     return total.where(total != 0, 1)
@@ -189,14 +197,20 @@ def _gradient(
     """Of the logits."""
     *tensors, label_weight = ctx.saved_tensors
     if tensors[2].shape[2] == 4:
-        upstream_cross_entropy = upstream_cross_entropy / _divisor(label_weight)
+        upstream_cross_entropy = upstream_cross_entropy / cross_entropy_divisor(label_weight)
+    inputs = DiceInputs._make([*tensors, ctx.sigmoid, ctx.squared, ctx.ignore_index])
+    return gradient(inputs, upstream_intersection, upstream_prediction, upstream_cross_entropy)
+
+
+def gradient(
+    inputs: DiceInputs, upstream_intersection: Tensor, upstream_prediction: Tensor, upstream_cross_entropy: Tensor
+) -> Tensor:
+    """Of the logits, from the upstream gradients of the first two sums and of the sum of the cross-entropy."""
     upstream = (upstream_intersection, upstream_prediction, upstream_cross_entropy)
     # With create_graph the gradient has to have a history, if only for a second derivative to be refused.
     direct = not torch.is_grad_enabled() and is_direct(*upstream)
-    gradient: Tensor = (_backward_kernel if direct else _backward)(
-        *upstream, *tensors, ctx.sigmoid, ctx.squared, ctx.ignore_index
-    )
-    return gradient
+    found: Tensor = (_backward_kernel if direct else _backward)(*upstream, *inputs)
+    return found
 
 
 class DirectDiceSums(torch.autograd.Function):

@@ -81,16 +81,16 @@ def dice_sums(
         tables["candidates"] = candidates
     _check(logits, target, tables, merged, pixel_weight, activation)
     words = pack_dice_tables(positive, counted, active, merged, candidates)
-    return _compute(
+    inputs = dice_inputs(
         logits,
         target,
         words,
-        pixel_weight,
-        activation == "sigmoid",
-        squared,
-        ignore_index,
-        direct=is_direct(logits, target, words.tables, pixel_weight),
+        pixel_weight=pixel_weight,
+        squared=squared,
+        activation=activation,
+        ignore_index=ignore_index,
     )
+    return sums_of(inputs, words.positive, direct=is_direct(*inputs[:5]))
 
 
 class DiceWords(NamedTuple):
@@ -115,7 +115,7 @@ def pack_dice_tables(
     return DiceWords(pack_tables(_NAME, *rows), pack_tables(_NAME, merged.unsqueeze(1)).flatten(1), positive)
 
 
-def dice_sums_directly(
+def dice_inputs(
     logits: Tensor,
     target: Tensor,
     words: DiceWords,
@@ -124,39 +124,25 @@ def dice_sums_directly(
     squared: bool,
     activation: str,
     ignore_index: int,
-) -> DiceSums:
-    """`dice_sums` of packed tables, where all but the pixels' weights is known to be right, and `is_direct`."""
+) -> DiceInputs:
+    """What the kernels read, from arguments of which all but the pixels' weights is known to be right."""
     if pixel_weight is not None:
         _checks.check_images(_NAME, logits, target)
         _checks.check_weight(_NAME, "pixel_weight", pixel_weight, target.shape)
-    return _compute(logits, target, words, pixel_weight, activation == "sigmoid", squared, ignore_index, direct=True)
+        pixel_weight = pixel_weight.detach().to(accumulation_dtype(logits))
+    index = _checks.integer(_NAME, "ignore_index", ignore_index)
+    return DiceInputs(logits, target, words.tables, words.merged, pixel_weight, activation == "sigmoid", squared, index)
 
 
-def _compute(
-    logits: Tensor,
-    target: Tensor,
-    words: DiceWords,
-    pixel_weight: Tensor | None,
-    sigmoid: bool,
-    squared: bool,
-    ignore_index: int,
-    *,
-    direct: bool,
-) -> DiceSums:
+def sums_of(inputs: DiceInputs, positive: Tensor, *, direct: bool) -> DiceSums:
     """The sums from packed tables."""
-    inputs = DiceInputs(
-        logits,
-        target,
-        words.tables,
-        words.merged,
-        None if pixel_weight is None else pixel_weight.detach().to(accumulation_dtype(logits)),
-        sigmoid,
-        squared,
-        _checks.integer(_NAME, "ignore_index", ignore_index),
-    )
     intersection, prediction, label_weight, cross_entropy = compute(inputs, direct=direct)
-    truth = torch.where(words.positive, label_weight.unsqueeze(-1), 0).sum(dim=1).to(intersection.dtype)
-    return DiceSums(intersection, prediction, truth, cross_entropy)
+    return DiceSums(intersection, prediction, truth(positive, label_weight).to(intersection.dtype), cross_entropy)
+
+
+def truth(positive: Tensor, label_weight: Tensor) -> Tensor:
+    """`[N, K]` float64 from `[N, L, K]` bool and `[N, L]` float64."""
+    return (positive * label_weight.unsqueeze(-1)).sum(dim=1)
 
 
 def _check(
@@ -181,8 +167,6 @@ def _check(
     samples, channels = logits.shape[:2]
     classes = _checks.check_channels(_NAME, channels, tables["positive"], 1, "one logit for each class")
     _checks.check_tables(_NAME, tables, samples, classes)
-    if pixel_weight is not None:
-        _checks.check_weight(_NAME, "pixel_weight", pixel_weight, target.shape)
     if merged.dtype != torch.bool:
         raise TypeError(f"{_NAME}: merged must be bool, got {merged.dtype}")
     if list(merged.shape) != [samples, classes]:
