@@ -1,4 +1,4 @@
-"""Which CUDA compiler a build takes, and that what is packed as sources builds with the one of the package index."""
+"""What a build asks the package index for, which CUDA compiler it takes, and that packed sources build with that."""
 
 from __future__ import annotations
 
@@ -142,12 +142,42 @@ def test_the_backend_asks_for_wheels_and_for_editable_installations(nvcc, machin
     environment = machine(True)
     monkeypatch.setattr(os, "environ", environment)
     backend = load(BACKEND / "labeldrop_backend.py", "labeldrop_backend")
+    monkeypatch.setattr(backend, "PROGRAMS", {})
     monkeypatch.setattr(backend.build_meta, "get_requires_for_build_wheel", lambda settings: ["wheel's own"])
     monkeypatch.setattr(backend.build_meta, "get_requires_for_build_editable", lambda settings: ["editable's own"])
     assert backend.get_requires_for_build_wheel() == ["wheel's own", *nvcc.requirements(environment)]
     assert backend.get_requires_for_build_editable() == ["editable's own", *nvcc.requirements(environment)]
     hooks = ["build_wheel", "build_sdist", "build_editable", "prepare_metadata_for_build_wheel"]
     assert all(getattr(backend, name) is getattr(backend.build_meta, name) for name in hooks)
+
+
+CMAKE = ["cmake>=3.26"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs are shell scripts here")
+@pytest.mark.parametrize(
+    ("program", "asked"),
+    [
+        (None, CMAKE),
+        ("echo cmake version 3.26.4", []),
+        ("echo cmake version 4.0", []),
+        ("echo cmake version 3.25.1", CMAKE),
+        ("echo 'no module named cmake' >&2; exit 1", CMAKE),  # of an environment that pip hides from a build
+        ("echo something else", CMAKE),
+    ],
+)
+def test_a_program_is_asked_for_where_there_is_none_that_will_do(
+    nvcc, monkeypatch, tmp_path: Path, program: str | None, asked: list[str]
+) -> None:
+    backend = load(BACKEND / "labeldrop_backend.py", "labeldrop_backend")
+    for name, text in {"cmake": program, "ninja": "echo 1.11.1"}.items():
+        if text:
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LABELDROP_CUDA", "OFF")
+    assert backend.get_requires_for_build_wheel() == asked
+    assert backend.get_requires_for_build_editable() == asked
 
 
 def without_nvcc(path: str) -> str:
