@@ -44,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "cmake").write_text(CMAKE.format(python=sys.executable, ending=ENDING), encoding="utf-8")
     (tmp_path / "bin" / "cmake").chmod(0o755)
-    (tmp_path / "bin" / "nvcc").write_text("", encoding="utf-8")
+    (tmp_path / "bin" / "nvcc").write_text("#!/bin/sh\n", encoding="utf-8")
     (tmp_path / "bin" / "nvcc").chmod(0o755)
     return copy
 

@@ -66,7 +66,7 @@ LABELDROP_INLINE Real load_one(Float16 from) {
   return to_float(from);
 }
 LABELDROP_INLINE void store_one(float& to, float from) { to = from; }
-LABELDROP_INLINE void store_one(double& to, double from) { to = from; }
+[[maybe_unused]] LABELDROP_INLINE void store_one(double& to, double from) { to = from; }
 LABELDROP_INLINE void store_one(BFloat16& to, float from) { to = to_bfloat16(from); }
 LABELDROP_INLINE void store_one(Float16& to, float from) { to = to_float16(from); }
 
