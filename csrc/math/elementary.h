@@ -24,7 +24,12 @@ LABELDROP_INLINE V exp_nonpositive(V x) {
   const V shifted = clamped * 1.44269504088896341f + kRound;
   const V n = shifted - kRound;
   // r = x - n ln 2 in [-ln2/2, ln2/2]; what rounding ln 2 adds, |x| 3e-9, is below what rounding x has cost already
+#if defined(__x86_64__) && !defined(__FMA__)
+  // no fused multiply-add: the product must not be rounded, so ln 2 is two numbers, the first with few bits
+  const V r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+#else
   const V r = clamped - n * 0.693147180559945309f;
+#endif
   // minimax polynomial with value 1 at 0: relative error 9e-8
   const V p =
       ((((r * 0.00829030326f + 0.041897991f) * r + 0.166676367f) * r + 0.499991491f) * r + 0.999999707f) * r + 1.0f;

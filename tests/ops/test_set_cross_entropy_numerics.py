@@ -11,6 +11,8 @@ from strategies import FLOATS, lay_out
 import labeldrop_bench as lb
 from labeldrop_bench import ops, reference
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 
 def table_of(candidates, active, num_classes):
     """One sample, two labels, of which the pixels have the second."""
