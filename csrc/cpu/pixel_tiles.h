@@ -169,12 +169,12 @@ LABELDROP_INLINE void for_classes(const Tile<Real>& t, const ClassList& list, in
 }
 
 // One step of each of n vectors of pixels over all classes, from the last to the first:
-// step(k, vector, value, is_candidate, is_other).
-template <int n, class Real, class Step>
-LABELDROP_INLINE void for_each_class_of(const Tile<Real>& t, const RowTables& tables, int64_t classes, int i,
+// step(k, vector, value, is_candidate, is_other). Loops over a constant number of classes are unrolled.
+template <int n, class Real, class Classes, class Step>
+LABELDROP_INLINE void for_each_class_of(const Tile<Real>& t, const RowTables& tables, Classes classes, int i,
                                         Step step) {
   using Bits = typename Lanes<Real>::Bits;
-  for (int64_t w = tables.words - 1; w >= 0; --w) {
+  for (int64_t w = (classes + 31) / 32 - 1; w >= 0; --w) {
     const int64_t last = (classes < 32 * (w + 1) ? classes : 32 * (w + 1)) - 1;
     BitWalk<Bits> candidates[n], others[n];
     for (int j = 0; j < n; ++j) {
@@ -199,6 +199,17 @@ LABELDROP_INLINE void for_each_class(const Tile<Real>& t, const RowTables& table
   for_each_class_of<1>(t, tables, classes, i,
                        [&](int64_t k, int, Real* value, auto is_candidate, auto is_other)
                            __attribute__((always_inline)) { step(k, value, is_candidate, is_other); });
+}
+
+// Calls f with the number of classes: of few, which are the commonest, as a constant.
+template <class Function>
+LABELDROP_INLINE void with_classes(int64_t classes, Function f) {
+  switch (classes) {
+    case 2: return f(std::integral_constant<int64_t, 2>());
+    case 3: return f(std::integral_constant<int64_t, 3>());
+    case 4: return f(std::integral_constant<int64_t, 4>());
+    default: return f(classes);
+  }
 }
 
 // Weights the losses of n pixels and returns their sum.

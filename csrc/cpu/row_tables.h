@@ -2,6 +2,8 @@
 // for pixels that do not. Nothing else reads the tables. Included by files that are compiled once per instruction set.
 #pragma once
 
+#include <type_traits>
+
 #include "buffer.h"
 #include "lanes.h"
 #include "operators.h"
@@ -27,9 +29,10 @@ class BitWalk {
   // a sign is what an instruction chooses by
   LABELDROP_INLINE BitWalk(Bits bits, int64_t last) : bits_(bits << static_cast<int>(31 - last % 32)) {}
   LABELDROP_INLINE auto is_set() const { return bits_ < 0; }
-  LABELDROP_INLINE void next() { bits_ += bits_; }
+  LABELDROP_INLINE void next() { bits_ = (Bits)((Unsigned)bits_ + (Unsigned)bits_); }  // that may overflow
 
  private:
+  using Unsigned = std::conditional_t<std::is_same_v<Bits, int32_t>, uint32_t, UnsignedLanes>;
   Bits bits_;
 #endif
 };

@@ -6,6 +6,8 @@
 // Pixels whose candidates vanish beside it are rare, and are computed again with the formula's own references.
 #include "../math/set_cross_entropy.h"
 
+#include <type_traits>
+
 #include "pixel_tiles.h"
 
 namespace labeldrop {
@@ -16,16 +18,18 @@ namespace {
 // number, also where all sums are as small because the largest logit is that of an inactive class.
 constexpr float kLeastSum = 1e-18f;
 
-template <class Real>
+// Classes: their number, or a constant.
+template <class Real, class Classes>
 class TileLoss {
  public:
   using V = typename Lanes<Real>::V;
   using Bits = typename Lanes<Real>::Bits;
-  // Vectors side by side: while one waits, another is worked on.
-  static constexpr int kLanes = Lanes<Real>::count, n = kUnitVectors<Real> > 1 ? 2 : 1;
+  // Vectors side by side: they share what a step of a loop costs beside its work, which an unrolled one has none of.
+  static constexpr int kLanes = Lanes<Real>::count, n = kUnitVectors<Real> > 1 && std::is_integral_v<Classes> ? 2 : 1;
 
-  LABELDROP_INLINE TileLoss(const CpuPixelLossArguments& a, const Tile<Real>& t, const RowTables& tables)
-      : a_(a), t_(t), tables_(tables) {}
+  LABELDROP_INLINE TileLoss(const CpuPixelLossArguments& a, Classes classes, const Tile<Real>& t,
+                            const RowTables& tables)
+      : a_(a), classes_(classes), t_(t), tables_(tables) {}
 
   // Instead of logits: exponentials of the active classes, those of candidates negative; 0 for inactive classes. False
   // if there are pixels for `vanishing_candidates`.
@@ -37,10 +41,10 @@ class TileLoss {
       V max[n], sum_candidate[n] = {}, sum_other[n] = {};
       for (V& m : max) m = zero - infinity<Real>();
       const Real* value = t_.values + i;
-      for (int64_t k = 0; k < a_.classes; ++k, value += t_.pitch) {
+      for (int64_t k = 0; k < classes_; ++k, value += t_.pitch) {
         for (int j = 0; j < n; ++j) max[j] = larger(load_lanes<V>(value + j * kLanes), max[j]);
       }
-      for_each_class_of<n>(t_, tables_, a_.classes, i,
+      for_each_class_of<n>(t_, tables_, classes_, i,
                            [&](int64_t, int j, Real* value, auto is_candidate, auto is_other)
                                __attribute__((always_inline)) {
                                  const V e = exp_nonpositive(load_lanes<V>(value) - max[j]);
@@ -96,7 +100,7 @@ class TileLoss {
         other[j] = load_lanes<V>(t_.sum_other + i + j * kLanes);
       }
       Real* value = t_.values + i;
-      for (int64_t k = 0; k < a_.classes; ++k, value += t_.pitch) {
+      for (int64_t k = 0; k < classes_; ++k, value += t_.pitch) {
         for (int j = 0; j < n; ++j) {
           const V e = load_lanes<V>(value + j * kLanes);
           store_lanes(value + j * kLanes, e * choose_by_sign(e, candidate[j], other[j]));
@@ -110,7 +114,7 @@ class TileLoss {
     const V zero{};
     for (int i = 0; i < count; i += kLanes) {
       const V candidate = load_lanes<V>(t_.sum_candidate + i), other = load_lanes<V>(t_.sum_other + i);
-      for_each_class(t_, tables_, a_.classes, i,
+      for_each_class(t_, tables_, classes_, i,
                      [&](int64_t, Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
                        const V e = load_lanes<V>(value);
                        const V of_others = is_other ? e * other : zero;
@@ -129,7 +133,7 @@ class TileLoss {
     const V zero{}, lowest = zero - infinity<Real>();
     const auto vanishing = vanish(load_lanes<V>(t_.sum_candidate + i)) != 0;
     V max_candidate = lowest, max_other = lowest;
-    for_each_class(t_, tables_, a_.classes, i,
+    for_each_class(t_, tables_, classes_, i,
                    [&](int64_t k, const Real*, auto is_candidate, auto is_other) __attribute__((always_inline)) {
                      const V z = load_lanes<V>(t_.extra + k * kLanes);
                      const V candidate = is_candidate ? z : lowest, other = is_other ? z : lowest;
@@ -140,7 +144,7 @@ class TileLoss {
     max_candidate = finite_from_below(max_candidate);
     max_other = other_reference(max_candidate, finite_from_below(max_other));
     V sum_candidate{}, sum_other{};
-    for_each_class(t_, tables_, a_.classes, i,
+    for_each_class(t_, tables_, classes_, i,
                    [&](int64_t k, Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
                      const V z = finite_from_below(load_lanes<V>(t_.extra + k * kLanes));
                      const V e = exp_nonpositive(z - (is_candidate ? max_candidate : max_other));
@@ -160,6 +164,7 @@ class TileLoss {
   }
 
   const CpuPixelLossArguments& a_;
+  const Classes classes_;
   const Tile<Real>& t_;
   const RowTables& tables_;
 };
@@ -168,16 +173,18 @@ class TileLoss {
 
 int64_t set_cross_entropy(const CpuPixelLossArguments& a) {
   return run_tiles(a, [&a](const auto& tile, const RowTables& tables, const Block& block, const Fetch& fetch) {
-    const TileLoss loss(a, tile, tables);
-    const bool fine = loss.exponentials(fetch, block.count);
-    if (!fine) loss.vanishing_candidates(block, block.count);
-    const bool numbers = loss.pixels(block.count, !fine);
-    if (a.gradient == nullptr) return;
-    if (numbers) {
-      loss.gradients(block.count);
-    } else {
-      loss.gradients_of_no_numbers(block.count);
-    }
+    with_classes(a.classes, [&](auto classes) __attribute__((always_inline)) {
+      const TileLoss loss(a, classes, tile, tables);
+      const bool fine = loss.exponentials(fetch, block.count);
+      if (!fine) loss.vanishing_candidates(block, block.count);
+      const bool numbers = loss.pixels(block.count, !fine);
+      if (a.gradient == nullptr) return;
+      if (numbers) {
+        loss.gradients(block.count);
+      } else {
+        loss.gradients_of_no_numbers(block.count);
+      }
+    });
   });
 }
 

@@ -134,13 +134,13 @@ LABELDROP_INLINE V log1p_nonnegative(V x) {
   const Integer bits = bit_cast<Integer>(1.0f + x), none{};
   const Integer e = (bits - 0x3f3504f3) >> 23;
   const V t = e == none ? x : bit_cast<V>(bits - (e << 23)) - 1.0f;
-  // log(1 + t) = t - t^2/2 + t^3 q(t), q minimax: relative error 3e-8 of the logarithm
-  const V q =
-      (((((t * 0.08700435915f - 0.1426748697f) * t + 0.1491476788f) * t - 0.1657758468f) * t + 0.199630638f) * t -
-       0.2500133704f) *
-          t +
-      0.3333391074f;
-  return to_reals<V>(e) * 0.693147180559945309f + (t + t * t * (t * q - 0.5f)) + (x - x);
+  // log(1 + t) = t - t^2/2 + t^3 q(t), q minimax: relative error 3e-8 of the logarithm; in pairs, which do not wait for
+  // each other
+  const V t2 = t * t;
+  const V low = (t * -0.1657758468f + 0.199630638f) * t2 + (t * -0.2500133704f + 0.3333391074f);
+  const V high = t2 * 0.08700435915f + (t * -0.1426748697f + 0.1491476788f);
+  const V q = high * (t2 * t2) + low;
+  return to_reals<V>(e) * 0.693147180559945309f + (t + t2 * (t * q - 0.5f)) + (x - x);
 #endif
 }
 
