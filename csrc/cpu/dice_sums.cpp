@@ -138,10 +138,9 @@ struct AddTile {
       sums.add_labels(t, *piece, block.count);
       if (piece->reads == Reads::any_rows) {
         for (int j = 0; j < piece->vectors; ++j) add_mixed(t, rows, piece->begin + j * kLanes);
-      } else if (piece->reads != Reads::nothing) {
-        make_shares(t, *piece);
       }
     }
+    make_shares(t, block.count);
     for (const Piece* piece = t.pieces; piece < end;) piece = add_predictions(t, rows, piece, end);
     for (const Piece* piece = t.pieces; piece < end; ++piece) {
       if (piece->reads == Reads::one_row) add_intersections(t, rows.row(piece->row), *piece);
@@ -151,18 +150,20 @@ struct AddTile {
   }
 
   // What exponentials are multiplied by: the weight, and what makes probabilities of them.
-  LABELDROP_INLINE void make_shares(const DiceTile<Real>& t, const Piece& piece) const {
+  LABELDROP_INLINE void make_shares(const DiceTile<Real>& t, int count) const {
     if constexpr (kMode == DiceMode::sigmoid) return;
-    for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
+    V loss{};
+    for (int i = 0; i < count; i += kLanes) {
       const V weight = load_lanes<V>(t.weight + i), sum = load_lanes<V>(t.share + i);
       if constexpr (kMode == DiceMode::softmax) {
         store_lanes(t.share + i, weight * reciprocal(sum));
       } else {
         const auto pixel = set_cross_entropy_scales(load_lanes<V>(t.candidate + i), sum);
         store_lanes(t.share + i, weight * pixel.other_scale);
-        sums.add_cross_entropy(weight * pixel.loss);
+        loss += weight * pixel.loss;
       }
     }
+    if constexpr (kMode == DiceMode::softmax_and_cross_entropy) sums.add_cross_entropy(loss);
   }
 
   LABELDROP_INLINE static const Real* factors(const DiceTile<Real>& t) {

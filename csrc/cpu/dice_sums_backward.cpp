@@ -73,9 +73,7 @@ struct WriteGradient {
     make_pieces<kMode, true>(a, t, rows, fetch, block.count, row_gradients);
     const Piece* const end = t.pieces + t.piece_count;
     take_edges(t, rows);
-    for (const Piece* piece = t.pieces; piece < end; ++piece) {
-      if (piece->reads == Reads::one_row || piece->reads == Reads::one_group) make_slopes(t, *piece);
-    }
+    make_slopes(t, block.count);
     for (const Piece* piece = t.pieces; piece < end; ++piece) write(t, rows, *piece, block.sample);
     write_edges(t, rows);
   }
@@ -96,10 +94,10 @@ struct WriteGradient {
   }
 
   // From the sums to what gradients are made with: e_k (g_k share + slope).
-  LABELDROP_INLINE void make_slopes(const DiceTile<Real>& t, const Piece& piece) const {
+  LABELDROP_INLINE void make_slopes(const DiceTile<Real>& t, int count) const {
     if constexpr (kMode == DiceMode::sigmoid) return;
     const Real upstream = static_cast<Real>(*a.upstream_cross_entropy);
-    for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
+    for (int i = 0; i < count; i += kLanes) {
       const V weight = load_lanes<V>(t.weight + i), sum = load_lanes<V>(t.share + i);
       const V slope = load_lanes<V>(t.slope + i);
       if constexpr (kMode == DiceMode::softmax) {

@@ -59,6 +59,17 @@ class DiceTile {
     return true;
   }
 
+  // A piece without sums of exponentials of its own: passes over them go through all pixels, and add 0 for these.
+  bool add_without_sums(const Piece& piece) {
+    using V = typename Lanes<Real>::V;
+    for (int i = piece.begin; i < piece.begin + piece.vectors * kLanes; i += kLanes) {
+      store_lanes(candidate + i, V{} + 1);
+      store_lanes(share + i, V{});
+      store_lanes(slope + i, V{});
+    }
+    return add(piece);
+  }
+
   // The edges of a vector. False, and there are none, if it has more than they are worth it for.
   LABELDROP_INLINE bool add_edges(int begin) {
     const auto numbers = load_lanes<typename Lanes<Real>::Bits>(row + begin);
@@ -94,11 +105,12 @@ class DiceTile {
   Piece* const pieces;    // [piece_count]
   Edge* const edges;      // [edge_count]
   int piece_count = 0, edge_count = 0;
+  int ones = 0;  // without weights of pixels: so many are 1 already
 };
 
 // Labels and weights of the block's pixels. One of weight 0 does not count. Returns the first invalid pixel or -1.
 template <class Real>
-int64_t load_dice_pixels(const DiceSumsArguments& a, const DiceTile<Real>& t, const Block& block) {
+int64_t load_dice_pixels(const DiceSumsArguments& a, DiceTile<Real>& t, const Block& block) {
   constexpr int kLanes = Lanes<Real>::count;
   const int n = block.count;
   int32_t* __restrict row = t.row;
@@ -116,7 +128,8 @@ int64_t load_dice_pixels(const DiceSumsArguments& a, const DiceTile<Real>& t, co
       weight[i] = row[i] != none ? from[i] : Real(0);
     }
   } else {
-    for (int i = 0; i < n; ++i) weight[i] = 1;
+    for (int i = t.ones; i < n; ++i) weight[i] = 1;
+    t.ones = n;
   }
   for (int i = n; i % kLanes != 0; ++i) {
     row[i] = row[n - 1];
@@ -267,7 +280,7 @@ LABELDROP_INLINE void make_pieces(const DiceSumsArguments& a, DiceTile<Real>& t,
       of_other_groups |= rows.groups(numbers) ^ group;
     }
     if (no_bits(of_other_rows)) {
-      if (number == a.labels) return t.add({i, n, Reads::nothing, number});
+      if (number == a.labels) return t.add_without_sums({i, n, Reads::nothing, number});
       const DiceRow& row = rows.row(number);
       if (!list_exponentials<kMode, kGradient, false, n>(t, row, i, gradients(row, true))) return false;
       return t.add({i, n, Reads::one_row, number});
@@ -288,7 +301,7 @@ LABELDROP_INLINE void make_pieces(const DiceSumsArguments& a, DiceTile<Real>& t,
     fetch(i, 2 * kLanes);
     if (a.squared || i + kLanes >= count || !take(Two(), i)) {
       for (int j = i; j < i + 2 * kLanes && j < count; j += kLanes) {
-        if (a.squared || !take(One(), j)) t.add({j, 1, Reads::any_rows, 0});
+        if (a.squared || !take(One(), j)) t.add_without_sums({j, 1, Reads::any_rows, 0});
       }
     }
   }
