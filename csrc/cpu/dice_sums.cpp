@@ -268,14 +268,14 @@ void add_parts(const DiceSumsForwardArguments& a, const Parts& parts, const doub
   }
 }
 
-template <DiceMode kMode, class Real, class Storage>
+template <DiceMode kMode, class Real>
 int64_t run(const DiceSumsForwardArguments& a, int threads) {
   const int64_t size = pixel_block(a.channels);
   const Parts parts(a, size);
   const Buffer<double> all(a.samples * parts.count * sums_of_part(a));
   if (all.get() == nullptr) return kOutOfMemory;
   const int64_t invalid = share_out(a.samples * parts.count, threads, [&](int64_t begin, int64_t end) -> int64_t {
-    DiceWorker<Real, Storage> worker(a, nullptr);
+    DiceWorker<Real> worker(a, nullptr);
     const PartSums<Real> sums(a);
     if (!worker.allocated() || !sums.allocated()) return kOutOfMemory;
     const AddTile<kMode, Real> add{a, sums};
@@ -294,9 +294,7 @@ int64_t run(const DiceSumsForwardArguments& a, int threads) {
 }  // namespace
 
 int64_t dice_sums(const DiceSumsForwardArguments& a, int threads) {
-  return with_dice_types(a, [&](auto mode, auto real, auto storage) {
-    return run<mode(), decltype(real), decltype(storage)>(a, threads);
-  });
+  return with_dice_types(a, [&](auto mode, auto real) { return run<mode(), decltype(real)>(a, threads); });
 }
 
 }  // namespace LABELDROP_ISA

@@ -228,11 +228,11 @@ struct WriteGradient {
   }
 };
 
-template <DiceMode kMode, class Real, class Storage>
+template <DiceMode kMode, class Real>
 int64_t run(const DiceSumsBackwardArguments& a, int threads) {
   const int64_t blocks = pixel_blocks(a.samples, a.channels, a.pixels);
   return share_out(blocks, threads, [&](int64_t begin, int64_t end) -> int64_t {
-    DiceWorker<Real, Storage> worker(a, a.gradient);
+    DiceWorker<Real> worker(a, a.gradient);
     RowGradients<Real> row_gradients(a);
     const Buffer<Real> positives(pixel_block(a.channels) * DiceRows::kMostPositives);
     const Buffer<Real> class_gradient(a.channels * Lanes<Real>::count);
@@ -249,9 +249,7 @@ int64_t run(const DiceSumsBackwardArguments& a, int threads) {
 }  // namespace
 
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& a, int threads) {
-  return with_dice_types(a, [&](auto mode, auto real, auto storage) {
-    return run<mode(), decltype(real), decltype(storage)>(a, threads);
-  });
+  return with_dice_types(a, [&](auto mode, auto real) { return run<mode(), decltype(real)>(a, threads); });
 }
 
 }  // namespace LABELDROP_ISA

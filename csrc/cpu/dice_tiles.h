@@ -309,27 +309,20 @@ LABELDROP_INLINE void make_pieces(const DiceSumsArguments& a, DiceTile<Real>& t,
 
 // ---- all tiles ----
 
-// Not inlined: one copy serves all element types and layouts.
-template <class Real, class Compute>
-__attribute__((noinline)) void compute_dice_tile(const Compute& compute, DiceTile<Real>& tile, DiceRows& rows,
-                                                 const Block& block, const Fetch& fetch) {
-  compute(tile, rows, block, fetch);
-}
-
 // One thread's work: loads tile after tile, computes, and stores the gradient where there is a place for it.
-template <class Real, class Storage>
+template <class Real>
 class DiceWorker {
  public:
   DiceWorker(const DiceSumsArguments& a, void* gradient)
       : size_(pixel_block(a.channels)),
         blocks_(pixel_blocks(a.samples, a.channels, a.pixels)),
         a_(a),
-        gradient_(static_cast<Storage*>(gradient)),
+        gradient_(static_cast<char*>(gradient)),
+        bytes_(bytes_of(a.logits_type)),
         channel_stride_(a.channels_last ? 1 : a.pixels),
         pixel_stride_(a.channels_last ? a.channels : 1),
-        streaming_(gradient != nullptr &&
-                   can_stream(gradient, (a.channels_last ? a.channels : a.pixels) * sizeof(Storage),
-                              a.samples * a.pixels * (2 * a.channels * sizeof(Storage) + 1))),
+        streaming_(gradient != nullptr && can_stream(gradient, (a.channels_last ? a.channels : a.pixels) * bytes_,
+                                                     a.samples * a.pixels * (2 * a.channels * bytes_ + 1))),
         tile_(a, size_),
         rows_(a, tile_.pitch) {}
   ~DiceWorker() {
@@ -345,34 +338,34 @@ class DiceWorker {
     rows_.start(block.sample);
     const int64_t invalid = load_dice_pixels(a_, tile_, block);
     if (invalid >= 0 && block.pixel + invalid < lowest) lowest = block.pixel + invalid;
-    load_tile(tile_.values, tile_.pitch, static_cast<const Storage*>(a_.logits) + block.element, a_.channels,
-              channel_stride_, pixel_stride_, block.count);
+    LABELDROP_ISA::read_tile(tile_.values, tile_.pitch, static_cast<const char*>(a_.logits) + block.element * bytes_,
+                             a_.logits_type, a_.channels, channel_stride_, pixel_stride_, block.count);
     const Block next(a_, index + 1 < blocks_ ? index + 1 : index, size_);
-    compute_dice_tile(compute, tile_, rows_, block, Fetch(a_, next, sizeof(Storage)));
+    compute(tile_, rows_, block, Fetch(a_, next, bytes_));
     if (gradient_ == nullptr) return;
-    store_tile(tile_.values, tile_.pitch, gradient_ + block.element, a_.channels, channel_stride_, pixel_stride_,
-               block.count, streaming_);
+    LABELDROP_ISA::write_tile(tile_.values, tile_.pitch, gradient_ + block.element * bytes_, a_.logits_type,
+                              a_.channels, channel_stride_, pixel_stride_, block.count, streaming_);
   }
 
  private:
   const int64_t size_, blocks_;
   const DiceSumsArguments& a_;
-  Storage* const gradient_;
-  const int64_t channel_stride_, pixel_stride_;
+  char* const gradient_;
+  const int64_t bytes_, channel_stride_, pixel_stride_;
   const bool streaming_;
   DiceTile<Real> tile_;
   DiceRows rows_;
 };
 
-// Calls f(mode, real, storage): the mode as an integral_constant, the logits' types as in with_floats.
+// Calls f(mode, real): the mode as an integral_constant, the logits' type as in with_reals.
 template <class Function>
 int64_t with_dice_types(const DiceSumsArguments& a, Function f) {
-  return with_floats(a.logits_type, [&](auto real, auto storage) {
-    if (a.sigmoid) return f(std::integral_constant<DiceMode, DiceMode::sigmoid>(), real, storage);
+  return with_reals(a.logits_type, [&](auto real) {
+    if (a.sigmoid) return f(std::integral_constant<DiceMode, DiceMode::sigmoid>(), real);
     if (a.with_cross_entropy) {
-      return f(std::integral_constant<DiceMode, DiceMode::softmax_and_cross_entropy>(), real, storage);
+      return f(std::integral_constant<DiceMode, DiceMode::softmax_and_cross_entropy>(), real);
     }
-    return f(std::integral_constant<DiceMode, DiceMode::softmax>(), real, storage);
+    return f(std::integral_constant<DiceMode, DiceMode::softmax>(), real);
   });
 }
 

@@ -16,6 +16,13 @@
 #define LABELDROP_VECTOR_BYTES 16
 #endif
 
+// Of a function, one copy: GCC would make others for values of its arguments that it knows, each as long to compile.
+#if defined(__clang__)
+#define LABELDROP_ONE_COPY __attribute__((noinline))
+#else
+#define LABELDROP_ONE_COPY __attribute__((noinline, noclone))
+#endif
+
 namespace labeldrop {
 
 typedef float FloatLanes __attribute__((vector_size(LABELDROP_VECTOR_BYTES)));

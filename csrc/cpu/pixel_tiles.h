@@ -144,30 +144,6 @@ void read_again(const CpuPixelLossArguments& a, const Block& block, int i, int n
 
 // ---- rows of the tables, read by a vector of pixels ----
 
-// Whether the n vectors from pixel i on all read that row.
-template <int n, class Real>
-LABELDROP_INLINE bool reads_row(const Tile<Real>& t, int i, int32_t row) {
-  using Bits = typename Lanes<Real>::Bits;
-  Bits differ{};
-  for (int j = 0; j < n; ++j) differ |= load_lanes<Bits>(t.row + i + j * Lanes<Real>::count) ^ row;
-  return no_bits(differ);
-}
-
-// End of the units from `begin` on whose pixels all read one row.
-template <class Real>
-LABELDROP_INLINE int end_of_run(const Tile<Real>& t, int begin, int count) {
-  int end = begin;
-  while (end < count && reads_row<kUnitVectors<Real>>(t, end, t.row[begin])) end += kUnit<Real>;
-  return end;
-}
-
-// One step of the pixels from i on over the classes of a list: step(value).
-template <class Real, class Step>
-LABELDROP_INLINE void for_classes(const Tile<Real>& t, const ClassList& list, int begin, int end, int i, Step step) {
-  Real* const values = t.values + i;
-  for (const int32_t *k = list.offsets + begin, *last = list.offsets + end; k < last; ++k) step(values + *k);
-}
-
 // One step of each of n vectors of pixels over all classes, from the last to the first:
 // step(k, vector, value, is_candidate, is_other). Loops over a constant number of classes are unrolled.
 template <int n, class Real, class Classes, class Step>
@@ -268,25 +244,24 @@ class Fetch {
   const int64_t rows_, row_bytes_, pixel_bytes_, element_bytes_;
 };
 
-// Not inlined: one copy serves all element types and layouts.
-template <class Real, class Compute>
-__attribute__((noinline)) void compute_tile(const Compute& compute, const Tile<Real>& tile, RowTables& tables,
-                                            const Block& block, const Fetch& fetch) {
-  compute(tile, tables, block, fetch);
-}
+// A loss's work on a tile: what it is called with first is the loss itself.
+template <class Real>
+using ComputeTile = void (*)(const void* compute, const Tile<Real>& tile, const RowTables& tables, const Block& block,
+                             const Fetch& fetch);
 
-// Runs `compute` over all blocks, for one combination of types. Returns the first invalid pixel or one of the codes.
-template <class Real, class Storage, class Compute>
-int64_t run_tiles_as(const CpuPixelLossArguments& a, const Compute& compute) {
+// Runs `run` over all blocks. Returns the first invalid pixel or one of the codes. One copy serves all losses and
+// element types of a file.
+template <class Real>
+LABELDROP_ONE_COPY int64_t run_blocks(const CpuPixelLossArguments& a, ComputeTile<Real> run, const void* compute) {
   const int64_t size = pixel_block(a.channels);
   const int64_t blocks = pixel_blocks(a.samples, a.channels, a.pixels);
   const int64_t channel_stride = a.channels_last ? 1 : a.pixels, pixel_stride = a.channels_last ? a.channels : 1;
-  const int64_t row_bytes = (a.channels_last ? a.channels : a.pixels) * sizeof(Storage);
-  const bool streaming =
-      can_stream(a.gradient, row_bytes, a.samples * a.pixels * (2 * a.channels * sizeof(Storage) + 1));
+  const int64_t bytes = bytes_of(a.logits_type);
+  const bool streaming = can_stream(a.gradient, (a.channels_last ? a.channels : a.pixels) * bytes,
+                                    a.samples * a.pixels * (2 * a.channels * bytes + 1));
   return share_out(blocks, a.threads, [&](int64_t begin, int64_t end) -> int64_t {
     const Tile<Real> tile(a, size);
-    RowTables tables(a, tile.pitch);
+    RowTables tables(a);
     if (!tile.allocated() || !tables.allocated()) return kOutOfMemory;
     int64_t lowest = kNothing;
     for (int64_t b = begin; b < end; ++b) {
@@ -294,17 +269,17 @@ int64_t run_tiles_as(const CpuPixelLossArguments& a, const Compute& compute) {
       tables.start(block.sample);
       const int64_t invalid = load_pixels(a, tile, block);
       if (invalid >= 0 && block.pixel + invalid < lowest) lowest = block.pixel + invalid;
-      load_tile(tile.values, tile.pitch, static_cast<const Storage*>(a.logits) + block.element, a.channels,
-                channel_stride, pixel_stride, block.count);
+      LABELDROP_ISA::read_tile(tile.values, tile.pitch, static_cast<const char*>(a.logits) + block.element * bytes,
+                               a.logits_type, a.channels, channel_stride, pixel_stride, block.count);
       const Block next(a, b + 1 < end ? b + 1 : b, size);
-      compute_tile(compute, tile, tables, block, Fetch(a, next, sizeof(Storage)));
+      run(compute, tile, tables, block, Fetch(a, next, bytes));
       a.block_loss[b] = finish_losses(a, tile, block.count);
       if (a.loss != nullptr) {
         memcpy(static_cast<Real*>(a.loss) + block.pixel, tile.loss, block.count * sizeof(Real));
       }
       if (a.gradient != nullptr) {
-        store_tile(tile.values, tile.pitch, static_cast<Storage*>(a.gradient) + block.element, a.channels,
-                   channel_stride, pixel_stride, block.count, streaming);
+        LABELDROP_ISA::write_tile(tile.values, tile.pitch, static_cast<char*>(a.gradient) + block.element * bytes,
+                                  a.logits_type, a.channels, channel_stride, pixel_stride, block.count, streaming);
       }
     }
     if (streaming) end_stream();
@@ -312,10 +287,16 @@ int64_t run_tiles_as(const CpuPixelLossArguments& a, const Compute& compute) {
   });
 }
 
+// Runs compute(tile, tables, block, fetch) over all tiles.
 template <class Compute>
 int64_t run_tiles(const CpuPixelLossArguments& a, const Compute& compute) {
-  return with_floats(a.logits_type, [&](auto real, auto storage) {
-    return run_tiles_as<decltype(real), decltype(storage)>(a, compute);
+  return with_reals(a.logits_type, [&](auto real) {
+    using Real = decltype(real);
+    const ComputeTile<Real> run = [](const void* compute, const Tile<Real>& tile, const RowTables& tables,
+                                     const Block& block, const Fetch& fetch) {
+      (*static_cast<const Compute*>(compute))(tile, tables, block, fetch);
+    };
+    return run_blocks<Real>(a, run, &compute);
   });
 }
 

@@ -9,8 +9,7 @@ namespace labeldrop {
 namespace {
 
 // Formula: kChannels; term(z, exp(-|z|), positive) of the class's channels, with a gradient [kChannels]; Sum<V> of
-// these; kOneCopy if it is too long to be compiled for each form of a vector of pixels. Channel c of class k is c * K +
-// k.
+// these; kSideBySide, how many vectors of pixels are worked on side by side. Channel c of class k is c * K + k.
 template <class Formula, class Real>
 class TileTerms {
  public:
@@ -18,29 +17,20 @@ class TileTerms {
   static constexpr int kLanes = Lanes<Real>::count, kChannels = Formula::kChannels;
 
   LABELDROP_INLINE TileTerms(const CpuPixelLossArguments& a, const Formula& formula, const Tile<Real>& t,
-                             RowTables& tables)
+                             const RowTables& tables)
       : a_(a), formula_(formula), t_(t), tables_(tables), class_weight_(static_cast<const Real*>(a.class_weight)) {}
 
   LABELDROP_INLINE void operator()(const Fetch& fetch, int count) {
     for (int begin = 0; begin < count; begin += kChunk) {
       const int end = count - begin < kChunk ? count : begin + kChunk;
       exponentials(fetch, begin, end);
-      for (int i = begin; i < end;) {
-        if constexpr (!Formula::kOneCopy) {
-          const int end_of_row = end_of_run(t_, i, end);
-          if (end_of_row > i) {
-            one_row<kUnitVectors<Real>>(i, end_of_row);
-            i = end_of_row;
-            continue;
-          }
-        }
-        for (const int unit = i; i < unit + kUnit<Real>; i += kLanes) own_rows(i);
-      }
+      for (int i = begin; i < end; i += n * kLanes) vectors(i);
     }
   }
 
  private:
   static constexpr int kChunk = 64;  // pixels
+  static constexpr int n = kUnitVectors<Real> > 1 ? Formula::kSideBySide : 1;
 
   // exp(-|z|) of every channel: in a pass of their own, since a formula's chain of instructions is long enough
   LABELDROP_INLINE void exponentials(const Fetch& fetch, int begin, int end) const {
@@ -54,42 +44,27 @@ class TileTerms {
     }
   }
 
-  // n vectors at a time of pixels that read one row: no masks.
-  template <int n>
-  LABELDROP_INLINE void one_row(int begin, int end) {
-    const ClassList& list = tables_.list(t_.row[begin]);
-    for (int i = begin; i < end; i += n * kLanes) {
-      typename Formula::template Sum<V> sums[n];
-      V factor[n];
-      for (int j = 0; j < n; ++j) factor[j] = load_lanes<V>(t_.factor + i + j * kLanes);
-      for (int k = 0; k < list.active;) {
-        const int most = list.active - k < sums[0].kMostTerms ? list.active : k + sums[0].kMostTerms;
-        const int candidates = most < list.candidates ? most : list.candidates;
-        add_terms(list, k, candidates, i, std::true_type(), factor, sums);
-        add_terms(list, k > candidates ? k : candidates, most, i, std::false_type(), factor, sums);
-        k = most;
-        for (int j = 0; j < n && k < list.active; ++j) sums[j].flush();
-      }
-      for (int c = 0; c < kChannels; ++c) {
-        for_classes(t_, list, list.active, static_cast<int>(a_.classes), i, [&](Real* value) {
-          for (int j = 0; j < n; ++j) store_lanes(channel(value, c) + j * kLanes, V{});
-        });
-      }
-      for (int j = 0; j < n; ++j) store_lanes(t_.loss + i + j * kLanes, sums[j].loss());
-    }
-  }
-
-  template <class Positive, class Sum, int n>
-  LABELDROP_INLINE void add_terms(const ClassList& list, int begin, int end, int i, Positive positive,
-                                  const V (&factor)[n], Sum (&sums)[n]) const {
-    Real* const values = t_.values + i;
-    for (int k = begin; k < end; ++k) {
-      Real* const value = values + list.offsets[k];
-      for (int j = 0; j < n; ++j) {
-        const auto term = term_of(value + j * kLanes, positive, list.classes[k], i + j * kLanes);
-        add(value + j * kLanes, term, list.classes[k], factor[j], sums[j]);
-      }
-    }
+  // Each pixel's classes are chosen by masks, whether its neighbours read the same row of the tables or not: that costs
+  // less than the branches that would tell them apart.
+  LABELDROP_INLINE void vectors(int i) const {
+    const V zero{};
+    typename Formula::template Sum<V> sums[n];
+    V factor[n];
+    for (int j = 0; j < n; ++j) factor[j] = load_lanes<V>(t_.factor + i + j * kLanes);
+    for_each_class_of<n>(t_, tables_, a_.classes, i,
+                         [&](int64_t k, int j, Real* value, auto positive, auto negative)
+                             __attribute__((always_inline)) {
+                               const auto active = positive | negative;
+                               if (n == 1 && no_bits(active)) {
+                                 for (int c = 0; c < kChannels; ++c) store_lanes(channel(value, c), zero);
+                                 return;
+                               }
+                               auto term = term_of(value, positive, k, i + j * kLanes);
+                               term.keep(active);
+                               add(value, term, k, factor[j], sums[j]);
+                               if (k % sums[j].kMostTerms == 0) sums[j].flush();
+                             });
+    for (int j = 0; j < n; ++j) store_lanes(t_.loss + i + j * kLanes, sums[j].loss());
   }
 
   template <class Term, class Sum>
@@ -102,25 +77,6 @@ class TileTerms {
       sum.add(term);
     }
     for (int c = 0; c < kChannels; ++c) store_lanes(channel(value, c), factor * term.gradient[c]);
-  }
-
-  // One vector of pixels that read rows of their own: masks.
-  LABELDROP_INLINE void own_rows(int i) const {
-    const V zero{}, factor = load_lanes<V>(t_.factor + i);
-    typename Formula::template Sum<V> sum;
-    for_each_class(t_, tables_, a_.classes, i,
-                   [&](int64_t k, Real* value, auto positive, auto negative) __attribute__((always_inline)) {
-                     const auto active = positive | negative;
-                     if (Formula::kOneCopy && no_bits(active)) {
-                       for (int c = 0; c < kChannels; ++c) store_lanes(channel(value, c), zero);
-                       return;
-                     }
-                     auto term = term_of(value, positive, k, i);
-                     term.keep(active);
-                     add(value, term, k, factor, sum);
-                     if (k % sum.kMostTerms == 0) sum.flush();
-                   });
-    store_lanes(t_.loss + i, sum.loss());
   }
 
   template <class Positive>
@@ -142,17 +98,18 @@ class TileTerms {
   const CpuPixelLossArguments& a_;
   const Formula& formula_;
   const Tile<Real>& t_;
-  RowTables& tables_;
+  const RowTables& tables_;
   const Real* const class_weight_;
 };
 
 template <class Formula>
 int64_t run_pixelwise(const CpuPixelLossArguments& a, const Formula& formula) {
-  return run_tiles(a, [&a, &formula](const auto& tile, RowTables& tables, const Block& block, const Fetch& fetch) {
-    using Real = std::remove_pointer_t<decltype(tile.values)>;
-    TileTerms<Formula, std::remove_const_t<Real>> terms(a, formula, tile, tables);
-    terms(fetch, block.count);
-  });
+  return run_tiles(a,
+                   [&a, &formula](const auto& tile, const RowTables& tables, const Block& block, const Fetch& fetch) {
+                     using Real = std::remove_pointer_t<decltype(tile.values)>;
+                     TileTerms<Formula, std::remove_const_t<Real>> terms(a, formula, tile, tables);
+                     terms(fetch, block.count);
+                   });
 }
 
 }  // namespace

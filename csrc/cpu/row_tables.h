@@ -1,5 +1,5 @@
-// What the rows of a sample's tables say, in two forms: lists of classes, for pixels that all read one row, and bits,
-// for pixels that do not. Nothing else reads the tables. Included by files that are compiled once per instruction set.
+// What the rows of a sample's tables say, as bits. Nothing else reads the tables. Included by files that are compiled
+// once per instruction set.
 #pragma once
 
 #include <type_traits>
@@ -37,28 +37,16 @@ class BitWalk {
 #endif
 };
 
-// The classes of one row: its candidates, then the others that are active, then the inactive ones; each part from the
-// last class to the first, as the bits are gone through, so that sums are formed in the same order.
-struct ClassList {
-  int64_t sample = -1;
-  int32_t row = -1;
-  int candidates = 0, active = 0;    // how many
-  const int32_t* classes = nullptr;  // [K]
-  const int32_t* offsets = nullptr;  // [K]: of the classes' rows in a tile
-};
-
 // The tables of one sample after the other. Row L is read by pixels that do not count: it has no active class.
 class RowTables {
  public:
-  RowTables(const PixelLossArguments& a, int64_t pitch)
+  explicit RowTables(const PixelLossArguments& a)
       : words((a.classes + 31) / 32),
         a_(a),
-        pitch_(pitch),
         rows_((a.labels + kTableGroup) / kTableGroup * kTableGroup),
-        bits_(2 * words * rows_),
-        lists_(kLists * 2 * a.classes) {}
+        bits_(2 * words * rows_) {}
 
-  bool allocated() const { return bits_.get() != nullptr && lists_.get() != nullptr; }
+  bool allocated() const { return bits_.get() != nullptr; }
 
   void start(int64_t sample) {
     if (sample == sample_) return;
@@ -71,13 +59,6 @@ class RowTables {
         bits_.get()[(words + w) * rows_ + l] = static_cast<int32_t>(active & ~candidates);
       }
     }
-  }
-
-  // Few rows are in use at a time: they are kept where their number says, for as long as no other one needs the place.
-  LABELDROP_INLINE const ClassList& list(int32_t row) {
-    ClassList& list = kept_[static_cast<uint32_t>(row) % kLists];
-    if (list.row != row || list.sample != sample_) make_list(list, row);
-    return list;
   }
 
   // Word w of the candidates' bits, or of the others', of each pixel's row.
@@ -103,38 +84,10 @@ class RowTables {
   const int64_t words;
 
  private:
-  static constexpr uint32_t kLists = 16;
-
-  __attribute__((noinline)) void make_list(ClassList& list, int32_t row) {
-    int32_t* classes = lists_.get() + static_cast<uint32_t>(row) % kLists * 2 * a_.classes;
-    int count = 0;
-    const auto add = [&](auto takes) {
-      for (int64_t w = words - 1; w >= 0; --w) {
-        const uint32_t candidates = static_cast<uint32_t>(bits_.get()[w * rows_ + row]);
-        const uint32_t others = static_cast<uint32_t>(bits_.get()[(words + w) * rows_ + row]);
-        for (int64_t k = (a_.classes < 32 * (w + 1) ? a_.classes : 32 * (w + 1)) - 1; k >= 32 * w; --k) {
-          if (takes(candidates, others) >> (k % 32) & 1u) classes[count++] = static_cast<int32_t>(k);
-        }
-      }
-      return count;
-    };
-    list.candidates = add([](uint32_t candidates, uint32_t) { return candidates; });
-    list.active = add([](uint32_t, uint32_t others) { return others; });
-    add([](uint32_t candidates, uint32_t others) { return ~(candidates | others); });
-    int32_t* offsets = classes + a_.classes;
-    for (int k = 0; k < count; ++k) offsets[k] = classes[k] * static_cast<int32_t>(pitch_);
-    list.classes = classes;
-    list.offsets = offsets;
-    list.row = row;
-    list.sample = sample_;
-  }
-
   const PixelLossArguments& a_;
-  const int64_t pitch_, rows_;
+  const int64_t rows_;
   int64_t sample_ = -1;
-  Buffer<int32_t> bits_;   // [candidates, others][W][rows]
-  Buffer<int32_t> lists_;  // [kLists][classes, offsets][K]
-  ClassList kept_[kLists];
+  Buffer<int32_t> bits_;  // [candidates, others][W][rows]
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../math/half.h"
 #include "operators.h"
 
 namespace labeldrop {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include "../arguments.h"
-#include "../math/half.h"
 #include "cache.h"
 #include "lanes.h"
 
@@ -29,25 +28,7 @@ void write_tile(const double* values, int64_t pitch, void* to, Float type, int64
 
 namespace {
 
-constexpr Float type_of(float) { return Float::f32; }
-constexpr Float type_of(BFloat16) { return Float::bf16; }
-constexpr Float type_of(Float16) { return Float::f16; }
-constexpr Float type_of(double) { return Float::f64; }
-
 constexpr int64_t bytes_of(Float type) { return type == Float::f64 ? 8 : type == Float::f32 ? 4 : 2; }
-
-template <class Real, class Storage>
-LABELDROP_INLINE void load_tile(Real* values, int64_t pitch, const Storage* from, int64_t channels,
-                                int64_t channel_stride, int64_t pixel_stride, int count) {
-  LABELDROP_ISA::read_tile(values, pitch, from, type_of(Storage()), channels, channel_stride, pixel_stride, count);
-}
-
-template <class Real, class Storage>
-LABELDROP_INLINE void store_tile(const Real* values, int64_t pitch, Storage* to, int64_t channels,
-                                 int64_t channel_stride, int64_t pixel_stride, int count, bool streaming) {
-  LABELDROP_ISA::write_tile(values, pitch, to, type_of(Storage()), channels, channel_stride, pixel_stride, count,
-                            streaming);
-}
 
 // Whether to stream a tensor of `bytes` bytes whose rows start at `rows` and `row_bytes` apart: if it is larger than
 // the last-level cache, so that it would be gone from there anyway, and rows start at cache lines. What is streamed is

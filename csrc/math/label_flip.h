@@ -54,7 +54,7 @@ LABELDROP_INLINE FlipLoss<V> flip_loss(V f, V w, Mask disagrees, Scalar<V> gamma
 template <Focus focus>
 struct LabelFlip {
   static constexpr int kChannels = 2;
-  static constexpr bool kOneCopy = true;  // on the CPU
+  static constexpr int kSideBySide = 1;  // on the CPU
 
   template <class V>
   using Sum = WeightedSum<V>;

@@ -11,7 +11,7 @@ namespace labeldrop {
 template <Focus focus>
 struct SigmoidFocal {
   static constexpr int kChannels = 1;
-  static constexpr bool kOneCopy = false;  // on the CPU
+  static constexpr int kSideBySide = 1;  // on the CPU
 
   template <class V>
   using Sum = WeightedSum<V>;
@@ -50,7 +50,7 @@ struct SigmoidFocal {
 //     L = sum_k max(-t_k, 0) + log(prod_k (1 + exp(-|t_k|))),  t = z where the class is a candidate, else -z
 struct BinaryCrossEntropy {
   static constexpr int kChannels = 1;
-  static constexpr bool kOneCopy = false;  // on the CPU
+  static constexpr int kSideBySide = 2;  // on the CPU
 
   template <class V>
   struct Term {
