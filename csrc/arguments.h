@@ -76,6 +76,26 @@ struct DiceSumsBackwardArguments : DiceSumsArguments {
   void* gradient;                                           // like logits
 };
 
+// The mean of soft Dice terms, `1 - q` (or q) with q = (2 I + offset) / (P + T + epsilon), plus that of the
+// cross-entropy that dice_sums has summed up: a few numbers.
+struct MeanOverlapArguments {
+  const double *intersection, *prediction;  // [N, K]: I, P
+  const double* label_weight;               // [N, L]
+  const double* cross_entropy;              // [N], or null: none
+  const uint8_t* positive;                  // [N, L, K] 0 or 1: T is the sum of these labels' weights
+  const uint8_t* included;                  // [N, K] 0 or 1: the terms that count
+  const double* class_weight;               // [K] or null: 1
+  int64_t samples, classes, labels;         // N, K, L
+  double offset, epsilon;
+  bool complement;                      // 1 - q
+  bool mean;                            // else the sum
+  double factor, cross_entropy_factor;  // of the two parts
+  bool is_double;                       // Real is double
+  void* value;                          // [1] Real
+  void* slopes;                         // [2, N, K] Real: its derivatives by I and P
+  double* slope_of_cross_entropy;       // [1]: and by the sum of cross_entropy
+};
+
 // Where the weights of pixels come from, for their sum: the divisor of a mean.
 struct WeightArguments {
   const void* target;  // [N, S]

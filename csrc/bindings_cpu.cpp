@@ -22,6 +22,12 @@ int64_t threaded(const Threaded<Struct>& a) {
   return kOperator(a, a.threads);
 }
 
+void fields(Arguments& from, MeanOverlapArguments& to) {
+  LABELDROP_READ(to.intersection, to.prediction, to.label_weight, to.cross_entropy, to.positive, to.included,
+                 to.class_weight, to.samples, to.classes, to.labels, to.offset, to.epsilon, to.complement, to.mean,
+                 to.factor, to.cross_entropy_factor, to.is_double, to.value, to.slopes, to.slope_of_cross_entropy);
+}
+
 struct KeyedLabelDropout : LabelDropoutArguments {
   uint64_t key;
 };
@@ -70,6 +76,7 @@ PyMethodDef functions[] = {
     function<threaded<DiceSumsForwardArguments, dice_sums>>("dice_sums", kInvalid),
     function<threaded<DiceSumsBackwardArguments, dice_sums_backward>>("dice_sums_backward", kInvalid),
     function<threaded<DropLabelsArguments, drop_labels>>("drop_labels", kInvalid),
+    function<mean_overlap>("mean_overlap"),
     function<pack_tables>("pack_tables"),
     function<keyed_label_dropout>("label_dropout"),
     function<philox>("philox4x32", "Four random words. For tests."),

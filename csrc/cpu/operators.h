@@ -43,6 +43,8 @@ double sum_weights(const WeightArguments& arguments, int threads);
 int64_t dice_sums(const DiceSumsForwardArguments& arguments, int threads);
 int64_t dice_sums_backward(const DiceSumsBackwardArguments& arguments, int threads);
 
+void mean_overlap(const MeanOverlapArguments& arguments);
+
 void pack_tables(const PackArguments& arguments);
 
 int64_t drop_labels(const DropLabelsArguments& arguments, int threads);

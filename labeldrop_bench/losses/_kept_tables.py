@@ -28,17 +28,12 @@ class KeptTables:
         self._batches: dict[bytes, Parts] = {}
         self._samples: dict[bytes, Parts] = {}
 
-    def get(
-        self, pattern: bytes, build: Callable[[Tensor], Parts], of_batch: Callable[[Parts], Parts] = lambda parts: parts
-    ) -> Parts:
-        """For N > 0 samples' `annotated` `[N, L]` as bytes.
-
-        `build` is asked for the samples that are new, `of_batch` for what follows of all samples' parts together.
-        """
+    def get(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
+        """For N > 0 samples' `annotated` `[N, L]` as bytes; `build` is asked for the samples that are new."""
         found = self._batches.get(pattern)
         if found is None:
             with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
-                found = of_batch(self._assemble(pattern, build))
+                found = self._assemble(pattern, build)
             _make_room(self._batches, MOST_BATCHES)
             self._batches[pattern] = found
         return found

@@ -30,81 +30,89 @@ class Terms(NamedTuple):
 
     def of(self, intersection: Tensor, total: Tensor) -> Tensor:
         """`[N, K]`: the terms of I and P + T; 0 where they do not count."""
-        return self.of_quotient((2 * intersection + self.offset) / (total + EPSILON))
-
-    def of_quotient(self, q: Tensor) -> Tensor:
-        """`[N, K]`: the terms of q."""
+        q = (2 * intersection + self.offset) / (total + EPSILON)
         terms = torch.where(self.included, 1 - q if self.complement else q, 0)
-        return terms if self.class_weights is None else terms * self.class_weights
+        return terms if self.class_weights is None else terms * self.class_weights.to(terms)
 
-    def weights(self, dtype: torch.dtype) -> Tensor:
+    def weights(self, like: Tensor) -> Tensor:
         """`[N, K]`."""
-        weights = self.included.to(dtype)
-        return weights if self.class_weights is None else weights * self.class_weights
-
-    def divisor(self, dtype: torch.dtype) -> Tensor:
-        """`[]`: the sum of the weights, 1 if that is 0."""
-        weight = self.weights(dtype).sum()
-        return torch.where(weight == 0, 1, weight)
+        weights = self.included.to(like.dtype)
+        return weights if self.class_weights is None else weights * self.class_weights.to(like)
 
 
 class Mean(NamedTuple):
-    """`weight sum of terms / divisor + partner cross-entropy`.
+    """`factor sum of terms [/ sum of weights] + cross_entropy_factor cross-entropy`.
 
     Attributes:
         terms: of the Dice.
-        positive: `[N, L, K]` bool, the pixels with which labels T is the sum of.
-        divisor: `[]`, or None for 1.
-        weight: factor of the Dice.
-        partner: factor of the cross-entropy; None if there is none.
+        positive: `[N, L, K]` bool, the labels that T is the sum of.
+        mean: whether to divide, by 1 where the weights add up to 0.
+        factor: of the Dice.
+        cross_entropy_factor: None if there is no cross-entropy.
     """
 
     terms: Terms
     positive: Tensor
-    divisor: Tensor | None
-    weight: float
-    partner: float | None
+    mean: bool
+    factor: float
+    cross_entropy_factor: float | None
+
+    def of(self, sums: ops.SumsInMemory, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """The value `[]`; its derivatives by I and P `[2, N, K]`, and by the sum of cross-entropies `[1]` float64."""
+        if sums.on_cuda:
+            return self._on_device(sums, dtype)
+        return ops.mean_overlap(
+            sums,
+            (self.positive, self.terms.included, self.terms.class_weights),
+            dtype,
+            offset=self.terms.offset,
+            epsilon=EPSILON,
+            complement=self.terms.complement,
+            mean=self.mean,
+            factor=self.factor,
+            cross_entropy_factor=self.cross_entropy_factor,
+        )
+
+    def _on_device(self, sums: ops.SumsInMemory, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by torch, for whose kernels the host does not wait."""
+        terms = self.terms
+        intersection, prediction = sums.overlaps.to(dtype)
+        total = prediction + ops.truth(self.positive, sums.label_weight).to(dtype)
+        weights = terms.weights(total)
+        scale = self.factor / _nonzero(weights.sum()) if self.mean else self.factor
+        value = terms.of(intersection, total).sum() * scale
+        by_intersection = weights * scale / (total + EPSILON) * (-2 if terms.complement else 2)
+        by_prediction = by_intersection * ((2 * intersection + terms.offset) / (total + EPSILON)) / -2
+        slopes = torch.where(terms.included, torch.stack([by_intersection, by_prediction]), 0)
+        by_cross_entropy = sums.cross_entropy.new_zeros(1)
+        if self.cross_entropy_factor is not None:
+            by_cross_entropy = (self.cross_entropy_factor / _nonzero(sums.label_weight.sum())).view(1)
+            value = value + (sums.cross_entropy.sum() * by_cross_entropy[0]).to(dtype)
+        return value, slopes, by_cross_entropy
+
+
+def _nonzero(total: Tensor) -> Tensor:
+    return total.where(total != 0, 1)
 
 
 class MeanOverlap(torch.autograd.Function):
-    """`Mean` of the sums over some pixels. The same numbers, bit for bit, as autograd of `Terms.of`."""
+    """A `Mean` of the sums over some pixels."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, inputs: ops.DiceInputs, mean: Mean) -> Tensor:  # noqa: ANN401 - torch's
-        sums, label_weight, cross_entropy = ops.run_dice(inputs)
-        dtype = ops.accumulation_dtype(logits)
-        numerator, denominator = sums.to(dtype).unbind()
-        denominator.add_(ops.truth(mean.positive, label_weight).to(dtype)).add_(EPSILON)
-        q = numerator.mul_(2).add_(mean.terms.offset).div_(denominator)
-        value = mean.terms.of_quotient(q).sum()
-        value = value if mean.divisor is None else value / mean.divisor
-        value = value if mean.weight == 1 else value * mean.weight
-        of_pixels = None
-        if mean.partner is not None:
-            of_pixels = ops.cross_entropy_divisor(label_weight)
-            other = (cross_entropy.sum() / of_pixels).to(dtype)
-            value = (other if mean.partner == 1 else other * mean.partner) + value
-        ctx.save_for_backward(logits, *inputs[1:5], q, denominator, of_pixels)
-        ctx.options, ctx.mean = inputs[5:], mean
+        value, slopes, by_cross_entropy = mean.of(ops.run_dice(inputs), ops.accumulation_dtype(logits))
+        ctx.save_for_backward(logits, *inputs[1:5], slopes, by_cross_entropy)
+        ctx.options = inputs[5:]
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's
-        *tensors, q, denominator, of_pixels = ctx.saved_tensors
-        terms, _, divisor, weight, partner = ctx.mean
-        of_terms = upstream if weight == 1 else upstream * weight
-        of_terms = of_terms if divisor is None else of_terms / divisor
-        of_terms = of_terms if terms.class_weights is None else of_terms * terms.class_weights
-        of_terms = torch.where(terms.included, of_terms, 0)  # times -1 with the complement
-        sign = -1 if terms.complement else 1
-        of_intersection, of_prediction = of_terms / denominator * (2 * sign), of_terms * (q / denominator)
-        of_prediction = of_prediction if terms.complement else -of_prediction
-        if partner is None:
-            of_pixels = upstream.new_zeros((), dtype=torch.double)
-        else:
-            of_pixels = (upstream if partner == 1 else upstream * partner) / of_pixels
+        *tensors, slopes, by_cross_entropy = ctx.saved_tensors
+        if not ops.is_one(upstream):
+            slopes, by_cross_entropy = slopes * upstream, by_cross_entropy * upstream
+        by_intersection, by_prediction = slopes.unbind()
         inputs = ops.DiceInputs._make([*tensors, *ctx.options])
-        return ops.dice_gradient(inputs, of_intersection, of_prediction, of_pixels), None, None
+        return ops.dice_gradient(inputs, by_intersection, by_prediction, by_cross_entropy), None, None
 
 
 # past what torch does in Python for transforms, of which there are none

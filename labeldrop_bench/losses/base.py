@@ -132,10 +132,6 @@ class PartialLabelLoss(Explained, HasConstants):
         """`table`, as the kernels read it: some tensors `[N, ...]`; numbers are of the type of the arithmetic."""
         raise NotImplementedError
 
-    def _of_batch(self, parts: Parts, _: torch.dtype) -> Parts:
-        """`_packed`, and what follows from it for the batch as a whole."""
-        return parts
-
     def _table_options(self) -> tuple[Hashable, ...]:
         """What `_packed` depends on besides the rule, the label space, `annotated` and the type."""
         return ()
@@ -197,10 +193,8 @@ class PartialLabelLoss(Explained, HasConstants):
         said = (dtype, self._said(), *(partner._said() for partner in partners))
         if not pattern or None in said:
             annotated = self._all_annotated(logits) if annotated is None else annotated
-            return self._of_batch(self._packed(annotated, dtype, *partners), dtype)
-        return kept_for(said, labels).get(
-            pattern, lambda new: self._packed(new, dtype, *partners), lambda parts: self._of_batch(parts, dtype)
-        )
+            return self._packed(annotated, dtype, *partners)
+        return kept_for(said, labels).get(pattern, lambda new: self._packed(new, dtype, *partners))
 
     def _said(self) -> tuple[Hashable, ...] | None:
         """What `table` depends on besides `annotated`; None where that is not known, as of somebody else's rule."""

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
-from labeldrop_bench.results import DiceSums
 
 from ._arguments import as_weights, check_choice
-from ._kept_tables import Parts, content, kept_weights
+from ._kept_tables import Parts
 from ._mean_overlap import EPSILON, Mean, Terms, mean_overlap
 from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
@@ -166,7 +165,7 @@ class SoftDice(PartialLabelLoss):
             )
             return self._weighted(sums, table.included, partner, weights)
         target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
-        *packed, included, divisor = self._tables(annotated, logits, *(() if partner is None else (partner,)))
+        *packed, included = self._tables(annotated, logits, *(() if partner is None else (partner,)))
         words = ops.DiceWords(*packed)
         inputs = ops.dice_inputs(logits, target, words, pixel_weight=pixel_weight, **options)
         if self.process_group is not None or self.batch or self.reduction == "none":
@@ -175,16 +174,16 @@ class SoftDice(PartialLabelLoss):
             logits,
             inputs,
             Mean(
-                self._terms(included, ops.accumulation_dtype(logits)),
+                self._terms(included),
                 words.positive,
-                divisor if self.reduction == "mean" else None,
-                weight=weights[0],
-                partner=None if partner is None else weights[1],
+                mean=self.reduction == "mean",
+                factor=weights[0],
+                cross_entropy_factor=None if partner is None else weights[1],
             ),
         )
 
     def _weighted(
-        self, sums: DiceSums, included: Tensor, partner: SetCrossEntropy | None, weights: tuple[float, float]
+        self, sums: ops.DiceSums, included: Tensor, partner: SetCrossEntropy | None, weights: tuple[float, float]
     ) -> Tensor:
         """The loss from its sums, plus the partner's."""
         parts = sums.intersection, sums.prediction, sums.truth.to(sums.prediction.dtype)  # [N, K] each
@@ -199,17 +198,12 @@ class SoftDice(PartialLabelLoss):
         return table, None if partner is None else partner.table(annotated)[0]
 
     def _table_options(self) -> tuple[Hashable, ...]:
-        weights = None if self.class_weights is None else content(self.class_weights)
-        return self.activation, self.include_background, weights
+        return self.activation, self.include_background
 
     def _packed(self, annotated: Tensor, dtype: torch.dtype, partner: SetCrossEntropy | None = None) -> Parts:
         """Words `[N, L, T, W]` and `[N, W]`, and bool: positive `[N, L, K]`, included `[N, K]`."""
         table, candidates = self._asked(annotated, partner)
         return *ops.pack_dice_tables(*table[:4], candidates), table.included
-
-    def _of_batch(self, parts: Parts, dtype: torch.dtype) -> Parts:
-        """`_packed`, and `[]`: the divisor of the mean."""
-        return *parts, self._terms(parts[-1], dtype).divisor(dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SoftDice:
         """With the same group of processes, which cannot be copied: averages of weights start from a copy."""
@@ -227,19 +221,17 @@ class SoftDice(PartialLabelLoss):
             parts, counts = self._over_processes(torch.cat([parts, counts])).split([3, 1])
             included = counts[0] > 0
         intersection, prediction, truth = parts
-        terms = self._terms(included, parts.dtype)
+        terms = self._terms(included)
         values = terms.of(intersection, prediction + truth)
         if self.reduction == "none":
             return values
-        total, weight = values.sum(), terms.weights(values.dtype).sum()
+        total, weight = values.sum(), terms.weights(values).sum()
         if self.process_group is not None and not self.batch:
             total, weight = self._over_processes(torch.stack([total, weight])).unbind()
         return total / torch.where(weight == 0, 1, weight) if self.reduction == "mean" else total
 
-    def _terms(self, included: Tensor, dtype: torch.dtype) -> Terms:
-        weights = self.class_weights
-        weights = None if weights is None else kept_weights(weights, included.device, dtype)
-        return Terms(included, weights, self.offset, self.complement)
+    def _terms(self, included: Tensor) -> Terms:
+        return Terms(included, self.class_weights, self.offset, self.complement)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         """Added up over the group."""

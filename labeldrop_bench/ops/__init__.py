@@ -1,5 +1,6 @@
 """The fused operators: checks, registration with torch and autograd. One file each."""
 
+from ..results import DiceSums
 from ._checks import (
     check_gamma,
     check_labels,
@@ -11,10 +12,10 @@ from ._checks import (
     squeeze_channel,
 )
 from ._cuda_build import BRING_A_COMPILER, CudaBuild, Driver, Gpu, cuda_problem, cuda_version
-from ._dice_operator import DiceInputs, cross_entropy_divisor
+from ._dice_operator import DiceInputs, SumsInMemory, mean_overlap
 from ._dice_operator import gradient as dice_gradient
 from ._dice_operator import run as run_dice
-from ._direct import is_direct
+from ._direct import is_direct, is_one
 from ._native import FLOATS, INTEGERS, built_for, cuda_build, folders, instruction_set
 from ._pixel_kernel import accumulation_dtype
 from ._pixel_operator import PIXEL_OPERATORS
@@ -34,15 +35,16 @@ __all__ = [
     "PIXEL_OPERATORS",
     "CudaBuild",
     "DiceInputs",
+    "DiceSums",
     "DiceWords",
     "Driver",
     "Gpu",
+    "SumsInMemory",
     "accumulation_dtype",
     "built_for",
     "check_gamma",
     "check_labels",
     "check_tensors",
-    "cross_entropy_divisor",
     "cuda_build",
     "cuda_problem",
     "cuda_version",
@@ -55,8 +57,10 @@ __all__ = [
     "instruction_set",
     "integer",
     "is_direct",
+    "is_one",
     "label_dropout",
     "label_flip",
+    "mean_overlap",
     "pack_dice_tables",
     "pack_tables",
     "predictive_variance",

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _checks, _native
 from ._direct import is_direct
 from ._operator import register, register_backward
-from ._pixel_kernel import accumulation_dtype, readable
+from ._pixel_kernel import SCALAR, accumulation_dtype, readable
 
 NAME = "dice_sums"
 
@@ -88,11 +88,31 @@ def compute(inputs: DiceInputs, *, direct: bool) -> Sums:
     return sums
 
 
-def run(inputs: DiceInputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Intersection and prediction `[2, N, K]`; weight of the pixels with a label `[N, L]`; cross-entropy's sum `[N]`.
+class SumsInMemory(NamedTuple):
+    """What the kernel has added up, all float64."""
 
-    All float64.
-    """
+    overlaps: Tensor  # [2, N, K]: intersection, prediction
+    label_weight: Tensor  # [N, L]: weight of the pixels with a label
+    cross_entropy: Tensor  # [N]: the sum
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the host would have to wait for them."""
+        return _native.is_cuda(self.overlaps)
+
+    def pointers(self) -> dict[str, int]:
+        """As the kernels' arguments."""
+        overlaps, half = self.overlaps.data_ptr(), self.overlaps.nbytes // 2
+        return {
+            "intersection": overlaps,
+            "prediction": overlaps + half,
+            "label_weight": self.label_weight.data_ptr(),
+            "cross_entropy": self.cross_entropy.data_ptr(),
+        }
+
+
+def run(inputs: DiceInputs) -> SumsInMemory:
+    """The sums, by the kernel."""
     inputs = inputs.contiguous()
     logits, tables = inputs.logits, inputs.tables
     samples, classes, labels = *logits.shape[:2], tables.shape[1]
@@ -100,34 +120,74 @@ def run(inputs: DiceInputs) -> tuple[Tensor, Tensor, Tensor]:
     def empty(*size: int) -> Tensor:
         return torch.empty(size, dtype=torch.double, device=logits.device)
 
-    sums, label_weight, cross_entropy = empty(2, samples, classes), empty(samples, labels), empty(samples)
-    pointers = dict(
-        intersection=sums.data_ptr(),
-        prediction=sums.data_ptr() + samples * classes * sums.itemsize,
-        label_weight=label_weight.data_ptr(),
-        cross_entropy=cross_entropy.data_ptr(),
-    )
+    sums = SumsInMemory(empty(2, samples, classes), empty(samples, labels), empty(samples))
+    pointers = sums.pointers()
     if _native.is_cuda(logits):
         native = _native.module(logits.device, NAME)
         size = native.dice_sums_partials(samples, classes, labels, logits.shape[2:].numel())
         partials = empty(size)
         pointers["partials"] = partials.data_ptr()
     inputs.launch(NAME, **pointers)
-    return sums, label_weight, cross_entropy
+    return sums
+
+
+def mean_overlap(
+    sums: SumsInMemory,
+    tables: tuple[Tensor, Tensor, Tensor | None],
+    dtype: torch.dtype,
+    *,
+    cross_entropy_factor: float | None,
+    **options: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of Dice terms on the CPU, as csrc/arguments.h says at `MeanOverlapArguments`.
+
+    Args:
+        sums: of the pixels.
+        tables: positive `[N, L, K]` and included `[N, K]`, bool; weights of classes `[K]`, float64, or None.
+        dtype: of the results.
+        cross_entropy_factor: None leaves it out.
+        **options: the numbers of `MeanOverlapArguments`.
+
+    Returns:
+        `[]`, the value; `[2, N, K]`, its derivatives by the overlaps; `[1]` float64, that by the sum of cross_entropy.
+    """
+    _, samples, classes = sums.overlaps.shape
+    positive, included, class_weight = (None if each is None else each.contiguous() for each in tables)
+    slopes = torch.empty_like(sums.overlaps, dtype=dtype)
+    value, of_cross_entropy = torch.empty_like(SCALAR, dtype=dtype), torch.empty(1, dtype=torch.double, device="cpu")
+    pointers = sums.pointers()
+    if cross_entropy_factor is None:
+        pointers["cross_entropy"] = 0
+    _native.module(slopes.device, "mean_overlap").mean_overlap(
+        **pointers,
+        positive=_native.pointer(positive),
+        included=_native.pointer(included),
+        class_weight=_native.pointer(class_weight),
+        samples=samples,
+        classes=classes,
+        labels=sums.label_weight.shape[1],
+        cross_entropy_factor=cross_entropy_factor or 0.0,
+        **options,
+        is_double=dtype == torch.float64,
+        value=value.data_ptr(),
+        slopes=slopes.data_ptr(),
+        slope_of_cross_entropy=of_cross_entropy.data_ptr(),
+    )
+    return value, slopes, of_cross_entropy
 
 
 def _kernel(*arguments: Any) -> Sums:  # noqa: ANN401 - the schema has their types
     inputs = DiceInputs(*arguments)
-    sums, label_weight, cross_entropy = run(inputs)
+    overlaps, label_weight, cross_entropy = run(inputs)
     accumulation = accumulation_dtype(inputs.logits)
-    intersection, prediction = (each.to(accumulation, copy=True) for each in sums)  # results that share no memory
+    intersection, prediction = (each.to(accumulation, copy=True) for each in overlaps)  # results that share no memory
     mean = cross_entropy.sum()
     if inputs.tables.shape[2] == 4:
-        mean = mean / cross_entropy_divisor(label_weight)
+        mean = mean / _divisor(label_weight)
     return intersection, prediction, label_weight, mean.to(accumulation)
 
 
-def cross_entropy_divisor(label_weight: Tensor) -> Tensor:
+def _divisor(label_weight: Tensor) -> Tensor:
     """Of the mean cross-entropy: the weights of all pixels that count; 1 if they add up to 0."""
     total = label_weight.sum()
     return total.where(total != 0, 1)
@@ -197,7 +257,7 @@ def _gradient(
     """Of the logits."""
     *tensors, label_weight = ctx.saved_tensors
     if tensors[2].shape[2] == 4:
-        upstream_cross_entropy = upstream_cross_entropy / cross_entropy_divisor(label_weight)
+        upstream_cross_entropy = upstream_cross_entropy / _divisor(label_weight)
     inputs = DiceInputs._make([*tensors, ctx.sigmoid, ctx.squared, ctx.ignore_index])
     return gradient(inputs, upstream_intersection, upstream_prediction, upstream_cross_entropy)
 

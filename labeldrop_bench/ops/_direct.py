@@ -48,3 +48,8 @@ def _is_ordinary(tensor: Tensor, keys: int) -> bool:
             with torch.inference_mode(inference):
                 _ordinary.add(_dispatch_keys(torch.empty(0, device=tensor.device)).raw_repr())
     return keys in _ordinary
+
+
+def is_one(upstream: Tensor) -> bool:
+    """Whether an upstream gradient is known to be 1, as in `loss.backward()`, without waiting for a device."""
+    return upstream.is_cpu and not torch.is_grad_enabled() and is_direct(upstream) and upstream.item() == 1

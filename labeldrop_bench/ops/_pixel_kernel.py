@@ -12,7 +12,7 @@ from torch import Tensor
 from . import _checks, _native
 
 # Of a kind that is quicker than a size of no dimensions.
-_SCALAR = torch.empty((), device="cpu")
+SCALAR = torch.empty((), device="cpu")
 
 
 class Inputs(NamedTuple):
@@ -55,9 +55,9 @@ class PixelKernel:
         """The reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, if asked for."""
         inputs = inputs.contiguous()
         logits, device, mean = inputs.logits, inputs.logits.device, reduction == "mean"
-        like = inputs.target if reduction == "none" else _SCALAR
+        like = inputs.target if reduction == "none" else SCALAR
         loss = torch.empty_like(like, dtype=accumulation_dtype(logits), device=device)
-        divisor = (torch.empty_like if mean else torch.ones_like)(_SCALAR, dtype=torch.double, device=device)
+        divisor = (torch.empty_like if mean else torch.ones_like)(SCALAR, dtype=torch.double, device=device)
         gradient = torch.empty_like(logits, requires_grad=False) if with_gradient else None
         self._launch(inputs, divisor, gradient, loss=loss, mean=mean)
         return loss, divisor, gradient
@@ -97,7 +97,8 @@ class PixelKernel:
         logits, target, pointer = inputs.logits, inputs.target, _native.pointer
         native = _native.module(logits.device, self.name)
         shape = logits.shape
-        arguments: dict[str, Any] = {
+        reduced = loss is not None and not loss.ndim
+        arguments: dict[str, Any] = {  # in the order in which they are read, which is quicker
             "logits": logits.data_ptr(),
             "logits_type": _native.FLOATS[logits.dtype],
             "channels_last": not logits.is_contiguous(),
@@ -106,21 +107,21 @@ class PixelKernel:
             "tables": inputs.tables.data_ptr(),
             "samples": shape[0],
             "channels": shape[1],
-            "classes": shape[1] // self.channels_per_class,
             "pixels": math.prod(shape[2:]),
             "labels": inputs.tables.shape[1],
             "ignore_index": inputs.ignore_index,
+            "pixel_weight": pointer(inputs.pixel_weight),
+            "classes": shape[1] // self.channels_per_class,
             "label_weight": pointer(inputs.label_weight),
             "class_weight": pointer(inputs.class_weight),
-            "pixel_weight": pointer(inputs.pixel_weight),
             "parameters": inputs.parameters,
             "key": pointer(inputs.key),
             "upstream": pointer(upstream),
             "upstream_per_pixel": upstream is not None and upstream.ndim > 0,
             "divisor": divisor.data_ptr(),
             "mean": mean,
-            "loss": loss.data_ptr() if loss is not None and loss.ndim else 0,
-            "result": 0 if loss is None or loss.ndim else loss.data_ptr(),
+            "result": pointer(loss) if reduced else 0,
+            "loss": 0 if reduced else pointer(loss),
             "gradient": pointer(gradient),
         }
         kernel = getattr(native, self.name)

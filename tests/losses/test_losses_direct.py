@@ -56,7 +56,8 @@ def step(loss, given, logits, target, annotated, factor):
 @every_loss
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("option", range(len(OPTIONS)))
-def test_equals_the_registered_operator_bit_for_bit(name, dtype, option):
+def test_equals_the_registered_operator(name, dtype, option):
+    """Bit for bit; but for the few numbers between a Dice and its sums, which the kernels form in float64."""
     if "+" in name and option in (1, 2, 3):
         pytest.skip("a sum has no such option")
     loss, given = made(name, OPTIONS[option])
@@ -74,7 +75,11 @@ def test_equals_the_registered_operator_bit_for_bit(name, dtype, option):
             assert f"{operator}.default" in watch.seen
             for mine, theirs in zip(direct, watched, strict=True):
                 assert mine.dtype == theirs.dtype
-                assert torch.equal(mine, theirs)
+                if operator == "labeldrop.dice_sums":
+                    eps = torch.finfo(mine.dtype).eps
+                    torch.testing.assert_close(mine, theirs, rtol=4 * eps, atol=4 * eps * float(theirs.abs().max()))
+                else:
+                    assert torch.equal(mine, theirs)
 
 
 @every_loss
@@ -256,7 +261,7 @@ def test_kept_tables_equal_fresh_ones(space, name, data):
         annotated = data.draw(annotations(data.draw(st.integers(1, 4)), space.num_labels))
         for _ in range(2):  # the second time it is found
             kept = loss._tables(annotated, torch.empty(0))
-            fresh = loss._of_batch(loss._packed(annotated, torch.float32), torch.float32)
+            fresh = loss._packed(annotated, torch.float32)
             assert all(torch.equal(a, b) for a, b in zip(kept, fresh, strict=True))
 
 
