@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+import torch
 
 from labeldrop_bench.ops._native import _MODULES
 
@@ -69,6 +72,48 @@ def test_a_value_of_another_kind_is_named(function: str, argument: str, value: o
     getattr(CPU, function)(**right)
     with pytest.raises(TypeError, match=f"{function}: {argument} must be {says}"):
         getattr(CPU, function)(**{**right, argument: value})
+
+
+def test_memory_that_cannot_be_had_is_pythons_error() -> None:
+    """Tiles of 2**45 channels do not fit into an address space."""
+    pixels = torch.zeros(1 << 10, dtype=torch.int32)
+    arguments = dict.fromkeys(("logits", "target", "tables", "divisor", "loss"), pixels.data_ptr())
+    arguments |= dict.fromkeys(
+        ("label_weight", "class_weight", "pixel_weight", "key", "upstream", "result", "gradient"), 0
+    )
+    arguments |= {"samples": 1, "pixels": 1, "labels": 1, "channels": 2**45, "classes": 2**45, "ignore_index": -100}
+    arguments |= {"logits_type": 0, "target_type": 0, "parameters": (), "threads": 1}
+    arguments |= dict.fromkeys(("channels_last", "upstream_per_pixel", "mean"), False)
+    with pytest.raises(MemoryError):
+        CPU.set_cross_entropy(**arguments)
+
+
+def test_other_threads_run_during_a_call() -> None:
+    """A thread that counts gets on while kernels run, and nobody else makes room for it."""
+    pixels = 1 << 22
+    target, annotated = torch.zeros(1, pixels, dtype=torch.uint8), torch.ones(1, 2, dtype=torch.uint8)
+    out, counts, stop = torch.empty_like(target), [0], threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            counts[0] += 1
+            time.sleep(0)  # gives the interpreter back
+
+    arguments = {"target": target.data_ptr(), "out": out.data_ptr(), "target_type": 0, "samples": 1, "pixels": pixels}
+    arguments |= {"annotated": annotated.data_ptr(), "labels": 2, "ignore_index": -100, "threads": 1}
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=count)
+    thread.start()
+    sys.setswitchinterval(1000)  # nobody is asked for the interpreter: it has to be given away
+    try:
+        before, end = counts[0], time.monotonic() + 20
+        while counts[0] == before and time.monotonic() < end:
+            assert CPU.drop_labels(**arguments) == -1
+        assert counts[0] > before
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
 
 
 def test_a_call_keeps_no_reference() -> None:
