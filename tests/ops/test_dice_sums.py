@@ -117,28 +117,20 @@ def test_fused_equals_reference(dtype, data):
     assert_fused_is_exact(data.draw(problems(dtype)), data.draw(st.integers(0, 2**31)))
 
 
-@pytest.mark.parametrize("isa", [0, 1, 2])
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("integer", INTEGERS)
-def test_every_instruction_set_layout_and_target_type(isa, layout, integer):
-    best = CPU.current_isa()
-    if not CPU.select_isa(isa):
-        pytest.skip(f"this processor has no instruction set {isa}")
-    try:
-        for num_classes in (2, 16, 17, 33):  # one and two words of bits; in place and through scratch
-            torch.manual_seed(num_classes)
-            logits = lay_out(torch.randn(2, num_classes, 5, 131), layout)
-            target = torch.randint(0, num_classes, (2, 5, 131)).to(integer)
-            annotated = torch.ones(2, num_classes, dtype=torch.bool)
-            scattered = Case(logits, target, annotated, LabelSpace.of_classes(num_classes), 100)
-            for case, tables, mode in product(
-                (scattered, in_runs(scattered, 21)), (random_tables, alike_tables), MODES
-            ):
-                problem = Problem(case, tables(case, 1), mode, squared=num_classes == 16)
-                assert_fused_is_exact(problem)
-                assert_fused_is_exact(replace(problem, pixel_weight=random_weights(target, 1)))
-    finally:
-        CPU.select_isa(best)
+def test_every_instruction_set_layout_and_target_type(layout, integer):
+    for num_classes in (2, 16, 17, 33):  # one and two words of bits; in place and through scratch
+        torch.manual_seed(num_classes)
+        logits = lay_out(torch.randn(2, num_classes, 5, 131), layout)
+        target = torch.randint(0, num_classes, (2, 5, 131)).to(integer)
+        annotated = torch.ones(2, num_classes, dtype=torch.bool)
+        scattered = Case(logits, target, annotated, LabelSpace.of_classes(num_classes), 100)
+        for case, tables, mode in product((scattered, in_runs(scattered, 21)), (random_tables, alike_tables), MODES):
+            problem = Problem(case, tables(case, 1), mode, squared=num_classes == 16)
+            assert_fused_is_exact(problem)
+            assert_fused_is_exact(replace(problem, pixel_weight=random_weights(target, 1)))
 
 
 @pytest.mark.parametrize("num_classes", [130, 512])

@@ -35,15 +35,6 @@ KNOWN_ANSWERS = [
 ]
 
 
-@pytest.fixture(params=[0, 1, 2], ids=["baseline", "avx2", "avx512"])
-def each_instruction_set(request):
-    best = CPU.current_isa()
-    if not CPU.select_isa(request.param):
-        pytest.skip(f"this processor has no instruction set {request.param}")
-    yield
-    CPU.select_isa(best)
-
-
 def compiled_normals(first, elements, groups, key):
     """[4 groups, elements] float32, as the kernels compute them."""
     out = torch.empty(4 * groups, elements)
@@ -79,7 +70,7 @@ def test_compiled_words_are_those_of_the_plain_version(counter, key):
 
 # 2^32: the element's low word overflows into the high one within a vector
 @pytest.mark.parametrize("first", [0, 5, 2**32 - 1003, 2**40 + 1])
-@pytest.mark.usefixtures("each_instruction_set")
+@pytest.mark.usefixtures("isa")
 def test_every_instruction_set_has_the_same_normals(first):
     """The numbers reach 6.8 and have some ten float32 roundings in them: 1e-6 is 2 ulp of the largest."""
     for elements, groups in ((1, 1), (20_011, 3)):
@@ -87,7 +78,7 @@ def test_every_instruction_set_has_the_same_normals(first):
         assert float((got - expected).abs().max()) <= 1e-6
 
 
-@pytest.mark.usefixtures("each_instruction_set")
+@pytest.mark.usefixtures("isa")
 def test_small_normals_have_all_their_digits():
     """A radius near 0 comes from a word near 2^32, whose distance from there a float32 of the word has lost."""
     got, expected = (f(0, 500_000, 1, KEY)[:2] for f in (compiled_normals, expected_normals))

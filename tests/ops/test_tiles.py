@@ -17,16 +17,6 @@ CPU = _native._MODULES["cpu"]
 UNTOUCHED = 77.0
 
 
-@pytest.fixture(params=[0, 1, 2], scope="module")
-def isa(request):
-    """In turn each of the instruction sets that this processor has."""
-    best = CPU.current_isa()
-    if not CPU.select_isa(request.param):
-        pytest.skip(f"this processor has no instruction set {request.param}")
-    yield request.param
-    CPU.select_isa(best)
-
-
 def accumulation(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
