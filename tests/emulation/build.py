@@ -98,7 +98,8 @@ def build(directory: Path, csrc: Path = CSRC) -> ModuleType:
 
     Its function `emulation_order(order)` sets the order in which blocks, warps and lanes get their turn: 0 ascending, 1
     descending, 2 mixed. `emulation_fail_after(calls)` lets that call of the runtime fail which comes after so many
-    others (-1: none); `emulation_last_error()` is the error that the runtime keeps, 0 for none.
+    others (-1: none); `emulation_last_error()` is the error that the runtime keeps, 0 for none; `emulation_listen(f)`
+    calls `f(kernel, arguments, bytes, threads of a block, bytes of shared memory)` at every launch.
 
     Raises:
         CannotBuildError: there is no compiler.
@@ -118,6 +119,6 @@ def build(directory: Path, csrc: Path = CSRC) -> ModuleType:
     module = module_from_spec(spec)
     loader.exec_module(module)
     functions = ctypes.CDLL(str(path))
-    for function in ("emulation_order", "emulation_fail_after", "emulation_last_error"):
+    for function in ("emulation_order", "emulation_fail_after", "emulation_last_error", "emulation_listen"):
         setattr(module, function, getattr(functions, function))
     return module

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -75,7 +76,8 @@ struct Place {
   bool operator!=(const Place& other) const { return line != other.line || std::strcmp(file, other.file) != 0; }
 };
 
-cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body,
+                   const std::string& arguments);
 cudaError_t allow_shared(const void* kernel, int bytes);
 void barrier(Place place);
 // Leaves `bytes` of this lane at `mine` and waits for the warp; returns what each lane has left, 8 bytes a lane.
@@ -161,5 +163,12 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
-  return emulation::launch(*config, reinterpret_cast<const void*>(kernel), [&] { std::apply(kernel, values); });
+  std::string bytes;  // each at a multiple of its alignment, as the device has them in its constant memory
+  const auto append = [&](const auto& value) {
+    constexpr size_t kAlignment = alignof(std::decay_t<decltype(value)>);
+    bytes.resize((bytes.size() + kAlignment - 1) / kAlignment * kAlignment);
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  std::apply([&](const auto&... value) { (append(value), ...); }, values);
+  return emulation::launch(*config, reinterpret_cast<const void*>(kernel), [&] { std::apply(kernel, values); }, bytes);
 }

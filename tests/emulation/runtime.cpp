@@ -18,6 +18,9 @@ uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace emulation {
+
+using Listener = void (*)(const void* kernel, const void* arguments, size_t bytes, unsigned threads, size_t shared);
+
 namespace {
 
 constexpr size_t kStack = 256 << 10;  // of a fiber; the lowest page is a guard
@@ -60,6 +63,7 @@ std::map<const void*, int> allowed_shared;
 std::mutex one_launch;
 cudaError_t last_error = cudaSuccess;
 int order = 0;
+Listener listener = nullptr;
 int until_failure = -1;  // calls of the runtime that succeed before one that fails; -1: none does
 
 // What a call answers: an error also is the runtime's last one, until somebody asks for that.
@@ -219,11 +223,16 @@ bool fits(const cudaLaunchConfig_t& config, const void* kernel) {
 
 }  // namespace
 
-cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& function) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& function,
+                   const std::string& arguments) {
   const std::lock_guard<std::mutex> lock(one_launch);
   if (config.numAttrs != 0) throw std::runtime_error("emulated device: launch attributes are not emulated");
   const cudaError_t error = answer(fits(config, kernel) ? cudaSuccess : cudaErrorInvalidConfiguration);
   if (error != cudaSuccess) return error;
+  if (listener != nullptr) {
+    const unsigned size = config.blockDim.x * config.blockDim.y * config.blockDim.z;
+    listener(kernel, arguments.data(), arguments.size(), size, config.dynamicSmemBytes);
+  }
   blockDim = config.blockDim;
   gridDim = config.gridDim;
   threads = blockDim.x * blockDim.y * blockDim.z;
@@ -361,3 +370,9 @@ extern "C" __attribute__((visibility("default"))) void emulation_fail_after(int 
 
 // What cudaGetLastError would say; it stays.
 extern "C" __attribute__((visibility("default"))) int emulation_last_error() { return emulation::last_error; }
+
+// Calls back at every launch, before the kernel runs; null: nobody.
+extern "C" __attribute__((visibility("default"))) void emulation_listen(emulation::Listener listener) {
+  const std::lock_guard<std::mutex> lock(emulation::one_launch);
+  emulation::listener = listener;
+}
