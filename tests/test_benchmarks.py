@@ -26,6 +26,7 @@ if not (ROOT / "benchmarks").is_dir():
 def run(*command, **options):
     # the package that is tested here, wherever it was found
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment.pop("PYTEST_XDIST_WORKER", None)  # a pytest that is called here is nobody's worker
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **options)
 
 

@@ -121,7 +121,8 @@ inline __m256i maskz_cvtps_ph(unsigned mask, __m512 a) {
 #define _mm512_mask_blend_ps emulated::mask_blend_ps
 #define _mm512_set1_ps emulated::set1_ps
 #define _mm512_set1_epi64 emulated::set1_epi64
-#define _mm512_setzero_si512() __m512i{}
+#define _mm512_setzero_si512() \
+  __m512i {}
 #define _mm512_loadu_si512 emulated::loadu_si512
 #define _mm512_maskz_permutexvar_epi32 emulated::maskz_permutexvar_epi32
 #define _mm512_mask_i32gather_epi32 emulated::mask_i32gather_epi32
