@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from ctypes import string_at
+from ctypes import c_char
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class KeptTables:
 def content(tensor: Tensor) -> bytes:
     """The values of a tensor on the CPU."""
     tensor = tensor.contiguous()
-    return string_at(tensor.data_ptr(), tensor.nbytes)
+    return (c_char * tensor.nbytes).from_address(tensor.data_ptr()).raw
 
 
 _KEPT: dict[Hashable, KeptTables] = {}

@@ -148,8 +148,8 @@ class PartialLabelLoss(Explained, HasConstants):
         if target.is_cpu or not self.check_target:
             if target.ndim == logits.ndim:
                 target = ops.squeeze_channel(logits, target)
-            sizes = {"channels": self.out_channels, "labels": self.label_space.num_labels}
-            if fits(logits, target, annotated, pixel_weight, **sizes):
+            labels = self.label_space.num_labels
+            if fits(logits, target, annotated, pixel_weight, channels=self.out_channels, labels=labels):
                 return target, annotated, pixel_weight
         return self._check(logits, target, annotated, pixel_weight)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # Before the kernels: they use the OpenMP runtime that torch brings.
 import torch
@@ -69,6 +71,14 @@ def module(device: torch.device, operator: str) -> ModuleType:
     if kind == "cuda" and (problem := _problem(device)):
         raise RuntimeError(f"{operator}: {problem}, or choose backend='reference'")
     return found
+
+
+def kernel(tensor: Tensor, operator: str) -> Callable[..., Any]:
+    """The compiled function of an operator for a tensor's device; raises what `module` raises."""
+    # torch's description of a device takes longer to make and to read than all else here
+    found = getattr(_MODULES["cpu"], operator, None) if tensor.is_cpu else None
+    function: Callable[..., Any] = found or getattr(module(tensor.device, operator), operator)
+    return function
 
 
 def folders() -> tuple[str, ...]:

@@ -159,13 +159,13 @@ class PixelOperator:
     def _compute(self, inputs: Inputs, reduction: str, *, direct: bool) -> Tensor:
         """As a function of memory, or as a registered operator where somebody wants to see the call."""
         logits = inputs.logits
-        with_gradient = reduction != "none" and wants_gradient(logits)
         if not direct:
             *tensors, parameters, ignore_index = inputs
+            with_gradient = reduction != "none" and wants_gradient(logits)
             result: Tensor = self.forward(*tensors, list(parameters), ignore_index, reduction, with_gradient)[0]
             return result
         if logits.requires_grad and torch.is_grad_enabled():
-            loss: Tensor = _apply(logits, self, inputs, reduction, with_gradient)  # type: ignore[no-untyped-call]
+            loss: Tensor = _apply(logits, (self, inputs, reduction))  # type: ignore[no-untyped-call]
             return loss
         return self.kernel.forward(inputs, reduction, with_gradient=False)[0]
 
@@ -233,11 +233,10 @@ class DirectPixelLoss(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's
         logits: Tensor,
-        operator: PixelOperator,
-        inputs: Inputs,
-        reduction: str,
-        with_gradient: bool,
+        call: tuple[PixelOperator, Inputs, str],  # one argument: torch looks at each
     ) -> Tensor:
+        operator, inputs, reduction = call
+        with_gradient = reduction != "none" and logits.dtype != torch.float16  # see wants_gradient
         loss, divisor, gradient = operator.kernel.forward(inputs, reduction, with_gradient=with_gradient)
         *tensors, ctx.parameters, ctx.ignore_index = inputs
         # The gradient too, so that checkpointing and hooks of saved tensors can free it or move it away.
@@ -246,8 +245,8 @@ class DirectPixelLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's
-        return ctx.operator.gradient(ctx, upstream), None, None, None, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's
+        return ctx.operator.gradient(ctx, upstream), None
 
 
 # past what torch does in Python for transforms, of which there are none
