@@ -10,63 +10,50 @@ import torch
 from torch import Tensor
 
 Parts = tuple[Tensor, ...]
-MOST_RULES, MOST_BATCHES, MOST_SAMPLES = 64, 256, 4096
+MOST_BATCHES, MOST_SAMPLES, MOST_WEIGHTS = 1024, 16384, 64
+_BATCHES: dict[tuple[Hashable, bytes], Parts] = {}
+_SAMPLES: dict[tuple[Hashable, bytes], Parts] = {}
 
 
-class KeptTables:
-    """What a rule that looks at each sample by itself says, for one label space: some tensors `[N, ...]` a batch.
+def kept(said: Hashable, pattern: bytes, labels: int, build: Callable[[Tensor], Parts]) -> Parts:
+    """What a rule that looks at each sample by itself says of a batch: some tensors `[N, ...]`.
 
     Patterns are compared by their values, so that what is found is what the rule would say. The tensors are handed out
     to many calls: nobody may write to them.
 
     Args:
+        said: everything that the tables depend on besides `annotated`.
+        pattern: `annotated` `[N, L]` as bytes, N > 0.
         labels: L.
+        build: is asked for the samples that are new.
     """
+    found = _BATCHES.get((said, pattern))
+    if found is None:
+        with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
+            found = _assemble(said, pattern, labels, build)
+        _make_room(_BATCHES, MOST_BATCHES)
+        _BATCHES[said, pattern] = found
+    return found
 
-    def __init__(self, labels: int) -> None:
-        self._labels = labels
-        self._batches: dict[bytes, Parts] = {}
-        self._samples: dict[bytes, Parts] = {}
 
-    def get(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
-        """For N > 0 samples' `annotated` `[N, L]` as bytes; `build` is asked for the samples that are new."""
-        found = self._batches.get(pattern)
-        if found is None:
-            with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
-                found = self._assemble(pattern, build)
-            _make_room(self._batches, MOST_BATCHES)
-            self._batches[pattern] = found
-        return found
-
-    def _assemble(self, pattern: bytes, build: Callable[[Tensor], Parts]) -> Parts:
-        rows = [pattern[start : start + self._labels] for start in range(0, len(pattern), self._labels)]
-        # of its own: another thread may make room meanwhile
-        found = {row: self._samples.get(row) for row in rows}
-        parts = {row: each for row, each in found.items() if each is not None}
-        if new := [row for row, each in found.items() if each is None]:
-            built = build(torch.frombuffer(bytearray(b"".join(new)), dtype=torch.bool).view(-1, self._labels))
-            parts.update(zip(new, zip(*(part.unbind() for part in built), strict=True), strict=True))
-            _make_room(self._samples, MOST_SAMPLES)
-            self._samples.update((row, parts[row]) for row in new)
-        return tuple(torch.stack(each) for each in zip(*(parts[row] for row in rows), strict=True))
+def _assemble(said: Hashable, pattern: bytes, labels: int, build: Callable[[Tensor], Parts]) -> Parts:
+    rows = [pattern[start : start + labels] for start in range(0, len(pattern), labels)]
+    # of its own: another thread may make room meanwhile
+    found = {row: _SAMPLES.get((said, row)) for row in rows}
+    parts = {row: each for row, each in found.items() if each is not None}
+    if new := [row for row, each in found.items() if each is None]:
+        built = build(torch.frombuffer(bytearray(b"".join(new)), dtype=torch.bool).view(-1, labels))
+        parts.update(zip(new, zip(*(part.unbind() for part in built), strict=True), strict=True))
+        _make_room(_SAMPLES, MOST_SAMPLES)
+        _SAMPLES.update(((said, row), parts[row]) for row in new)
+    return tuple(torch.stack(each) for each in zip(*(parts[row] for row in rows), strict=True))
 
 
 def content(tensor: Tensor) -> bytes:
     """The values of a tensor on the CPU."""
-    tensor = tensor.contiguous()
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
     return (c_char * tensor.nbytes).from_address(tensor.data_ptr()).raw
-
-
-_KEPT: dict[Hashable, KeptTables] = {}
-
-
-def kept_for(rule: Hashable, labels: int) -> KeptTables:
-    """The tables of a rule: of everything that they depend on besides `annotated`."""
-    found = _KEPT.get(rule)
-    if found is None:
-        _make_room(_KEPT, MOST_RULES)
-        found = _KEPT[rule] = KeptTables(labels)
-    return found
 
 
 _WEIGHTS: dict[tuple[bytes, torch.dtype], Tensor] = {}
@@ -79,7 +66,7 @@ def kept_weights(weights: Tensor, device: torch.device, dtype: torch.dtype) -> T
     said = content(weights), dtype
     found = _WEIGHTS.get(said)
     if found is None:
-        _make_room(_WEIGHTS, MOST_RULES)
+        _make_room(_WEIGHTS, MOST_WEIGHTS)
         with torch.inference_mode(False):  # what is kept serves calls outside of it as well
             found = _WEIGHTS[said] = torch.frombuffer(bytearray(said[0]), dtype=torch.float64).to(dtype)
     return found

@@ -15,7 +15,7 @@ from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import Explained, check_choice, check_count
 from ._inputs import check_annotated, check_background, check_logits, check_pixel_weight, check_target, fits
-from ._kept_tables import Parts, content, kept_for
+from ._kept_tables import Parts, content, kept
 
 BACKENDS: dict[str, ModuleType] = {"fused": ops, "reference": reference}
 
@@ -187,14 +187,17 @@ class PartialLabelLoss(Explained, HasConstants):
             pattern = b"\1" * (logits.shape[0] * labels) if logits.is_cpu else b""
         else:
             pattern = content(annotated) if annotated.is_cpu else b""
-            if pattern[::labels].strip(b"\1"):
-                check_background(self._name, annotated)
         dtype = ops.accumulation_dtype(logits)
         said = (dtype, self._said(), *(partner._said() for partner in partners))
+
+        def build(new: Tensor) -> Parts:
+            if annotated is not None:  # what is kept was found to be right
+                check_background(self._name, annotated)
+            return self._packed(new, dtype, *partners)
+
         if not pattern or None in said:
-            annotated = self._all_annotated(logits) if annotated is None else annotated
-            return self._packed(annotated, dtype, *partners)
-        return kept_for(said, labels).get(pattern, lambda new: self._packed(new, dtype, *partners))
+            return build(self._all_annotated(logits) if annotated is None else annotated)
+        return kept(said, pattern, labels, build)
 
     def _said(self) -> tuple[Hashable, ...] | None:
         """What `table` depends on besides `annotated`; None where that is not known, as of somebody else's rule."""

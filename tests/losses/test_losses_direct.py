@@ -280,7 +280,7 @@ def test_annotated_that_was_changed_is_asked_again(name):
         else:
             annotated[:, column] ^= True
         found = value()
-        with mock.patch.dict(_kept_tables._KEPT, clear=True):
+        with mock.patch.dict(_kept_tables._BATCHES, clear=True), mock.patch.dict(_kept_tables._SAMPLES, clear=True):
             assert found == value()
 
 
@@ -387,17 +387,19 @@ def test_options_of_a_dice_are_told_apart():
 def test_few_patterns_are_kept(monkeypatch):
     monkeypatch.setattr(_kept_tables, "MOST_SAMPLES", 10)
     monkeypatch.setattr(_kept_tables, "MOST_BATCHES", 5)
-    kept = _kept_tables.KeptTables(labels=6)
+    monkeypatch.setattr(_kept_tables, "_SAMPLES", {})
+    monkeypatch.setattr(_kept_tables, "_BATCHES", {})
     for pattern in range(64):
         annotated = torch.tensor([[bool(pattern >> bit & 1) for bit in range(6)]] * 2)
-        (found,) = kept.get(_kept_tables.content(annotated), lambda new: (new.int(),))
+        (found,) = _kept_tables.kept("rule", _kept_tables.content(annotated), 6, lambda new: (new.int(),))
         assert torch.equal(found, annotated.int())
-        assert len(kept._samples) <= 10
-        assert len(kept._batches) <= 5
+        assert len(_kept_tables._SAMPLES) <= 10
+        assert len(_kept_tables._BATCHES) <= 5
 
 
 def test_tables_first_asked_for_in_inference_mode_train_afterwards(monkeypatch):
-    monkeypatch.setattr(_kept_tables, "_KEPT", {})
+    monkeypatch.setattr(_kept_tables, "_BATCHES", {})
+    monkeypatch.setattr(_kept_tables, "_SAMPLES", {})
     loss = create("marginal_ce+marginal_dice")
     logits, target, annotated = example(loss)
     with torch.inference_mode():
