@@ -42,8 +42,7 @@ __device__ __forceinline__ float process(const CudaPixelLossArguments& a, const 
   float z[MaxK][1], loss[1];
   with_unit<Storage>(layout.unit, [&](auto n) { load_row_units<Storage, decltype(n)::value>(row, classes, z); });
   const PixelWords<1> words{{known.candidates}, {known.active}, {known.weight}};
-  evaluate<Storage>(
-      z, words, classes, with_gradient, [](int) {}, [&](float (&factors)[1]) { factors[0] = known.factor; }, loss);
+  evaluate(z, words, classes, with_gradient, [&](float (&factors)[1]) { factors[0] = known.factor; }, loss);
   if (with_gradient) {
     with_unit<Storage>(layout.unit, [&](auto n) { store_row_units<Storage, decltype(n)::value>(row, classes, z); });
   }

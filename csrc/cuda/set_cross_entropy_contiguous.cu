@@ -44,11 +44,9 @@ __device__ __forceinline__ double process(const CudaPixelLossArguments& a, float
     from = step.next(from, k);
   });
   const PixelWords<N> words = load_words<N>(a, sample, pixel);
-  const auto read = [&](int k) {
-    if constexpr (kPacked) unpack<Storage, N>(raw[k], z[k]);
-  };
+  if constexpr (kPacked) for_each_class<MaxK>(classes, [&](int k) { unpack<Storage, N>(raw[k], z[k]); });
   const auto factors_of = [&](float (&factors)[N]) { load_factors(a, pixel, common, words.weights, factors); };
-  evaluate<Storage>(z, words, classes, a.gradient != nullptr, read, factors_of, loss);
+  evaluate(z, words, classes, a.gradient != nullptr, factors_of, loss);
   if (a.loss != nullptr) store_values(static_cast<float*>(a.loss) + pixel, loss);
   if (a.gradient != nullptr) {
     Pixels* to = reinterpret_cast<Pixels*>(static_cast<Storage*>(a.gradient) + element);

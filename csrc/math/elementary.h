@@ -124,11 +124,6 @@ LABELDROP_INLINE double log1p_nonnegative(double x) { return log1p(x); }
 // log(1 + x) for 0 <= x < 2^126, to 3 ulp however small x is. NaN and infinity give NaN.
 template <class V>
 LABELDROP_INLINE V log1p_nonnegative(V x) {
-#ifdef __CUDA_ARCH__
-  // the logarithm of the rounded sum, and what the rounding lost
-  const V one = V{} + 1, sum = one + x;
-  return log_positive(sum) + (x - (sum - one)) / sum;
-#else
   using Integer = typename IntegerOf<V>::type;
   // 1 + x = m 2^e with m in [sqrt(1/2), sqrt 2). Where e is 0, m - 1 is x, with all its digits.
   const Integer bits = bit_cast<Integer>(1.0f + x), none{};
@@ -141,7 +136,6 @@ LABELDROP_INLINE V log1p_nonnegative(V x) {
   const V high = t2 * 0.08700435915f + (t * -0.1426748697f + 0.1491476788f);
   const V q = high * (t2 * t2) + low;
   return to_reals<V>(e) * 0.693147180559945309f + (t + t2 * (t * q - 0.5f)) + (x - x);
-#endif
 }
 
 }  // namespace labeldrop
