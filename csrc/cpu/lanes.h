@@ -16,6 +16,13 @@
 #define LABELDROP_VECTOR_BYTES 16
 #endif
 
+// Elements of two vectors, by their numbers.
+#if defined(__clang__)
+#define LABELDROP_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LABELDROP_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, IntegerLanes{__VA_ARGS__})
+#endif
+
 // Of a function, one copy: GCC would make others for values of its arguments that it knows, each as long to compile.
 #if defined(__clang__)
 #define LABELDROP_ONE_COPY __attribute__((noinline))
@@ -131,6 +138,40 @@ template <class V, class Element>
 LABELDROP_INLINE void store_lanes(Element* to, V v) {
   *reinterpret_cast<typename InMemory<V>::type*>(to) = v;
 }
+
+// As many integers as there are lanes, as words: the low ones, and the high ones, which those of 64 bits alone have.
+// Compilers take bytes one at a time, and vectors that are wider than the processor's.
+struct IntegerWords {
+  IntegerLanes low, high;
+};
+
+template <class Integer>
+LABELDROP_INLINE IntegerWords load_words(const Integer* from) {
+  typedef Integer Integers __attribute__((vector_size(LABELDROP_VECTOR_BYTES / 4 * sizeof(Integer))));
+  Integers integers;
+  __builtin_memcpy(&integers, from, sizeof(integers));
+  return {__builtin_convertvector(integers, IntegerLanes), IntegerLanes{}};
+}
+LABELDROP_INLINE IntegerWords load_words(const int64_t* from) {
+  const IntegerLanes first = load_lanes<IntegerLanes>(from);
+  const IntegerLanes second = load_lanes<IntegerLanes>(from + sizeof(first) / sizeof(*from));
+#if LABELDROP_VECTOR_BYTES == 64
+#define LABELDROP_EVERY_OTHER(i) \
+  i, i + 2, i + 4, i + 6, i + 8, i + 10, i + 12, i + 14, i + 16, i + 18, i + 20, i + 22, i + 24, i + 26, i + 28, i + 30
+#elif LABELDROP_VECTOR_BYTES == 32
+#define LABELDROP_EVERY_OTHER(i) i, i + 2, i + 4, i + 6, i + 8, i + 10, i + 12, i + 14
+#else
+#define LABELDROP_EVERY_OTHER(i) i, i + 2, i + 4, i + 6
+#endif
+  return {LABELDROP_SHUFFLE(first, second, LABELDROP_EVERY_OTHER(0)),
+          LABELDROP_SHUFFLE(first, second, LABELDROP_EVERY_OTHER(1))};
+#undef LABELDROP_EVERY_OTHER
+}
+#if defined(__AVX2__) && !defined(__AVX512F__)
+LABELDROP_INLINE IntegerWords load_words(const uint8_t* from) {
+  return {(IntegerLanes)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))), IntegerLanes{}};
+}
+#endif
 
 // Whether no bit is set in any lane.
 LABELDROP_INLINE bool no_bits(int32_t bits) { return bits == 0; }

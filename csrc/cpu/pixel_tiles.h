@@ -79,23 +79,30 @@ class Tile {
   int32_t* const row;                              // the pixel's row of the tables; L where it does not count
 };
 
-// The rows that n pixels read. False if one that counts is no label.
+// The rows that n pixels read; there is room for whole vectors of them. False if one that counts is no label.
 template <class Value>
-bool load_rows(int32_t* __restrict rows, const Value* __restrict target, int n, int64_t labels, int64_t ignore_index) {
-  using Wide = std::conditional_t<sizeof(Value) == 8, int64_t, int32_t>;
-  using Size = std::make_unsigned_t<Wide>;
-  const Wide ignored = static_cast<Wide>(ignore_index);
-  const int32_t can_be_ignored = ignored == ignore_index, none = static_cast<int32_t>(labels);
-  int32_t invalid = 0;
-#pragma omp simd reduction(| : invalid)
-  for (int i = 0; i < n; ++i) {
-    const Wide label = static_cast<Wide>(target[i]);
-    const int32_t is_ignored = (label == ignored) & can_be_ignored;
-    const int32_t is_label = static_cast<Size>(label) < static_cast<Size>(labels);
-    invalid |= ~(is_ignored | is_label);
-    rows[i] = is_label & ~is_ignored ? static_cast<int32_t>(label) : none;
+bool load_rows(int32_t* rows, const Value* target, int n, int64_t labels, int64_t ignore_index) {
+  constexpr int kCount = Lanes<float>::count;
+  const auto as_words = [](int64_t value) { return IntegerLanes{} + static_cast<int32_t>(value); };
+  const bool can_be_ignored = sizeof(Value) == 8 || static_cast<int32_t>(ignore_index) == ignore_index;
+  const IntegerLanes none = as_words(labels), ignored = as_words(ignore_index);
+  const IntegerLanes ignored_high = sizeof(Value) == 8 ? as_words(ignore_index >> 32) : as_words(!can_be_ignored);
+  IntegerLanes valid = as_words(-1);
+  const auto load = [&](int32_t* to, const Value* from) __attribute__((always_inline)) {
+    const auto [label, high] = load_words(from);
+    const IntegerLanes is_ignored = (label == ignored) & (high == ignored_high);
+    const IntegerLanes is_label = ((UnsignedLanes)label < (UnsignedLanes)none) & (high == 0);
+    valid &= is_ignored | is_label;
+    store_lanes(to, (is_label & ~is_ignored) != 0 ? label : none);
+  };
+  const int whole = n / kCount * kCount;
+  for (int i = 0; i < whole; i += kCount) load(rows + i, target + i);
+  if (whole < n) {
+    Value last[kCount];  // filled up with the last pixel
+    for (int j = 0; j < kCount; ++j) last[j] = target[whole + j < n ? whole + j : n - 1];
+    load(rows + whole, last);
   }
-  return !(invalid & 1);
+  return no_bits(~valid);
 }
 
 // Labels and weights of the block's pixels. One of weight 0 does not count. Returns the first invalid pixel or -1.

@@ -14,9 +14,10 @@ namespace labeldrop {
 namespace LABELDROP_ISA {
 namespace {
 
-// The least sum of the candidates' exponentials, relative to the largest logit: what is computed from it is a normal
-// number, also where all sums are as small because the largest logit is that of an inactive class.
-constexpr float kLeastSum = 1e-18f;
+// The least sum of the candidates' exponentials, relative to the largest logit, for each class there is: what is
+// computed from it is a normal number, also where all sums are as small because the largest logit is that of an
+// inactive class, and so is the product of two pixels' odds, which are below 1 / kLeastSum.
+constexpr float kLeastSum = 1.5e-19f;
 
 // Classes: their number, or a constant.
 template <class Real, class Classes>
@@ -35,7 +36,7 @@ class TileLoss {
   // if there are pixels for `vanishing_candidates`.
   LABELDROP_INLINE bool exponentials(const Fetch& fetch, int count) const {
     const V zero{};
-    Bits vanishing{};
+    Bits fine = Bits{} - 1;
     for (int i = 0; i < count; i += n * kLanes) {
       if (i % kUnit<Real> == 0) fetch(i, kUnit<Real>);
       V max[n], sum_candidate[n] = {}, sum_other[n] = {};
@@ -57,12 +58,12 @@ class TileLoss {
         const int at = i + j * kLanes;
         const auto counted = load_lanes<Bits>(t_.row + at) != static_cast<int32_t>(a_.labels);
         sum_candidate[j] = counted ? sum_candidate[j] : zero + 1;
-        vanishing |= vanish(sum_candidate[j]);
+        fine &= suffice(sum_candidate[j]);
         store_lanes(t_.sum_candidate + at, sum_candidate[j]);
         store_lanes(t_.sum_other + at, sum_other[j]);
       }
     }
-    return no_bits(vanishing);
+    return no_bits(~fine);
   }
 
   // The same for pixels whose candidates' sum is too small, or no number; and to `loss` what the references leave of
@@ -70,24 +71,35 @@ class TileLoss {
   __attribute__((noinline)) void vanishing_candidates(const Block& block, int count) const {
     for (int i = 0; i < count; i += kLanes) {
       store_lanes(t_.loss + i, V{});
-      if (no_bits(vanish(load_lanes<V>(t_.sum_candidate + i)))) continue;
+      if (no_bits(~suffice(load_lanes<V>(t_.sum_candidate + i)))) continue;
       read_again(a_, block, i, kLanes, t_.extra);
       own_references(i);
     }
   }
 
   // Loss, and what the exponentials of candidates and others are multiplied by in the gradient. False if that is no
-  // number somewhere.
+  // number somewhere. Where nothing asks for each pixel's loss, one logarithm serves two vectors, and is the first's.
   LABELDROP_INLINE bool pixels(int count, bool has_excess) const {
     V not_finite{};
-    for (int i = 0; i < count; i += kLanes) {
+    const auto scale = [&](int i) __attribute__((always_inline)) {
       const auto pixel = set_cross_entropy_scales(load_lanes<V>(t_.sum_candidate + i), load_lanes<V>(t_.sum_other + i));
-      store_lanes(t_.loss + i, has_excess ? load_lanes<V>(t_.loss + i) + pixel.loss : pixel.loss);
       const V factor = load_lanes<V>(t_.factor + i);
       const V candidate = factor * pixel.candidate_scale, other = factor * pixel.other_scale;
       not_finite += (candidate - candidate) + (other - other);
       store_lanes(t_.sum_candidate + i, candidate);
       store_lanes(t_.sum_other + i, other);
+      return pixel;
+    };
+    const bool in_pairs = !has_excess && !a_.loss && !a_.pixel_weight && !a_.label_weight;
+    int i = 0;
+    for (; in_pairs && i + 2 * kLanes <= count; i += 2 * kLanes) {
+      const V odds = joint_odds(scale(i).odds, scale(i + kLanes).odds);
+      store_lanes(t_.loss + i, log1p_nonnegative(odds));
+      store_lanes(t_.loss + i + kLanes, V{});
+    }
+    for (; i < count; i += kLanes) {
+      const V loss = scale(i).loss;
+      store_lanes(t_.loss + i, has_excess ? load_lanes<V>(t_.loss + i) + loss : loss);
     }
     return all_at_most(not_finite, Real(0));
   }
@@ -124,14 +136,14 @@ class TileLoss {
   }
 
  private:
-  LABELDROP_INLINE static Bits vanish(V sum_candidate) {
-    return sum_candidate >= Real(kLeastSum) ? Bits{} : Bits{} - 1;
+  LABELDROP_INLINE Bits suffice(V sum_candidate) const {
+    return sum_candidate >= Real(kLeastSum) * static_cast<Real>(classes_) ? Bits{} - 1 : Bits{};
   }
 
   // Of one vector, whose logits are in `extra`. Each of its pixels that need none is left as it is.
   void own_references(int i) const {
     const V zero{}, lowest = zero - infinity<Real>();
-    const auto vanishing = vanish(load_lanes<V>(t_.sum_candidate + i)) != 0;
+    const auto vanishing = suffice(load_lanes<V>(t_.sum_candidate + i)) == 0;
     V max_candidate = lowest, max_other = lowest;
     for_each_class(t_, tables_, classes_, i,
                    [&](int64_t k, const Real*, auto is_candidate, auto is_other) __attribute__((always_inline)) {

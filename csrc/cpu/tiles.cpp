@@ -176,11 +176,6 @@ LABELDROP_INLINE void store_quads(Element* to, int64_t stride, const V (&v)[4]) 
   if constexpr (b + 1 < kQuads) store_quads<b + 1>(to, stride, v);
 }
 
-#if defined(__clang__)
-#define LABELDROP_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define LABELDROP_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, IntegerLanes{__VA_ARGS__})
-#endif
 // i and j of each group of the first vector, and of the second, in the order i, of the second i, j, of the second j;
 // or i, j, of the second i, j.
 #define LABELDROP_ZIP(g, i, j) 4 * g + i, kFloats + 4 * g + i, 4 * g + j, kFloats + 4 * g + j
@@ -204,7 +199,6 @@ LABELDROP_INLINE void transpose_groups(FloatLanes (&v)[4]) {
   v[2] = LABELDROP_SHUFFLE(high_01, high_23, LABELDROP_GROUPS(LABELDROP_JOIN, 0, 1));
   v[3] = LABELDROP_SHUFFLE(high_01, high_23, LABELDROP_GROUPS(LABELDROP_JOIN, 2, 3));
 }
-#undef LABELDROP_SHUFFLE
 #undef LABELDROP_ZIP
 #undef LABELDROP_JOIN
 #undef LABELDROP_GROUPS

@@ -65,7 +65,8 @@ constexpr float kGap = 60;
 
 template <class V>
 struct SetCrossEntropyScales {
-  V loss;             // without the excess
+  V odds;             // e^D
+  V loss;             // log(1 + odds), without the excess
   V candidate_scale;  // -dL/dz_k = candidate_scale * e_k for k in C
   V other_scale;      //  dL/dz_k = other_scale * e_k     for k in O
 };
@@ -75,7 +76,14 @@ LABELDROP_INLINE SetCrossEntropyScales<V> set_cross_entropy_scales(V sum_candida
   const V total = sum_candidate + sum_other;
   const V inverse = reciprocal(sum_candidate * total);
   // a division of its own for the loss, which then waits for nothing else
-  return {log1p_nonnegative(quotient(sum_other, sum_candidate)), sum_other * inverse, sum_candidate * inverse};
+  const V odds = quotient(sum_other, sum_candidate);
+  return {odds, log1p_nonnegative(odds), sum_other * inverse, sum_candidate * inverse};
+}
+
+// log(1 + a) + log(1 + b) = log(1 + joint_odds(a, b)), for two pixels' odds, whose product is below 2^126.
+template <class V>
+LABELDROP_INLINE V joint_odds(V a, V b) {
+  return a + (b + a * b);
 }
 
 }  // namespace labeldrop

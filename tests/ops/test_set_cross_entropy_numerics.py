@@ -66,6 +66,19 @@ def test_candidates_far_below_the_maximum():
     torch.testing.assert_close(gradient.double(), torch.cat([-shares, torch.ones(1).double()]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_classes", [2, 40, 2000])
+@pytest.mark.parametrize("gap", [-40, 0, 25, 34, 36, 38, 39, 41, 42, 43, 60, 200])
+def test_sums_of_losses_at_any_gap(num_classes, gap):
+    """Pixels whose losses are asked for together share a logarithm, which their odds, multiplied, must have room in."""
+    z = torch.zeros(1, num_classes, 36)
+    z[:, 0] = -gap
+    tables = table_of([0], list(range(num_classes)), num_classes)
+    loss = ops.set_cross_entropy(z, torch.ones(1, 36, dtype=torch.uint8), *tables, reduction="sum")
+    # log(1 + (K - 1) e^gap)
+    expected = F.softplus(torch.tensor(math.log(num_classes - 1) + gap, dtype=torch.float64))
+    assert float(loss) == pytest.approx(36 * float(expected), rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_infinite_logits(dtype):
     inf = math.inf

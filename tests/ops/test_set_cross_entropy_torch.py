@@ -179,3 +179,19 @@ def test_a_backend_that_is_not_built_is_named(monkeypatch):
         RuntimeError, match=r"set_cross_entropy: there is no compiled kernel for device 'cpu'.*pip install"
     ):
         ops.set_cross_entropy(*example())
+
+
+@pytest.mark.parametrize("place", [0, 7, 16, 19])
+@pytest.mark.parametrize("value", [2**32, 2**32 + 1, -(2**32) + 1, 2**63 - 1, -(2**63), -1, 2])
+def test_labels_of_64_bits_are_read_whole(isa, value, place):
+    """One whose lower half is a label is none; as ignore_index it hides its own pixels alone."""
+    logits = torch.randn(1, 3, 20)
+    tables = torch.eye(2, 3, dtype=torch.bool)[None], torch.ones(1, 2, 3, dtype=torch.bool)
+    target = torch.ones(1, 20, dtype=torch.int64)
+    expected = ops.set_cross_entropy(logits, target, *tables, reduction="none")
+    target[0, place] = value
+    with pytest.raises(ValueError, match=f"set_cross_entropy: .*{value}"):
+        ops.set_cross_entropy(logits, target, *tables, reduction="none")
+    expected[0, place] = 0
+    loss = ops.set_cross_entropy(logits, target, *tables, ignore_index=value, reduction="none")
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0)
