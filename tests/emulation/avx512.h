@@ -61,6 +61,9 @@ inline __mmask16 cmp_le_ps_mask(__m512 a, __m512 b) {
 inline __m512 mask_blend_ps(unsigned mask, __m512 clear, __m512 set) {
   return numbers<__m512>(~0u, 16, [&](int i) { return mask >> i & 1 ? set[i] : clear[i]; });
 }
+inline __m512i mask_blend_epi32(unsigned mask, __m512i clear, __m512i set) {
+  return (__m512i)numbers<Integers>(~0u, 16, [&](int i) { return ((Integers)(mask >> i & 1 ? set : clear))[i]; });
+}
 
 // ---- places ----
 inline __m512 set1_ps(float a) { return __m512{} + a; }
@@ -119,6 +122,7 @@ inline __m256i maskz_cvtps_ph(unsigned mask, __m512 a) {
 #define _mm512_movepi32_mask emulated::movepi32_mask
 #define _mm512_cmp_ps_mask(a, b, rule) emulated::cmp_le_ps_mask(a, b)
 #define _mm512_mask_blend_ps emulated::mask_blend_ps
+#define _mm512_mask_blend_epi32 emulated::mask_blend_epi32
 #define _mm512_set1_ps emulated::set1_ps
 #define _mm512_set1_epi64 emulated::set1_epi64
 #define _mm512_setzero_si512() \
