@@ -45,6 +45,7 @@ __device__ __forceinline__ void for_each_value(const Arguments& a, const LaneTil
     const int p = thread % tiles.pixels;
     const int64_t start = sample * a.channels * a.pixels + first + p;
     if (p >= count) return;
+#pragma unroll 8  // loads on their way
     for (int k = thread / tiles.pixels; k < classes; k += tiles.lanes) copy(p * tiles.pitch + k, start + k * a.pixels);
   }
 }
