@@ -22,7 +22,7 @@ VARIABLE = "LABELDROP_EMULATED_AVX512"
 
 # -O2: below it GCC makes no fused multiply-adds, on which the exponential's accuracy rests where there are some
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-w", "-Wno-psabi", "-fopenmp-simd"]
-FLAGS += ["-fno-math-errno", "-fno-trapping-math"]  # as CMakeLists.txt has them
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]  # as CMakeLists.txt has them
 FLAGS += ["-mavx2", "-mfma", "-mf16c", "-include", str(HERE / "avx512.h")]
 # the only instruction set of the module, under the name of the one that is always there
 FLAGS += ["-DLABELDROP_ISA=baseline", "-DLABELDROP_DOUBLES"]
