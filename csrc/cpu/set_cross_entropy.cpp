@@ -152,14 +152,17 @@ class TileLoss {
                      max_candidate = larger(candidate, max_candidate);
                      max_other = larger(other, max_other);
                    });
-    const V excess = other_reference(max_candidate, max_other) - max_candidate;
+    const V excess = larger(max_other - Real(kGap), max_candidate) - max_candidate;
     max_candidate = finite_from_below(max_candidate);
-    max_other = other_reference(max_candidate, finite_from_below(max_other));
+    max_other = finite_from_below(max_other);
+    // added to the others after their largest one is subtracted, which may be too large for it to make a difference
+    const V gap = smaller(V{} + Real(kGap), max_other - max_candidate);
     V sum_candidate{}, sum_other{};
     for_each_class(t_, tables_, classes_, i,
                    [&](int64_t k, Real* value, auto is_candidate, auto is_other) __attribute__((always_inline)) {
                      const V z = finite_from_below(load_lanes<V>(t_.extra + k * kLanes));
-                     const V e = exp_nonpositive(z - (is_candidate ? max_candidate : max_other));
+                     const V exponent = is_candidate ? z - max_candidate : (z - max_other) + gap;
+                     const V e = exp_nonpositive(exponent);
                      const V candidate = is_candidate ? e : zero, other = is_other ? e : zero;
                      sum_candidate += candidate;
                      sum_other += other;
@@ -169,10 +172,6 @@ class TileLoss {
     store_lanes(t_.loss + i, vanishing ? excess : zero);
     store_lanes(t_.sum_candidate + i, vanishing ? sum_candidate : load_lanes<V>(t_.sum_candidate + i));
     store_lanes(t_.sum_other + i, vanishing ? sum_other : load_lanes<V>(t_.sum_other + i));
-  }
-
-  LABELDROP_INLINE static V other_reference(V max_candidate, V max_other) {
-    return larger(max_other - Real(kGap), max_candidate);
   }
 
   const CpuPixelLossArguments& a_;

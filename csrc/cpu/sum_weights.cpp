@@ -30,13 +30,19 @@ double sum_parts(int64_t pixels, int threads, const Function& of_pixels) {
   return total;
 }
 
+// A function of its own: what a lambda has captured would be gathered from memory for each lane.
+template <class Value>
+int64_t count_part(const Value* target, int64_t pixels, Value ignore) {
+  int64_t counted = 0;
+#pragma omp simd reduction(+ : counted)
+  for (int64_t i = 0; i < pixels; ++i) counted += target[i] != ignore;
+  return counted;
+}
+
 template <class Value>
 double count(const Value* target, int64_t pixels, Value ignore, int threads) {
-  return sum_parts(pixels, threads, [&](int64_t begin, int64_t end) {
-    int64_t counted = 0;
-#pragma omp simd reduction(+ : counted)
-    for (int64_t i = begin; i < end; ++i) counted += target[i] != ignore;
-    return static_cast<double>(counted);
+  return sum_parts(pixels, threads, [=](int64_t begin, int64_t end) {
+    return static_cast<double>(count_part(target + begin, end - begin, ignore));
   });
 }
 

@@ -63,7 +63,8 @@ def problems(draw, scales=(1.0, 10.0, 1e4)):
     return logits, target, *draw(tables(samples, num_labels, num_classes))
 
 
-HEIGHTS = (0.0, 30.0, 41.0, 41.4, 41.5, 42.0, 59.0, 61.0, 100.0, 1e4)  # the kernel's least sum is e^-41.4
+# the kernel's least sum is e^-43.3 for each class; to the largest, no gap makes a difference
+HEIGHTS = (0.0, 30.0, 41.0, 42.0, 42.6, 43.3, 43.4, 59.0, 61.0, 100.0, 1e4, 3e9, 3e38)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -87,7 +88,8 @@ def test_one_class_far_above_the_others(isa, num_classes, pixels, dtype):
         loss, gradient = run(ops, logits, target, *rows, dtype=dtype)
     eps = (8 if dtype == torch.float32 else 16) * torch.finfo(dtype).eps  # in float64 the reference is as far off
     assert bool(((loss.double() - exact_loss).abs() <= eps * (1 + logits.abs().amax(dim=1))).all())
-    assert bool(((gradient.double() - exact_gradient).abs() <= eps * (1 + exact_loss)).all())
+    # a gap's rounding, up to the gap beside which a class vanishes
+    assert bool(((gradient.double() - exact_gradient).abs() <= eps * (1 + exact_loss.clamp(max=100))).all())
     inactive = ~rows[1, 0][target.long()].movedim(2, 1)
     assert bool((gradient[inactive] == 0).all())
 
