@@ -126,7 +126,7 @@ DOUBLES = """
 #include "block_io.h"
 int main() {
   using namespace labeldrop;
-  return int(with_floats(Float::f64, [](auto real, auto) -> int64_t { return sizeof(real); }));
+  return int(with_reals(Float::f64, [](auto real) -> int64_t { return sizeof(real); }));
 }
 """
 

@@ -210,7 +210,7 @@ def test_sources_as_they_are_packed_build_cuda_kernels_without_a_cuda_compiler(t
     built = load(Path(module), "_cuda")  # on a machine that may have no driver
     assert built.architectures == (90,)
     assert built.runtime_version // 10 == 1300
-    of_cpu_alone = {"current_isa", "select_isa", "normals", "philox4x32", "tiles"}
+    of_cpu_alone = {"current_isa", "select_isa", "normals", "philox4x32", "tiles", "mean_overlap"}
     assert set(dir(import_module("labeldrop_bench._cpu"))) - of_cpu_alone <= set(dir(built))
 
 
