@@ -77,6 +77,7 @@ class Tile {
   Real *const sum_candidate, *const sum_other;     // for the loss to use
   Real* const extra;                               // [C, 64]: likewise
   int32_t* const row;                              // the pixel's row of the tables; L where it does not count
+  bool weighted = false;                           // whether a pixel that counts has another weight than 1
 };
 
 // The rows that n pixels read; there is room for whole vectors of them. False if one that counts is no label.
@@ -107,7 +108,7 @@ bool load_rows(int32_t* rows, const Value* target, int n, int64_t labels, int64_
 
 // Labels and weights of the block's pixels. One of weight 0 does not count. Returns the first invalid pixel or -1.
 template <class Real>
-int64_t load_pixels(const CpuPixelLossArguments& a, const Tile<Real>& t, const Block& block) {
+int64_t load_pixels(const CpuPixelLossArguments& a, Tile<Real>& t, const Block& block) {
   const int n = block.count;
   int32_t* __restrict row = t.row;
   const int64_t invalid = with_integers(a.target, a.target_type, [&](auto* target) -> int64_t {
@@ -123,10 +124,13 @@ int64_t load_pixels(const CpuPixelLossArguments& a, const Tile<Real>& t, const B
     const Real* label_weight = static_cast<const Real*>(a.label_weight) + block.sample * a.labels;
     for (int i = 0; i < n && a.label_weight != nullptr; ++i)
       weight[i] *= row[i] != none ? label_weight[row[i]] : Real(0);
+    int32_t weighted = 0;
     for (int i = 0; i < n; ++i) {
       row[i] = weight[i] != Real(0) ? row[i] : none;
       weight[i] = row[i] != none ? weight[i] : Real(0);
+      weighted |= (row[i] != none) & (weight[i] != Real(1));
     }
+    t.weighted = weighted != 0;
   }
   if (a.pixel_weight != nullptr || a.label_weight != nullptr || a.upstream != nullptr) {
     Real* __restrict factor = t.factor;
@@ -197,12 +201,10 @@ LABELDROP_INLINE void with_classes(int64_t classes, Function f) {
 
 // Weights the losses of n pixels and returns their sum.
 template <class Real>
-double finish_losses(const CpuPixelLossArguments& a, const Tile<Real>& t, int n) {
+double finish_losses(const Tile<Real>& t, int n) {
   constexpr int kSums = 16;  // independent sums, so that adding up vectorises
   Real* __restrict loss = t.loss;
-  if (a.pixel_weight != nullptr || a.label_weight != nullptr) {
-    for (int i = 0; i < n; ++i) loss[i] *= t.weight[i];
-  }
+  for (int i = 0; t.weighted && i < n; ++i) loss[i] *= t.weight[i];
   for (int i = n; i % kSums != 0; ++i) loss[i] = 0;
   double sums[kSums] = {};
   for (int i = 0; i < n; i += kSums) {
@@ -267,7 +269,7 @@ LABELDROP_ONE_COPY int64_t run_blocks(const CpuPixelLossArguments& a, ComputeTil
   const bool streaming = can_stream(a.gradient, (a.channels_last ? a.channels : a.pixels) * bytes,
                                     a.samples * a.pixels * (2 * a.channels * bytes + 1));
   return share_out(blocks, a.threads, [&](int64_t begin, int64_t end) -> int64_t {
-    const Tile<Real> tile(a, size);
+    Tile<Real> tile(a, size);
     RowTables tables(a);
     if (!tile.allocated() || !tables.allocated()) return kOutOfMemory;
     int64_t lowest = kNothing;
@@ -280,7 +282,7 @@ LABELDROP_ONE_COPY int64_t run_blocks(const CpuPixelLossArguments& a, ComputeTil
                                a.logits_type, a.channels, channel_stride, pixel_stride, block.count);
       const Block next(a, b + 1 < end ? b + 1 : b, size);
       run(compute, tile, tables, block, Fetch(a, next, bytes));
-      a.block_loss[b] = finish_losses(a, tile, block.count);
+      a.block_loss[b] = finish_losses(tile, block.count);
       if (a.loss != nullptr) {
         memcpy(static_cast<Real*>(a.loss) + block.pixel, tile.loss, block.count * sizeof(Real));
       }

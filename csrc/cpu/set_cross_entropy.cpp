@@ -90,7 +90,7 @@ class TileLoss {
       store_lanes(t_.sum_other + i, other);
       return pixel;
     };
-    const bool in_pairs = !has_excess && !a_.loss && !a_.pixel_weight && !a_.label_weight;
+    const bool in_pairs = !has_excess && !a_.loss && !t_.weighted;
     int i = 0;
     for (; in_pairs && i + 2 * kLanes <= count; i += 2 * kLanes) {
       const V odds = joint_odds(scale(i).odds, scale(i + kLanes).odds);
