@@ -67,13 +67,19 @@ def as_float(bits: int) -> float:
     return value
 
 
+def _nearest(value: float, number: str, integer: str) -> int:
+    """The bits of the nearest number of a type; infinity's beyond the largest."""
+    try:
+        packed = struct.pack(number, value)
+    except OverflowError:
+        packed = struct.pack(number, math.copysign(math.inf, value))
+    bits: int = struct.unpack(integer, packed)[0]
+    return bits
+
+
 def as_bits(value: float) -> int:
     """The nearest float32."""
-    try:
-        bits: int = struct.unpack("<I", struct.pack("<f", value))[0]
-    except OverflowError:
-        bits = 0x7F800000 if value > 0 else 0xFF800000
-    return bits
+    return _nearest(value, "<f", "<I")
 
 
 def addend(value: int, text: str) -> int:
@@ -129,8 +135,4 @@ def bfloat_bits(value: float) -> int:
 
 
 def float16_bits(value: float) -> int:
-    try:
-        bits: int = struct.unpack("<H", struct.pack("<e", value))[0]
-    except OverflowError:
-        bits = 0x7C00 if value > 0 else 0xFC00
-    return bits
+    return _nearest(value, "<e", "<H")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -117,6 +118,30 @@ def _problem(device: torch.device) -> str | None:
 def pointer(tensor: Tensor | None) -> int:
     """Where a tensor's data are; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def loss_arguments(
+    logits: Tensor, target: Tensor, tables: Tensor, ignore_index: int, pixel_weight: Tensor | None
+) -> tuple[int, ...]:
+    """`LossArguments` of csrc/arguments.h, with which every loss's arguments begin.
+
+    By position, which is quicker than by name: in the order of csrc/bindings.h.
+    """
+    shape = logits.shape
+    return (
+        logits.data_ptr(),
+        FLOATS[logits.dtype],
+        not logits.is_contiguous(),  # channels_last
+        target.data_ptr(),
+        INTEGERS[target.dtype],
+        tables.data_ptr(),
+        shape[0],  # samples
+        shape[1],  # channels
+        math.prod(shape[2:]),  # pixels
+        tables.shape[1],  # labels
+        ignore_index,
+        pointer(pixel_weight),
+    )
 
 
 def is_cuda(tensor: Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -95,22 +94,10 @@ class PixelKernel:
     ) -> None:
         """Run the kernel on contiguous inputs; it writes to `loss` and `gradient`, and with `mean` to `divisor`."""
         logits, target, pointer = inputs.logits, inputs.target, _native.pointer
-        shape = logits.shape
         reduced = loss is not None and not loss.ndim
-        arguments = (  # by position, which is quicker than by name: in the order of csrc/bindings.h
-            logits.data_ptr(),
-            _native.FLOATS[logits.dtype],
-            not logits.is_contiguous(),  # channels_last
-            target.data_ptr(),
-            _native.INTEGERS[target.dtype],
-            inputs.tables.data_ptr(),
-            shape[0],  # samples
-            shape[1],  # channels
-            math.prod(shape[2:]),  # pixels
-            inputs.tables.shape[1],  # labels
-            inputs.ignore_index,
-            pointer(inputs.pixel_weight),
-            shape[1] // self.channels_per_class,  # classes
+        arguments = (  # in the order of csrc/bindings.h
+            *_native.loss_arguments(logits, target, inputs.tables, inputs.ignore_index, inputs.pixel_weight),
+            logits.shape[1] // self.channels_per_class,  # classes
             pointer(inputs.label_weight),
             pointer(inputs.class_weight),
             inputs.parameters,
