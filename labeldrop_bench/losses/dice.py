@@ -15,7 +15,6 @@ from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import as_weights, check_choice
 from ._kept_tables import Parts
-from ._mean_overlap import EPSILON, Mean, Terms, mean_overlap
 from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
 
@@ -49,7 +48,7 @@ class SoftDice(PartialLabelLoss):
     operator = "dice_sums"
     rule: ClassVar[str]
     squared_as_published: ClassVar[bool] = False
-    offset: ClassVar[float] = EPSILON  # a term is 1 - (2 I + offset) / (P + T + eps)
+    offset: ClassVar[float] = ops.EPSILON  # a term is 1 - (2 I + offset) / (P + T + eps)
     complement: ClassVar[bool] = True  # or, without the complement, that quotient
 
     def __init__(
@@ -152,35 +151,50 @@ class SoftDice(PartialLabelLoss):
             weights: factors of this loss and of the partner's.
             pixel_weight: of both losses, as for `forward`.
         """
-        options: dict[str, Any] = {
-            "squared": self.squared,
-            "activation": self.activation,
-            "ignore_index": self.ignore_index,
-        }
-        if not self._is_direct(logits, target, annotated, pixel_weight):
+        one_by_one = self.process_group is not None or self.batch or self.reduction == "none"
+        partners = () if partner is None else (partner,)
+        direct = self._is_direct(logits, target, annotated, pixel_weight)
+        if direct:
+            target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
+            *packed, included = self._tables(annotated, logits, *partners)
+        else:
             target, annotated, pixel_weight = self._check(logits, target, annotated, pixel_weight)
-            table, candidates = self._asked(annotated, partner)
-            sums = BACKENDS[self.backend].dice_sums(
-                logits, target, *table[:4], candidates=candidates, pixel_weight=pixel_weight, **options
-            )
-            return self._weighted(sums, table.included, partner, weights)
-        target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
-        *packed, included = self._tables(annotated, logits, *(() if partner is None else (partner,)))
+            if one_by_one or self.backend == "reference":
+                return self._from_sums(logits, target, annotated, partner, weights, pixel_weight)
+            ops.refuse_transforms(self.operator, {"logits": logits, "target": target, "annotated": annotated})
+            *packed, included = self._packed(annotated, ops.accumulation_dtype(logits), *partners)
         words = ops.DiceWords(*packed)
-        inputs = ops.dice_inputs(logits, target, words, pixel_weight=pixel_weight, **options)
-        if self.process_group is not None or self.batch or self.reduction == "none":
+        inputs = ops.dice_inputs(logits, target, words, pixel_weight=pixel_weight, **self._options())
+        if one_by_one:
             return self._weighted(ops.sums_of(inputs, words.positive, direct=True), included, partner, weights)
-        return mean_overlap(
-            logits,
-            inputs,
-            Mean(
-                self._terms(included),
-                words.positive,
-                mean=self.reduction == "mean",
-                factor=weights[0],
-                cross_entropy_factor=None if partner is None else weights[1],
-            ),
+        mean = ops.DiceMean(
+            self._terms(included),
+            words.positive,
+            mean=self.reduction == "mean",
+            factor=weights[0],
+            cross_entropy_factor=None if partner is None else weights[1],
         )
+        return ops.dice_mean(inputs, mean, direct=direct)
+
+    def _from_sums(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        annotated: Tensor,
+        partner: SetCrossEntropy | None,
+        weights: tuple[float, float],
+        pixel_weight: Tensor | None,
+    ) -> Tensor:
+        """The same from the sums as results of their own, for autograd to go through."""
+        table, candidates = self._asked(annotated, partner)
+        sums = BACKENDS[self.backend].dice_sums(
+            logits, target, *table[:4], candidates=candidates, pixel_weight=pixel_weight, **self._options()
+        )
+        return self._weighted(sums, table.included, partner, weights)
+
+    def _options(self) -> dict[str, Any]:
+        """Of `dice_sums`."""
+        return {"squared": self.squared, "activation": self.activation, "ignore_index": self.ignore_index}
 
     def _weighted(
         self, sums: ops.DiceSums, included: Tensor, partner: SetCrossEntropy | None, weights: tuple[float, float]
@@ -190,7 +204,9 @@ class SoftDice(PartialLabelLoss):
         own = weights[0] * self._reduce(torch.stack(parts), included)
         return own if partner is None else weights[1] * sums.cross_entropy + own
 
-    def _asked(self, annotated: Tensor, partner: SetCrossEntropy | None) -> tuple[rules.DiceTable, Tensor | None]:
+    def _asked(
+        self, annotated: Tensor, partner: SetCrossEntropy | None = None
+    ) -> tuple[rules.DiceTable, Tensor | None]:
         """The table, and the partner's candidates."""
         table = self.table(annotated)
         if self.activation == "sigmoid":
@@ -230,8 +246,8 @@ class SoftDice(PartialLabelLoss):
             total, weight = self._over_processes(torch.stack([total, weight])).unbind()
         return total / torch.where(weight == 0, 1, weight) if self.reduction == "mean" else total
 
-    def _terms(self, included: Tensor) -> Terms:
-        return Terms(included, self.class_weights, self.offset, self.complement)
+    def _terms(self, included: Tensor) -> ops.DiceTerms:
+        return ops.DiceTerms(included, self.class_weights, self.offset, self.complement)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         """Added up over the group."""

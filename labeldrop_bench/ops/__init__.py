@@ -8,19 +8,18 @@ from ._checks import (
     has_values,
     integer,
     refuse_gradient,
+    refuse_transforms,
     refuse_vmap,
     squeeze_channel,
 )
 from ._cuda_build import BRING_A_COMPILER, CudaBuild, Driver, Gpu, cuda_problem, cuda_version
-from ._dice_operator import DiceInputs, SumsInMemory, mean_overlap
-from ._dice_operator import gradient as dice_gradient
-from ._dice_operator import run as run_dice
-from ._direct import is_direct, is_one
+from ._dice_mean import EPSILON, DiceMean, DiceTerms, dice_mean
+from ._direct import is_direct
 from ._native import FLOATS, INTEGERS, built_for, cuda_build, folders, instruction_set
 from ._pixel_kernel import accumulation_dtype
 from ._pixel_operator import PIXEL_OPERATORS
 from ._tables import pack_tables
-from .dice_sums import DiceWords, dice_inputs, dice_sums, pack_dice_tables, sums_of, truth
+from .dice_sums import DiceWords, dice_inputs, dice_sums, pack_dice_tables, sums_of
 from .drop_labels import drop_labels
 from .label_dropout import label_dropout
 from .label_flip import label_flip
@@ -30,16 +29,17 @@ from .sigmoid_focal import sigmoid_focal
 
 __all__ = [
     "BRING_A_COMPILER",
+    "EPSILON",
     "FLOATS",
     "INTEGERS",
     "PIXEL_OPERATORS",
     "CudaBuild",
-    "DiceInputs",
+    "DiceMean",
     "DiceSums",
+    "DiceTerms",
     "DiceWords",
     "Driver",
     "Gpu",
-    "SumsInMemory",
     "accumulation_dtype",
     "built_for",
     "check_gamma",
@@ -48,8 +48,8 @@ __all__ = [
     "cuda_build",
     "cuda_problem",
     "cuda_version",
-    "dice_gradient",
     "dice_inputs",
+    "dice_mean",
     "dice_sums",
     "drop_labels",
     "folders",
@@ -57,19 +57,16 @@ __all__ = [
     "instruction_set",
     "integer",
     "is_direct",
-    "is_one",
     "label_dropout",
     "label_flip",
-    "mean_overlap",
     "pack_dice_tables",
     "pack_tables",
     "predictive_variance",
     "refuse_gradient",
+    "refuse_transforms",
     "refuse_vmap",
-    "run_dice",
     "set_cross_entropy",
     "sigmoid_focal",
     "squeeze_channel",
     "sums_of",
-    "truth",
 ]

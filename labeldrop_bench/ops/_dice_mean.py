@@ -1,19 +1,22 @@
-"""The mean of Dice terms as one step of autograd: a dozen numbers whose dozen steps take longer than the pixels do."""
+"""The mean of Dice terms as one operator: a dozen numbers whose dozen steps take longer than the pixels do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from labeldrop_bench import ops
+from . import _native
+from ._dice_operator import INPUTS, DiceInputs, SumsInMemory, gradient, run
+from ._direct import is_one
+from ._operator import register
+from ._pixel_kernel import SCALAR, accumulation_dtype
 
 EPSILON = 1e-5
 
 
-class Terms(NamedTuple):
+class DiceTerms(NamedTuple):
     """`q = (2 I + offset) / (P + T + eps)`; a term is `1 - q`, or q itself.
 
     Attributes:
@@ -40,7 +43,10 @@ class Terms(NamedTuple):
         return weights if self.class_weights is None else weights * self.class_weights.to(like)
 
 
-class Mean(NamedTuple):
+Mean = tuple[Tensor, Tensor, Tensor]
+
+
+class DiceMean(NamedTuple):
     """`factor sum of terms [/ sum of weights] + cross_entropy_factor cross-entropy`.
 
     Attributes:
@@ -51,33 +57,53 @@ class Mean(NamedTuple):
         cross_entropy_factor: None if there is no cross-entropy.
     """
 
-    terms: Terms
+    terms: DiceTerms
     positive: Tensor
     mean: bool
     factor: float
     cross_entropy_factor: float | None
 
-    def of(self, sums: ops.SumsInMemory, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    def of(self, sums: SumsInMemory, dtype: torch.dtype) -> Mean:
         """The value `[]`; its derivatives by I and P `[2, N, K]`, and by the sum of cross-entropies `[1]` float64."""
-        if sums.on_cuda:
-            return self._on_device(sums, dtype)
-        return ops.mean_overlap(
-            sums,
-            (self.positive, self.terms.included, self.terms.class_weights),
-            dtype,
+        return self._on_device(sums, dtype) if _native.is_cuda(sums.overlaps) else self._by_kernel(sums, dtype)
+
+    def _by_kernel(self, sums: SumsInMemory, dtype: torch.dtype) -> Mean:
+        _, samples, classes = sums.overlaps.shape
+        tables = self.positive, self.terms.included, self.terms.class_weights
+        positive, included, class_weight = (None if each is None else each.contiguous() for each in tables)
+        slopes = torch.empty_like(sums.overlaps, dtype=dtype)
+        value = torch.empty_like(SCALAR, dtype=dtype)
+        by_cross_entropy = torch.empty(1, dtype=torch.double, device="cpu")
+        pointers = sums.pointers()
+        if self.cross_entropy_factor is None:
+            pointers["cross_entropy"] = 0
+        _native.kernel(slopes, "mean_overlap")(
+            **pointers,
+            positive=_native.pointer(positive),
+            included=_native.pointer(included),
+            class_weight=_native.pointer(class_weight),
+            samples=samples,
+            classes=classes,
+            labels=sums.label_weight.shape[1],
             offset=self.terms.offset,
             epsilon=EPSILON,
             complement=self.terms.complement,
             mean=self.mean,
             factor=self.factor,
-            cross_entropy_factor=self.cross_entropy_factor,
+            cross_entropy_factor=self.cross_entropy_factor or 0.0,
+            is_double=dtype == torch.float64,
+            value=value.data_ptr(),
+            slopes=slopes.data_ptr(),
+            slope_of_cross_entropy=by_cross_entropy.data_ptr(),
         )
+        return value, slopes, by_cross_entropy
 
-    def _on_device(self, sums: ops.SumsInMemory, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    def _on_device(self, sums: SumsInMemory, dtype: torch.dtype) -> Mean:
         """The same by torch, for whose kernels the host does not wait."""
         terms = self.terms
         intersection, prediction = sums.overlaps.to(dtype)
-        total = prediction + ops.truth(self.positive, sums.label_weight).to(dtype)
+        truth = (self.positive * sums.label_weight.unsqueeze(-1)).sum(dim=1)  # [N, K]
+        total = prediction + truth.to(dtype)
         weights = terms.weights(total)
         scale = self.factor / _nonzero(weights.sum()) if self.mean else self.factor
         value = terms.of(intersection, total).sum() * scale
@@ -95,25 +121,87 @@ def _nonzero(total: Tensor) -> Tensor:
     return total.where(total != 0, 1)
 
 
-class MeanOverlap(torch.autograd.Function):
-    """A `Mean` of the sums over some pixels."""
+def dice_mean(inputs: DiceInputs, mean: DiceMean, *, direct: bool) -> Tensor:
+    """The mean over some pixels: `[]`.
+
+    Args:
+        inputs: checked.
+        mean: what is formed of the sums.
+        direct: as a function of memory, past the registered operator; the tensors are such that `is_direct`.
+    """
+    if not direct:
+        value: Tensor = _OPERATOR(*inputs, mean.positive, *mean.terms, *mean[2:])[0]
+        return value
+    # past what torch does in Python for transforms, of which there are none
+    apply = super(torch.autograd.Function, _DirectDiceMean).apply
+    result: Tensor = apply(inputs.logits, inputs, mean)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _compute(inputs: DiceInputs, mean: DiceMean) -> Mean:
+    return mean.of(run(inputs), accumulation_dtype(inputs.logits))
+
+
+def _save(ctx: Any, inputs: DiceInputs, results: Mean) -> None:  # noqa: ANN401 - torch's
+    ctx.save_for_backward(*inputs[:5], *results[1:])
+    ctx.options = inputs[5:]
+
+
+def _gradient(ctx: Any, upstream: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+    *tensors, slopes, by_cross_entropy = ctx.saved_tensors
+    if not is_one(upstream):
+        slopes, by_cross_entropy = slopes * upstream, by_cross_entropy * upstream
+    by_intersection, by_prediction = slopes.unbind()
+    return gradient(DiceInputs._make([*tensors, *ctx.options]), by_intersection, by_prediction, by_cross_entropy)
+
+
+class _DirectDiceMean(torch.autograd.Function):
+    """The mean, where nobody looks at the call."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, inputs: ops.DiceInputs, mean: Mean) -> Tensor:  # noqa: ANN401 - torch's
-        value, slopes, by_cross_entropy = mean.of(ops.run_dice(inputs), ops.accumulation_dtype(logits))
-        ctx.save_for_backward(logits, *inputs[1:5], slopes, by_cross_entropy)
-        ctx.options = inputs[5:]
-        return value
+    def forward(ctx: Any, logits: Tensor, inputs: DiceInputs, mean: DiceMean) -> Tensor:  # noqa: ANN401 - torch's
+        results = _compute(inputs, mean)
+        _save(ctx, DiceInputs(logits, *inputs[1:]), results)
+        return results[0]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's
-        *tensors, slopes, by_cross_entropy = ctx.saved_tensors
-        if not ops.is_one(upstream):
-            slopes, by_cross_entropy = slopes * upstream, by_cross_entropy * upstream
-        by_intersection, by_prediction = slopes.unbind()
-        inputs = ops.DiceInputs._make([*tensors, *ctx.options])
-        return ops.dice_gradient(inputs, by_intersection, by_prediction, by_cross_entropy), None, None
+        return _gradient(ctx, upstream), None, None
 
 
-# past what torch does in Python for transforms, of which there are none
-mean_overlap: Callable[[Tensor, ops.DiceInputs, Mean], Tensor] = super(torch.autograd.Function, MeanOverlap).apply
+def _named(arguments: tuple[Any, ...]) -> tuple[DiceInputs, DiceMean]:
+    """The registered operator's arguments."""
+    inputs, (positive, *terms), options = arguments[:8], arguments[8:13], arguments[13:]
+    return DiceInputs(*inputs), DiceMean(DiceTerms(*terms), positive, *options)
+
+
+def _kernel(*arguments: Any) -> Mean:  # noqa: ANN401 - the schema has their types
+    return _compute(*_named(arguments))
+
+
+def _fake(*arguments: Any) -> Mean:  # noqa: ANN401 - the schema has their types
+    logits = arguments[0]
+    dtype = accumulation_dtype(logits)
+    slopes = logits.new_empty(2, *logits.shape[:2], dtype=dtype)
+    return logits.new_empty((), dtype=dtype), slopes, logits.new_empty(1, dtype=torch.double)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Mean) -> None:  # noqa: ANN401 - torch's
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    _save(ctx, _named(inputs)[0], output)
+
+
+def _apply_backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    return None if upstream is None else _gradient(ctx, upstream), *(None,) * 15
+
+
+_OPERATOR = register(
+    "dice_mean",
+    f"({INPUTS}, Tensor positive, Tensor included, Tensor? class_weights, float offset, bool complement, bool mean, "
+    "float factor, float? cross_entropy_factor) -> (Tensor, Tensor, Tensor)",
+    _kernel,
+    _fake,
+    setup_context=_setup_context,
+    backward=_apply_backward,
+)

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _checks, _native
 from ._direct import is_direct
 from ._operator import register, register_backward
-from ._pixel_kernel import SCALAR, accumulation_dtype, readable
+from ._pixel_kernel import accumulation_dtype, readable
 
 NAME = "dice_sums"
 
@@ -38,19 +38,8 @@ class DiceInputs(NamedTuple):
     def launch(self, kernel: str, **pointers: int) -> None:
         """Run a kernel on contiguous inputs."""
         logits, target = self.logits, self.target
-        arguments = (  # by position, which is quicker than by name: in the order of csrc/bindings.h
-            logits.data_ptr(),
-            _native.FLOATS[logits.dtype],
-            not logits.is_contiguous(),  # channels_last
-            target.data_ptr(),
-            _native.INTEGERS[target.dtype],
-            self.tables.data_ptr(),
-            logits.shape[0],  # samples
-            logits.shape[1],  # channels
-            logits.shape[2:].numel(),  # pixels
-            self.tables.shape[1],  # labels
-            self.ignore_index,
-            _native.pointer(self.pixel_weight),
+        arguments = (  # in the order of csrc/bindings.h
+            *_native.loss_arguments(logits, target, self.tables, self.ignore_index, self.pixel_weight),
             self.merged.data_ptr(),
             self.sigmoid,
             self.squared,
@@ -129,51 +118,6 @@ def run(inputs: DiceInputs) -> SumsInMemory:
         pointers["partials"] = partials.data_ptr()
     inputs.launch(NAME, **pointers)
     return sums
-
-
-def mean_overlap(
-    sums: SumsInMemory,
-    tables: tuple[Tensor, Tensor, Tensor | None],
-    dtype: torch.dtype,
-    *,
-    cross_entropy_factor: float | None,
-    **options: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean of Dice terms on the CPU, as csrc/arguments.h says at `MeanOverlapArguments`.
-
-    Args:
-        sums: of the pixels.
-        tables: positive `[N, L, K]` and included `[N, K]`, bool; weights of classes `[K]`, float64, or None.
-        dtype: of the results.
-        cross_entropy_factor: None leaves it out.
-        **options: the numbers of `MeanOverlapArguments`.
-
-    Returns:
-        `[]`, the value; `[2, N, K]`, its derivatives by the overlaps; `[1]` float64, that by the sum of cross_entropy.
-    """
-    _, samples, classes = sums.overlaps.shape
-    positive, included, class_weight = (None if each is None else each.contiguous() for each in tables)
-    slopes = torch.empty_like(sums.overlaps, dtype=dtype)
-    value, of_cross_entropy = torch.empty_like(SCALAR, dtype=dtype), torch.empty(1, dtype=torch.double, device="cpu")
-    pointers = sums.pointers()
-    if cross_entropy_factor is None:
-        pointers["cross_entropy"] = 0
-    _native.kernel(slopes, "mean_overlap")(
-        **pointers,
-        positive=_native.pointer(positive),
-        included=_native.pointer(included),
-        class_weight=_native.pointer(class_weight),
-        samples=samples,
-        classes=classes,
-        labels=sums.label_weight.shape[1],
-        cross_entropy_factor=cross_entropy_factor or 0.0,
-        **options,
-        is_double=dtype == torch.float64,
-        value=value.data_ptr(),
-        slopes=slopes.data_ptr(),
-        slope_of_cross_entropy=of_cross_entropy.data_ptr(),
-    )
-    return value, slopes, of_cross_entropy
 
 
 def _kernel(*arguments: Any) -> Sums:  # noqa: ANN401 - the schema has their types
@@ -287,13 +231,13 @@ class DirectDiceSums(torch.autograd.Function):
         return _gradient(ctx, upstream[0], upstream[1], upstream[3]), None
 
 
-_INPUTS = (
+INPUTS = (
     "Tensor logits, Tensor target, Tensor tables, Tensor merged, Tensor? pixel_weight, bool sigmoid, bool squared, "
     "int ignore_index"
 )
 _forward = register(
     NAME,
-    f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"({INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
     _kernel,
     _fake,
     setup_context=_setup_context,
@@ -302,7 +246,7 @@ _forward = register(
 # The upstream gradients are those of the first two outputs, and of the sum of the cross-entropy.
 _backward = register_backward(
     NAME,
-    f"(Tensor upstream_intersection, Tensor upstream_prediction, Tensor upstream_cross_entropy, {_INPUTS}) -> Tensor",
+    f"(Tensor upstream_intersection, Tensor upstream_prediction, Tensor upstream_cross_entropy, {INPUTS}) -> Tensor",
     _backward_kernel,
     _backward_fake,
 )

@@ -137,12 +137,8 @@ def dice_inputs(
 def sums_of(inputs: DiceInputs, positive: Tensor, *, direct: bool) -> DiceSums:
     """The sums from packed tables."""
     intersection, prediction, label_weight, cross_entropy = compute(inputs, direct=direct)
-    return DiceSums(intersection, prediction, truth(positive, label_weight).to(intersection.dtype), cross_entropy)
-
-
-def truth(positive: Tensor, label_weight: Tensor) -> Tensor:
-    """`[N, K]` float64 from `[N, L, K]` bool and `[N, L]` float64."""
-    return (positive * label_weight.unsqueeze(-1)).sum(dim=1)
+    truth = (positive * label_weight.unsqueeze(-1)).sum(dim=1)  # [N, K]
+    return DiceSums(intersection, prediction, truth.to(intersection.dtype), cross_entropy)
 
 
 def _check(

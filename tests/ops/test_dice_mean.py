@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeldrop_bench.losses._mean_overlap import EPSILON, Mean, Terms
-from labeldrop_bench.ops import SumsInMemory
+from labeldrop_bench.ops import EPSILON, DiceMean, DiceTerms
+from labeldrop_bench.ops._dice_operator import SumsInMemory
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -20,14 +20,14 @@ def random_mean(samples, labels, classes, options, generator):
     sums = SumsInMemory(numbers(2, samples, classes), numbers(samples, labels), numbers(samples))
     if options["empty"]:
         sums.label_weight.zero_()
-    terms = Terms(
+    terms = DiceTerms(
         torch.rand(samples, classes, generator=generator) < (0.0 if options["none"] else 0.7),
         numbers(classes) if options["weighted"] else None,
         0.0 if options["overlap"] else EPSILON,
         complement=not options["overlap"],
     )
     positive = torch.rand(samples, labels, classes, generator=generator) < 0.5
-    return sums, Mean(terms, positive, options["mean"], 1.5, 0.7 if options["partner"] else None)
+    return sums, DiceMean(terms, positive, options["mean"], 1.5, 0.7 if options["partner"] else None)
 
 
 def by_autograd(sums, mean):
@@ -53,7 +53,7 @@ def by_autograd(sums, mean):
     seed=st.integers(0, 99),
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("way", [Mean.of, Mean._on_device], ids=["kernel", "torch"])
+@pytest.mark.parametrize("way", [DiceMean.of, DiceMean._on_device], ids=["kernel", "torch"])
 def test_equals_autograd(way, dtype, samples, labels, classes, options, seed):
     sums, mean = random_mean(samples, labels, classes, options, torch.Generator().manual_seed(seed))
     value, slopes, of_cross_entropy = way(mean, sums, dtype)
@@ -67,7 +67,7 @@ def test_equals_autograd(way, dtype, samples, labels, classes, options, seed):
     torch.testing.assert_close(of_cross_entropy, expected[2], rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("way", [Mean.of, Mean._on_device], ids=["kernel", "torch"])
+@pytest.mark.parametrize("way", [DiceMean.of, DiceMean._on_device], ids=["kernel", "torch"])
 def test_what_does_not_count_may_be_no_number(way):
     options = dict.fromkeys(("empty", "none", "weighted", "overlap", "partner"), False) | {"mean": True}
     sums, mean = random_mean(2, 3, 4, options, torch.Generator().manual_seed(0))
