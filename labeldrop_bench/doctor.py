@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import labeldrop_bench
-from labeldrop_bench import losses, ops
+from labeldrop_bench import losses, ops, reference
 from labeldrop_bench.ops import CudaBuild, Driver, Gpu
 from labeldrop_bench.text import read_text
 
@@ -171,7 +171,7 @@ def gather() -> Facts:
     gpus = range(torch.cuda.device_count()) if torch.version.cuda and torch.cuda.is_available() else ()
     build, has_cpu = ops.cuda_build(), bool(ops.instruction_set())
     devices = [*["cpu"] * has_cpu, *(f"cuda:{index}" for index in gpus if build)]
-    operators = [name for name in ops.__all__ if name in set(torch.ops.labeldrop)]
+    operators = [name for name in ops.__all__ if hasattr(reference, name)]  # the others are made of these
     return Facts(
         folder=folder,
         checkout=(folder.parent / "pyproject.toml").exists(),

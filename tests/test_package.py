@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "progress": ["checkpoints", "leaderboard", "errors", "records"],
     "extras": ["errors"],
     "integrations": ["label_space", "rules", "dropout", "losses", "ops", "errors", "extras", "text"],
-    "doctor": ["__init__", "losses", "ops", "text"],
+    "doctor": ["__init__", "losses", "ops", "reference", "text"],
     "commands": [
         "losses", "data", "init", "models", "plugins", "suites", "run", "sweep", "progress", "leaderboard",
         "submit", "speed", "errors", "records",
