@@ -1,6 +1,6 @@
 """What the CUDA kernels' machine code says of their speed, without a GPU: an estimate.
 
-    python -m benchmarks.machine_code [--architecture 90] [--objects FOLDER] [--write | --check]
+    python -m benchmarks.machine_code [--architecture 90] [--objects FOLDER] [--loss NAME ... | --write | --check]
 
 The emulated device of the tests says which kernel a loss launches, and with which arguments; a thread of that kernel's
 machine code is run on them (benchmarks/sass_thread.py), once for some pixels and once for twice as many. The difference
@@ -71,13 +71,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", type=int, choices=sorted(ARGUMENTS), default=90)
     parser.add_argument("--objects", type=Path, help="a folder in which some build has compiled csrc/cuda")
+    parser.add_argument("--loss", action="append", choices=LOSSES, help="of this loss alone (repeatable)")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/machine_code_sm_*")
     parser.add_argument("--check", action="store_true", help="compare with what is there")
     options = parser.parse_args()
+    if options.loss and (options.write or options.check):
+        parser.error("--write and --check are of all losses: leave out --loss")
     with tempfile.TemporaryDirectory() as folder:
         objects = objects_of(options.objects, options.architecture, Path(folder))
         kernels = disassembled(objects, options.architecture, Path(folder))
-    rows = all_rows(kernels, options.architecture)
+    rows = all_rows(kernels, options.architecture, options.loss or LOSSES)
     page = markdown(rows, MACHINES[options.architecture])
     path = RESULTS / f"machine_code_sm_{options.architecture}"
     if options.check:
@@ -214,11 +217,11 @@ def emulated():
     return EmulatedDevice(module), kernels
 
 
-def all_rows(kernels, architecture):
-    """The rows of every loss, number of classes, type and layout, by as many processes as there are cores."""
+def all_rows(kernels, architecture, losses):
+    """The rows of some losses, every number of classes, type and layout, by as many processes as there are cores."""
     torch.set_num_threads(1)
     _SHARED.update(kernels=kernels, architecture=architecture, device=emulated())
-    cases = list(product(LOSSES, CLASSES, DTYPES, LAYOUTS))
+    cases = list(product(losses, CLASSES, DTYPES, LAYOUTS))
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
         return [row for rows in pool.map(rows_of, cases, chunksize=4) for row in rows]
 
