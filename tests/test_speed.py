@@ -39,11 +39,14 @@ def test_stock_losses_compute_the_same(loss: str, num_classes: int) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("integer", [torch.uint8, torch.int64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("loss", NAMES)
-def test_bytes_are_those_of_the_tensors(loss: str, layout: str) -> None:
-    problem = Problem(loss, 5, (2, 4, 3), torch.bfloat16, layout)
+def test_bytes_are_those_of_the_tensors(loss: str, layout: str, integer: torch.dtype) -> None:
+    problem = Problem(loss, 5, (2, 4, 3), torch.bfloat16, layout, integer=integer)
     logits, target, _ = problem.tensors(CPU)
+    assert target.dtype == integer
+    assert ("int64 target" in problem.special) == (integer == torch.int64)
     assert logits.shape == (2, problem.create().out_channels, 4, 3)
     assert (logits.stride(1) == 1) == (layout == "channels_last")
     assert problem.compulsory_bytes == 2 * logits.nbytes + target.nbytes

@@ -44,6 +44,7 @@ class Problem:
             share work between neighbours.
         upstream: the gradient that arrives at the loss: 1 from `backward()`, another one from deep supervision,
             gradient accumulation or a weighted sum.
+        integer: type of the target: uint8, as label files have; or int64, which torch asks for.
     """
 
     loss: str
@@ -54,6 +55,7 @@ class Problem:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     labels: str = "blobs"
     upstream: float = 1.0
+    integer: torch.dtype = torch.uint8
 
     def create(self, backend: str = "fused") -> nn.Module:
         """The loss itself."""
@@ -69,7 +71,7 @@ class Problem:
         """What the loss is called with, the same on every call for a device.
 
         Returns:
-            Logits `[N, C, *spatial]` that require a gradient; uint8 target `[N, *spatial]` with the labels 0 to K - 1;
+            Logits `[N, C, *spatial]` that require a gradient; target `[N, *spatial]` with the labels 0 to K - 1;
             annotated `[N, K]` bool: in every other sample, the first among them, only the first half of the labels;
             all where peers compute the same loss.
         """
@@ -89,7 +91,7 @@ class Problem:
         annotated = torch.ones(batch, self.num_classes, dtype=torch.bool, device=device)
         if self.loss not in ORDINARY:
             annotated[::2, (self.num_classes + 1) // 2 :] = False
-        return logits.requires_grad_(), target, annotated
+        return logits.requires_grad_(), target.to(self.integer), annotated
 
     @property
     def logits_bytes(self) -> int:
@@ -98,17 +100,18 @@ class Problem:
 
     @property
     def compulsory_bytes(self) -> int:
-        """2 x logits + N x pixels: logits read once, gradient written once, uint8 target read once.
+        """2 x logits + target: logits read once, gradient written once, target read once.
 
         No forward and backward pass can do with less; one that reads the logits twice gets no credit for it.
         """
-        return 2 * self.logits_bytes + torch.Size(self.shape).numel()
+        return 2 * self.logits_bytes + torch.Size(self.shape).numel() * self.integer.itemsize
 
     @property
     def special(self) -> str:
         """Options, and what else is not as usual: `samples=20`, `scattered labels`; empty if nothing is."""
         found = [f"{key}={value}" for key, value in self.options.items()]
         found += ["scattered labels"] * (self.labels == "scattered")
+        found += [f"{dtype_name(self.integer)} target"] * (self.integer != torch.uint8)
         return ", ".join(found + [f"upstream {self.upstream:g}"] * (self.upstream != 1))
 
     @property
@@ -166,6 +169,7 @@ def default_measurements() -> tuple[Measurement, ...]:
     sizes = [
         *(Problem(loss, 4, flat) for loss in ("ce", "adaptive_ce", "marginal_ce", "bce", "dice", "ce+dice")),
         Problem("marginal_ce", 4, flat, labels="scattered"),
+        Problem("marginal_ce", 4, flat, integer=torch.int64),
         *(Problem("marginal_ce", 4, flat, half, layout) for layout in LAYOUTS),
         *(Problem(loss, 4, small_flat) for loss in ("ce", "adaptive_ce", "marginal_ce")),
         *(Problem(loss, 4, (2, 8, 8)) for loss in ("ce", "adaptive_ce", "marginal_ce", "bce", "dice", "ce+dice")),
