@@ -1,6 +1,6 @@
 """What the CUDA kernels' machine code says of their speed, without a GPU: an estimate.
 
-    python -m benchmarks.machine_code [--architecture 90] [--objects FOLDER] [--loss NAME ... | --write | --check]
+    python -m benchmarks.machine_code [--architecture 90|all ...] [--objects DIR] [--loss NAME ... | --write | --check]
 
 The emulated device of the tests says which kernel a loss launches, and with which arguments; a thread of that kernel's
 machine code is run on them (benchmarks/sass_thread.py), once for some pixels and once for twice as many. The difference
@@ -10,8 +10,8 @@ benchmarks/machine_model.py follow the bound of each resource, and the largest i
 Objects are those of a build in FOLDER, or are compiled here (nvcc). Needs cuobjdump and nvdisasm, from the CUDA toolkit
 or `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`.
 
---write puts the table and the numbers into benchmarks/results/, --check compares with what is there: exit code 1 if the
-share of copy bandwidth of a kernel is more than a tenth lower.
+--write puts a table and its numbers for each architecture into benchmarks/results/, --check compares with what is
+there: exit code 1 if the share of copy bandwidth of a kernel is more than a tenth lower.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import sass
-from benchmarks.machine_model import MACHINES, Counts, estimate, markdown
+from benchmarks.machine_model import JUDGED, MACHINES, Counts, estimate, markdown
 from benchmarks.sass_thread import Thread
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +42,9 @@ CSRC = ROOT / "csrc"
 CLASSES = (2, 4, 8, 14, 32, 64, 105)
 DTYPES = (torch.float32, torch.bfloat16)
 LAYOUTS = ("contiguous", "channels_last")
+# Which labels are annotated, and for how many classes: where only half of them are, a background pixel may be one of
+# several classes, or is looked at for some of them alone.
+ANNOTATED = {"all": CLASSES, "half": (4, 14, 64)}
 LOSSES = ("marginal_ce", "smile", "label_flip", "marginal_dice")  # of each family one
 TOOLS = {"cuobjdump": "nvidia-cuda-cuobjdump", "nvdisasm": "nvidia-cuda-nvdisasm"}
 # Constant bank 0: where blockDim and gridDim lie, and the first byte of the arguments
@@ -69,7 +72,8 @@ class Launch:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", type=int, choices=sorted(ARGUMENTS), default=90)
+    parser.add_argument("--architecture", action="append", choices=[*map(str, ARGUMENTS), "all"],
+                        help="of a GPU, 90 if it is not given (repeatable)")  # fmt: skip
     parser.add_argument("--objects", type=Path, help="a folder in which some build has compiled csrc/cuda")
     parser.add_argument("--loss", action="append", choices=LOSSES, help="of this loss alone (repeatable)")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/machine_code_sm_*")
@@ -77,14 +81,22 @@ def main():
     options = parser.parse_args()
     if options.loss and (options.write or options.check):
         parser.error("--write and --check are of all losses: leave out --loss")
+    chosen = options.architecture or ["90"]
+    architectures = sorted(ARGUMENTS if "all" in chosen else set(map(int, chosen)))
     with tempfile.TemporaryDirectory() as folder:
-        objects = objects_of(options.objects, options.architecture, Path(folder))
-        kernels = disassembled(objects, options.architecture, Path(folder))
-    rows = all_rows(kernels, options.architecture, options.loss or LOSSES)
-    page = markdown(rows, MACHINES[options.architecture])
-    path = RESULTS / f"machine_code_sm_{options.architecture}"
+        objects = objects_of(options.objects, architectures, Path(folder))
+        kernels = {each: disassembled(objects, each, Path(folder)) for each in architectures}
+    rows = all_rows(kernels, options.loss or LOSSES)
+    return max(report(each, rows[each], options) for each in architectures)
+
+
+def report(architecture, rows, options):
+    """What is asked for, of one architecture; the exit code."""
+    path = RESULTS / f"machine_code_sm_{architecture}"
     if options.check:
+        print(f"sm_{architecture}: ", end="")
         return compared(rows, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+    page = markdown(rows, MACHINES[architecture], judged=architecture == JUDGED)
     print(page)
     if options.write:
         RESULTS.mkdir(exist_ok=True)
@@ -115,8 +127,8 @@ def tool(name):
     return found
 
 
-def objects_of(folder, architecture, work):
-    """The compiled csrc/cuda: what a build has left in a folder, or compiled here for one architecture."""
+def objects_of(folder, architectures, work):
+    """The compiled csrc/cuda: what a build has left in a folder, or compiled here."""
     names = [source.name for source in sorted((CSRC / "cuda").glob("*.cu"))]
     if folder is not None:
         found = {path.name: path for path in folder.rglob("*.cu.o")}
@@ -128,11 +140,11 @@ def objects_of(folder, architecture, work):
     if nvcc is None:
         raise SystemExit("nvcc is neither on the path nor in CUDA_HOME: give --objects, the folder of a build")
     flags = _flags_of_files()
+    codes = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in architectures]
 
     def compiled(name):
         target = work / f"{name}.o"
-        code = f"arch=compute_{architecture},code=sm_{architecture}"
-        command = [nvcc, "-std=c++17", "-O3", "-DNDEBUG", "-gencode", code, *flags.get(name, ())]
+        command = [nvcc, "-std=c++17", "-O3", "-DNDEBUG", *codes, *flags.get(name, ())]
         subprocess.run([*command, "-c", CSRC / "cuda" / name, "-o", target], check=True)
         return target
 
@@ -156,7 +168,7 @@ def disassembled(objects, architecture, work):
     names = f"sm_{architecture}"
 
     def one(path):
-        folder = work / f"elf {path.name}"
+        folder = work / f"elf {names} {path.name}"
         folder.mkdir()
 
         def dump(*arguments):
@@ -217,31 +229,45 @@ def emulated():
     return EmulatedDevice(module), kernels
 
 
-def all_rows(kernels, architecture, losses):
-    """The rows of some losses, every number of classes, type and layout, by as many processes as there are cores."""
+@dataclass(frozen=True)
+class Case:
+    """What a loss is called with; `annotated` is a key of ANNOTATED."""
+
+    loss: str
+    annotated: str
+    classes: int
+    dtype: torch.dtype
+    layout: str
+
+
+def all_rows(kernels, losses):
+    """Rows of some losses in every case, of each architecture; by as many processes as there are cores."""
     torch.set_num_threads(1)
-    _SHARED.update(kernels=kernels, architecture=architecture, device=emulated())
-    cases = list(product(losses, CLASSES, DTYPES, LAYOUTS))
+    _SHARED.update(kernels=kernels, device=emulated())
+    every = (Case(*case) for case in product(losses, ANNOTATED, CLASSES, DTYPES, LAYOUTS))
+    cases = [case for case in every if case.classes in ANNOTATED[case.annotated]]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
-        return [row for rows in pool.map(rows_of, cases, chunksize=4) for row in rows]
+        found = list(pool.map(rows_of, cases, chunksize=4))
+    return {each: [row for rows in found for row in rows[each]] for each in kernels}
 
 
 _SHARED = {}  # what the processes inherit
 
 
 def rows_of(case):
-    """A row for each kernel of a case that reads the logits."""
-    loss, classes, dtype, layout = case
-    kernels, architecture = _SHARED["kernels"], _SHARED["architecture"]
-    pixels = turn(loss, classes, layout)
-    once, twice = (counted(loss, classes, dtype, layout, count) for count in (pixels, 2 * pixels))
-    rows = []
-    for name, (launch, more) in twice.items():
-        counts = more - once[name][1]
-        counts.registers = kernels[name].registers
-        names = {"kernel": short(name), "loss": loss, "K": classes, "dtype": str(dtype).removeprefix("torch.")}
-        numbers = estimate(counts, launch, pixels * counts.channels, dtype.itemsize, MACHINES[architecture])
-        rows.append({**names, "layout": layout, **numbers})
+    """Of each architecture: a row for each kernel of a case that reads the logits."""
+    pixels = turn(case.loss, case.classes, case.layout)
+    once, twice = (counted(case, count) for count in (pixels, 2 * pixels))
+    rows = {architecture: [] for architecture in _SHARED["kernels"]}
+    for (architecture, name), (launch, more) in twice.items():
+        counts = more - once[architecture, name][1]
+        counts.registers = _SHARED["kernels"][architecture][name].registers
+        names = {"kernel": short(name), "loss": case.loss, "annotated": case.annotated, "K": case.classes}
+        names |= {"dtype": str(case.dtype).removeprefix("torch."), "layout": case.layout}
+        machine = MACHINES[architecture]
+        rows[architecture].append(
+            names | estimate(counts, launch, pixels * counts.channels, case.dtype.itemsize, machine)
+        )
     return rows
 
 
@@ -257,29 +283,32 @@ def short(name):
     return re.sub(r"<.*|\(.*", "", re.sub(r"\(anonymous namespace\)::|labeldrop::cuda::|^void ", "", name))
 
 
-def counted(loss, classes, dtype, layout, pixels):
-    """What a thread of each kernel that reads the logits executes: kernel -> (launch, counts)."""
+def counted(case, pixels):
+    """What a thread of each kernel that reads the logits executes: (architecture, kernel) -> (launch, counts)."""
     import labeldrop_bench as lb
 
     device, names = _SHARED["device"]
-    kernels, first = _SHARED["kernels"], ARGUMENTS[_SHARED["architecture"]]
-    module = lb.losses.create(loss, num_classes=classes + (loss in ("smile", "label_flip")))
+    module = lb.losses.create(case.loss, num_classes=case.classes + (case.loss in ("smile", "label_flip")))
     channels = module.out_channels
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1, pixels, channels, generator=generator).to(dtype).movedim(-1, 1)
-    logits = (logits if layout == "channels_last" else logits.contiguous()).requires_grad_()
+    logits = torch.randn(1, pixels, channels, generator=generator).to(case.dtype).movedim(-1, 1)
+    logits = (logits if case.layout == "channels_last" else logits.contiguous()).requires_grad_()
     target = torch.zeros(1, pixels, dtype=torch.uint8)
-    found, stored, errors = {}, {}, []
+    annotated = torch.ones(1, module.label_space.num_labels, dtype=torch.bool)
+    if case.annotated == "half":
+        annotated[:, 2::2] = False  # not the first one: a kernel in which it is a thread's only class has to show
+    found, stored, errors = {}, [], []
 
     def run(kernel, arguments, size, threads, shared):
         launch = Launch(names[kernel], ctypes.string_at(arguments, size), threads, shared)
-        thread = Thread(kernels[launch.kernel], constants(launch, first), ctypes.string_at)
-        trace = thread.run()
-        counts = Counts.of(trace, channels, addresses(logits), addresses(target), sorted(thread.unknown))
-        if counts.widths:
-            found[launch.kernel] = launch, counts
-        if launch.shared <= ALONE:
-            stored.update(thread.stored)
+        for architecture, kernels in _SHARED["kernels"].items():
+            thread = Thread(kernels[launch.kernel], constants(launch, ARGUMENTS[architecture]), ctypes.string_at)
+            trace = thread.run()
+            counts = Counts.of(trace, channels, addresses(logits), addresses(target), sorted(thread.unknown))
+            if counts.widths:
+                found[architecture, launch.kernel] = launch, counts
+            if launch.shared <= ALONE:
+                stored.extend(thread.stored.items())
 
     def listen(*arguments):
         try:
@@ -292,7 +321,7 @@ def counted(loss, classes, dtype, layout, pixels):
     device.module.emulation_listen(callback)
     try:
         with device():
-            (gradient,) = torch.autograd.grad(module(logits, target), logits)
+            (gradient,) = torch.autograd.grad(module(logits, target, annotated), logits)
     finally:
         device.module.emulation_listen(None)
     if errors:
@@ -307,7 +336,7 @@ def check_gradient(gradient, stored):
     Raises:
         RuntimeError: it is not, and what was counted is not what the kernel does.
     """
-    for place, data in stored.items():
+    for place, data in stored:
         if place in addresses(gradient):
             expected = torch.frombuffer(bytearray(ctypes.string_at(place, len(data))), dtype=gradient.dtype)
             found = torch.frombuffer(bytearray(data), dtype=gradient.dtype)
@@ -331,7 +360,7 @@ def compared(rows, before):
     """Say which kernels are slower than they were; the exit code."""
 
     def key(row):
-        return tuple(row[name] for name in ("kernel", "loss", "K", "dtype", "layout"))
+        return tuple(row[name] for name in ("kernel", "loss", "annotated", "K", "dtype", "layout"))
 
     known = {key(row): row["share"] for row in before}
     worse = [row for row in rows if row["share"] < (1 - LOST) * known.get(key(row), 0)]

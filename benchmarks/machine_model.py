@@ -27,11 +27,13 @@ BETWEEN = 2  # cycles between two instructions of a warp, on average: an assumpt
 HEAD = """\
 # CUDA kernels, **estimated** from their machine code: {name}
 
-Nothing here was measured. A thread of each kernel was run instruction by instruction, on labels that are all the same,
-and what it executed was counted; see `benchmarks/machine_code.py` and the model in `benchmarks/machine_model.py`, which
-says what is left out. K: classes of the logits, of which `label_flip` has two channels each. Bytes in flight: of a
-thread's loads of logits when it waits for one. Of copy: the time of a copy of the compulsory bytes over the longest of
-the bounds, 100 % at most. Assumed: {assumed}.
+Nothing here was measured. A thread of each kernel was run instruction by instruction, on pixels of background alone,
+and what it executed was counted; see `benchmarks/machine_code.py` and the model in `benchmarks/machine_model.py`,
+which says what is left out. Annotated: all labels, or half of them, so that a background pixel may be one of several
+classes (cross-entropy, Dice) or says nothing of some (sigmoid family). K: classes of the logits, of which `label_flip`
+has two channels each. Bytes in flight: of a thread's loads of logits when it waits for one. Of copy: the time of a
+copy of the compulsory bytes over the longest of the bounds, 100 % at most.
+Assumed: {assumed}.
 
 """
 
@@ -196,6 +198,7 @@ def estimate(counts, launch, logits, size, machine):
     }
 
 
+JUDGED = 90  # the architecture that the bars are for, where all labels are annotated
 # (loss, smallest and largest K, type, the share of copy bandwidth that is aimed at); Dice: of both its passes together
 BARS = (
     *((loss, 4, 32, "float32", 0.9) for loss in ("marginal_ce", "smile")),
@@ -206,11 +209,11 @@ BARS = (
 
 
 def shares(rows):
-    """The share of each loss at each (K, type, layout): of Dice the floor of three passes over both kernels' time."""
+    """The share of each loss in each case: of Dice the floor of three passes over both kernels' time."""
     times, floors = Counter(), Counter()
     for row in rows:
         passes = 1 if row["kernel"] == "dice_sums_kernel" else 2  # over memory
-        key = row["loss"], row["K"], row["dtype"], row["layout"]
+        key = row["loss"], row["annotated"], row["K"], row["dtype"], row["layout"]
         times[key] += passes / row["share"]
         floors[key] += passes
     return {key: floors[key] / times[key] for key in times}
@@ -219,25 +222,30 @@ def shares(rows):
 def bars(rows):
     """What is aimed at, and the lowest and the highest share that the kernels are estimated to reach now."""
     known = shares(rows)
-    lines = ["| loss | K | dtype | bar | lowest | highest |", "|---|---|---|---|---|---|"]
+
+    def reached(loss, annotated, dtype, least, most):
+        found = [share for (*names, k, of_type, _), share in known.items()
+                 if names == [loss, annotated] and of_type == dtype and least <= k <= most]  # fmt: skip
+        return f"{100 * min(found):.0f} to {100 * max(found):.0f} %" if found else "-"
+
+    lines = ["| loss | K | dtype | bar | all annotated | half annotated |", "|---|---|---|---|---|---|"]
     for loss, least, most, dtype, bar in BARS:
-        found = [share for key, share in known.items() if (key[0], key[2]) == (loss, dtype) and least <= key[1] <= most]
-        if found:
-            low, high = (f"{100 * edge(found):.0f} %" for edge in (min, max))
-            lines.append(f"| {loss} | {least} to {most} | {dtype} | {100 * bar:.0f} % | {low} | {high} |")
+        if any(key[0] == loss for key in known):
+            found = (reached(loss, annotated, dtype, least, most) for annotated in ("all", "half"))
+            lines.append(f"| {loss} | {least} to {most} | {dtype} | {100 * bar:.0f} % | {' | '.join(found)} |")
     return "\n".join(["## Bars, both layouts", "", *lines])
 
 
-def markdown(rows, machine):
-    """The table, under a heading that says what it is."""
+def markdown(rows, machine, *, judged):
+    """The table, under a heading that says what it is; `judged`: by the bars."""
     heads = [
-        *("loss", "kernel", "K", "dtype", "layout", "instructions a logit", *KINDS, "bytes a load", "bytes in flight"),
-        *("registers", "shared", "warps", "bound", "of copy"),
+        *("loss", "annotated", "kernel", "K", "dtype", "layout", "instructions a logit", *KINDS),
+        *("bytes a load", "bytes in flight", "registers", "shared", "warps", "bound", "of copy"),
     ]
     keys = ("bytes per load", "bytes in flight", "registers", "shared", "warps", "bound")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        names = [row[key] for key in ("loss", "kernel", "K", "dtype", "layout", "total")]
+        names = [row[key] for key in ("loss", "annotated", "kernel", "K", "dtype", "layout", "total")]
         cells = [*names, *row["instructions"].values(), *(row[key] for key in keys), f"{100 * row['share']:.0f} %"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     unknown = sorted({name for row in rows for name in row["unknown"]})
@@ -249,4 +257,5 @@ def markdown(rows, machine):
         f"of a warp"
     )
     table = "\n".join(lines) + notes
-    return f"{HEAD.format(name=machine.name, assumed=assumed)}{bars(rows)}\n\n## Kernels\n\n{table}"
+    heading = HEAD.format(name=machine.name, assumed=assumed) + (f"{bars(rows)}\n\n" if judged else "")
+    return f"{heading}## Kernels\n\n{table}"

@@ -41,10 +41,13 @@ def neighbours(name: str) -> tuple[str, ...]:
 
 
 @cache
-def parts(text: str) -> list[tuple[str, bool, bool]]:
-    """Of an address: each summand, whether it has 64 bits, whether it is subtracted."""
-    parts = text.replace("+-", "+~").split("+")
-    return [(part.lstrip("~"), ".64" in part, part.startswith("~")) for part in parts]
+def parts(text: str) -> list[tuple[str, bool, int]]:
+    """Of an address: each summand, whether it has 64 bits, and what it is multiplied by."""
+    found = []
+    for part in text.replace("+-", "+~").split("+"):
+        scale = re.search(r"\.X(\d+)$", part)
+        found.append((part.lstrip("~"), ".64" in part, (-1 if part[0] == "~" else 1) * (int(scale[1]) if scale else 1)))
+    return found
 
 
 def signed(value: int, bits: int = 32) -> int:

@@ -66,12 +66,10 @@ class Registers:
         return int.from_bytes(data[address : address + size].ljust(size, b"\0"), "little")
 
     def address(self, text: str, words: int = 1) -> int:
-        """The sum of registers and numbers in brackets; the first register has `words` of 32 bits."""
+        """The sum of what stands in brackets; the first register, and uniform ones, have `words` of 32 bits."""
         total = 0
-        for part, wide, negative in parts(text):
-            value = self.words(part, 2 if wide else words)
-            total += -value if negative else value
-            words = 1
+        for number, (part, wide, scale) in enumerate(parts(text)):
+            total += scale * self.words(part, 2 if wide else words if number == 0 or part[:2] == "UR" else 1)
         return total
 
     def integer(self, text: str, words: int = 1) -> int:

@@ -145,6 +145,22 @@ def test_instructions_do_what_they_are_named_for(code, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        ("R2+0x10", 2, (7 << 32) + 26),  # of sm_75, where nothing says that a pointer has 64 bits
+        ("R2.64+0x10", 2, (7 << 32) + 26),
+        ("R2.64+UR4+-0x2", 2, (12 << 32) + 17),  # and one of the two is a pointer to a whole array
+        ("R2.X8+UR4+0x4", 1, 93),
+        ("UR4", 2, (5 << 32) + 9),
+    ],
+)
+def test_addresses_are_sums(text, words, expected):
+    run = thread(2)
+    run.registers.update(R2=10, R3=7, UR4=9, UR5=5)
+    assert run.address(text, words) == expected
+
+
+@pytest.mark.parametrize(
     ("registers", "threads", "shared", "warps", "limit"),
     [
         (32, 128, 0, 64, "warps"),
@@ -158,7 +174,8 @@ def test_occupancy(registers, threads, shared, warps, limit):
 
 
 def row(share, k=4):
-    return {"kernel": "x_kernel", "loss": "ce", "K": k, "dtype": "float32", "layout": "contiguous", "share": share}
+    names = {"kernel": "x_kernel", "loss": "ce", "annotated": "all", "K": k, "dtype": "float32", "layout": "contiguous"}
+    return {**names, "share": share}
 
 
 @pytest.mark.parametrize(("now", "code"), [(0.8, 0), (0.73, 0), (0.71, 1), (0.95, 0)])
@@ -172,13 +189,21 @@ def test_a_kernel_that_is_new_or_gone_asks_for_the_table_anew(capsys):
     assert "write the table anew" in capsys.readouterr().out
 
 
+def test_a_row_is_compared_with_that_of_the_same_annotated_labels(capsys):
+    half = {**row(0.4), "annotated": "half"}
+    assert machine_code.compared([row(0.8), half], [row(0.8), half]) == 0
+    assert machine_code.compared([row(0.4), half], [row(0.8), half]) == 1
+
+
 def test_both_passes_of_dice_are_one_share():
     """A third of the bytes at 20 %, two thirds at 40 %: 5 + 5 times the time of a pass, where 3 would do."""
     dice = {**row(0.2), "loss": "marginal_dice", "kernel": "dice_sums_kernel"}
     backward = {**dice, "kernel": "dice_sums_backward_kernel", "share": 0.4}
     (share,) = machine_model.shares([dice, backward]).values()
     assert share == pytest.approx(0.3)
-    assert "| marginal_dice | 2 to 128 | float32 | 85 % | 30 % | 30 % |" in machine_model.bars([dice, backward])
+    half = {**dice, "annotated": "half", "share": 0.1}
+    shown = "| marginal_dice | 2 to 128 | float32 | 85 % | 30 to 30 % | 10 to 10 % |"
+    assert shown in machine_model.bars([dice, backward, half])
 
 
 def test_without_the_disassembler_it_says_what_to_install(monkeypatch):
@@ -194,10 +219,15 @@ def test_the_committed_table_is_marked_as_an_estimate_and_has_every_case():
         page = path.with_suffix(".md").read_text(encoding="utf-8")
         assert "**estimated**" in page.splitlines()[0]
         assert page.split("## Kernels")[1].count("\n| ") == len(rows) + 1
-        assert {row["K"] for row in rows} == set(machine_code.CLASSES)
-        assert {(row["dtype"], row["layout"]) for row in rows} == {
-            (dtype, layout) for dtype in ("float32", "bfloat16") for layout in ("contiguous", "channels_last")
+        for annotated, classes in machine_code.ANNOTATED.items():
+            assert {row["K"] for row in rows if row["annotated"] == annotated} == set(classes)
+        assert {(row["loss"], row["dtype"], row["layout"]) for row in rows} == {
+            (loss, dtype, layout)
+            for loss in machine_code.LOSSES
+            for dtype in ("float32", "bfloat16")
+            for layout in ("contiguous", "channels_last")
         }
+        assert ("## Bars" in page) == path.stem.endswith(f"_{machine_model.JUDGED}")
         assert not any(row["unknown"] for row in rows)
 
 
