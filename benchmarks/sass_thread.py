@@ -220,6 +220,12 @@ class Thread(Registers):
         self.set_predicate(first, bool(int(one, 0) >> index & 1))
         self.set_predicate(second, bool(int(other, 0) >> index & 1))
 
+    def _vote(self, i: Instruction, _: int) -> None:
+        if re.fullmatch(r"U?P\w", i.operands[0]):  # of a warp whose lanes all do what this one does
+            self.set_predicate(i.operands[0], self.predicate(i.operands[-1]))
+        else:
+            self.unknown.add(i.stem)
+
     def _p2r(self, i: Instruction, _: int) -> None:
         target, _, value, mask = i.operands
         bits = sum(self.predicates.get(f"P{number}", False) << number for number in range(7))

@@ -7,6 +7,8 @@
 #include <cuda_fp16.h>
 #endif
 
+#include <type_traits>
+
 #include "../math/half.h"
 #include "launch.cuh"
 
@@ -27,6 +29,7 @@ template <>
 struct Element<float> {
   using Real = float;
   static constexpr int kPerWord = 1;
+  static constexpr uint32_t kMinusInfinity = 0xff800000u;
   static __device__ __forceinline__ float load(float x) { return x; }
   static __device__ __forceinline__ float store(float x) { return x; }
   static __device__ __forceinline__ void unpack(uint32_t word, float* x) { x[0] = bit_cast<float>(word); }
@@ -37,6 +40,7 @@ template <>
 struct Element<BFloat16> {
   using Real = float;
   static constexpr int kPerWord = 2;
+  static constexpr uint32_t kMinusInfinity = 0xff80ff80u;
   static __device__ __forceinline__ float load(BFloat16 x) { return to_float(x); }
   static __device__ __forceinline__ BFloat16 store(float x) {
 #ifdef __CUDA_ARCH__
@@ -62,6 +66,7 @@ template <>
 struct Element<Float16> {
   using Real = float;
   static constexpr int kPerWord = 2;
+  static constexpr uint32_t kMinusInfinity = 0xfc00fc00u;
   static __device__ __forceinline__ float load(Float16 x) {
 #ifdef __CUDA_ARCH__
     return __half2float(__ushort_as_half(x.bits));
@@ -124,6 +129,18 @@ __device__ __forceinline__ Raw<Storage, N> pack(const RealOf<Storage> (&x)[N]) {
     Raw<Storage, N> raw;
 #pragma unroll
     for (int w = 0; w < N / kPerWord; ++w) raw.values[w] = Element<Storage>::pack(x + w * kPerWord);
+    return raw;
+  }
+}
+
+template <class Storage, int N>
+__device__ __forceinline__ Raw<Storage, N> minus_infinity() {
+  constexpr uint32_t kWord = Element<Storage>::kMinusInfinity;
+  if constexpr (N == 1) {
+    return bit_cast<Storage>(static_cast<std::conditional_t<sizeof(Storage) == 2, uint16_t, uint32_t>>(kWord));
+  } else {
+    Raw<Storage, N> raw;
+    for (uint32_t& word : raw.values) word = kWord;
     return raw;
   }
 }

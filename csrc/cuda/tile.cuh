@@ -1,54 +1,32 @@
-// A tile of neighbouring pixels of channels-last logits in shared memory, one thread per pixel.
+// The paths of channels-last logits (register_pixels.cuh): rows that go straight into registers, or a tile of pixels in
+// shared memory, which is read and written in 16-byte chunks in order; a pixel's row then is read by its thread.
 //
-// Global memory is read and written in 16-byte chunks in order; a pixel's row of K values then is read by its thread.
 // Rows are accessed in units: the largest power of 2, up to 16 bytes, that divides a row. A row of an odd number of
-// units is free of bank conflicts, and only units of 16 bytes can be even in number; such rows are padded by one unit.
+// units is free of bank conflicts. Only units of 16 bytes can be even in number: of such rows the chunks change places
+// within every 8 of them, so that 8 lanes' chunks lie in different banks.
 #pragma once
 
-#include <type_traits>
-
-#include "elements.cuh"
+#include "register_pixels.cuh"
 
 namespace labeldrop::cuda {
 
 using Chunk = Vector<uint32_t, 4>;  // 16 bytes
-
-struct TileLayout {
-  int row;           // bytes of a pixel in global memory
-  int pitch;         // bytes of a pixel in shared memory
-  int unit;          // bytes of an access to a row
-  bool padded;       // pitch = row + 16
-  uint32_t inverse;  // 2^16 / units per row, rounded up, where padded
-  bool chunks;       // both global arrays begin at a multiple of 16 bytes
-};
 
 inline TileLayout tile_layout(int64_t row, bool chunks) {
   TileLayout t{};
   t.row = static_cast<int>(row);
   t.unit = static_cast<int>(std::min<int64_t>(kVectorBytes, row & -row));
   const int units = t.row / t.unit;
-  t.padded = units % 2 == 0;
-  t.pitch = t.row + (t.padded ? kVectorBytes : 0);
-  t.inverse = t.padded ? (65536u + units - 1) / units : 0;
+  t.moved = ((units & -units) - 1) * t.unit;
   t.chunks = chunks;
   return t;
 }
 
-// Bytes that a tile of `pixels` takes: up to 15 more, because it keeps the misalignment that it has in global memory.
-inline int64_t tile_bytes(const TileLayout& t, int64_t pixels) { return pixels * t.pitch + kVectorBytes; }
+// Where a byte of the tile lies in shared memory. What is XORed is the same for chunks 64 apart.
+__device__ __forceinline__ int tile_place(const TileLayout& t, int byte) { return byte ^ (byte >> 3 & t.moved); }
 
-// Where a chunk of the tile lies in shared memory. The quotient is exact below 2^16 / units chunks, far beyond any
-// tile.
-__device__ __forceinline__ int chunk_place(const TileLayout& t, int chunk) {
-  return t.padded ? chunk + static_cast<int>(static_cast<uint32_t>(chunk) * t.inverse >> 16) : chunk;
-}
-
-// The bytes by which the tile that begins at byte `start` of the array is behind a multiple of 16.
-__device__ __forceinline__ int tile_shift(const TileLayout& t, int64_t start) {
-  return t.chunks ? static_cast<int>(start % kVectorBytes) : 0;
-}
-
-// A tile of `bytes` in whole chunks, counted from the multiple of 16 before it, and what these leave over at both ends.
+// A tile of `bytes` in whole chunks, counted from the multiple of 16 bytes before it in global memory, which is `shift`
+// bytes before, and what these leave over at both ends: bytes [begin, head) and [tail, end) are copied value by value.
 struct WholeChunks {
   __device__ __forceinline__ WholeChunks(const TileLayout& t, int shift, int bytes)
       : begin(shift), end(shift + bytes), first(shift == 0 ? 0 : 1), last((shift + bytes) / kVectorBytes) {
@@ -58,15 +36,24 @@ struct WholeChunks {
   }
   int begin, end;   // bytes of the tile
   int first, last;  // whole chunks
-  int head, tail;   // bytes [begin, head) and [tail, end) are copied value by value
+  int head, tail;
 };
 
 // copy(byte in shared, byte in global from the tile's start) for each value of bytes [begin, end)
 template <class Storage, class Copy>
 __device__ __forceinline__ void copy_values(const TileLayout& t, int shift, int begin, int end, Copy copy) {
   constexpr int kSize = static_cast<int>(sizeof(Storage));
-  for (int byte = begin + static_cast<int>(threadIdx.x) * kSize; byte < end; byte += kSize * blockDim.x) {
-    copy(chunk_place(t, byte / kVectorBytes) * kVectorBytes + byte % kVectorBytes, byte - shift);
+  for (int byte = begin + static_cast<int>(threadIdx.x) * kSize; byte < end; byte += kSize * kBlock) {
+    copy(tile_place(t, byte), byte - shift);
+  }
+}
+
+// step(chunk, chunks from it to the end, its byte in shared memory) for every kAtOnce-th chunk of this thread: the next
+// ones are kBlock further, in both.
+template <int kAtOnce, class Step>
+__device__ __forceinline__ void for_each_chunk(const TileLayout& t, const WholeChunks& whole, Step step) {
+  for (int c = whole.first + static_cast<int>(threadIdx.x); c < whole.last; c += kAtOnce * kBlock) {
+    step(c, whole.last - c, tile_place(t, c * kVectorBytes));
   }
 }
 
@@ -74,21 +61,20 @@ __device__ __forceinline__ void copy_values(const TileLayout& t, int shift, int 
 template <class Storage>
 __device__ __forceinline__ void load_tile(const TileLayout& t, unsigned char* shared, const unsigned char* from,
                                           int shift, int bytes) {
-  constexpr int kAtOnce = 4;  // loads in flight per thread
+  constexpr int kAtOnce = 8;  // loads in flight per thread
   const WholeChunks whole(t, shift, bytes);
   const Chunk* __restrict__ chunks = reinterpret_cast<const Chunk*>(from - shift);
-  const int threads = static_cast<int>(blockDim.x);
-  for (int c = whole.first + static_cast<int>(threadIdx.x); c < whole.last; c += kAtOnce * threads) {
+  for_each_chunk<kAtOnce>(t, whole, [&](int c, int left, int place) {
     Chunk part[kAtOnce];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
-      if (c + j * threads < whole.last) part[j] = chunks[c + j * threads];
+      if (j * kBlock < left) part[j] = chunks[c + j * kBlock];
     }
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
-      if (c + j * threads < whole.last) reinterpret_cast<Chunk*>(shared)[chunk_place(t, c + j * threads)] = part[j];
+      if (j * kBlock < left) *reinterpret_cast<Chunk*>(shared + place + j * kBlock * kVectorBytes) = part[j];
     }
-  }
+  });
   const auto copy = [&](int place, int offset) {
     *reinterpret_cast<Storage*>(shared + place) = *reinterpret_cast<const Storage*>(from + offset);
   };
@@ -100,11 +86,17 @@ __device__ __forceinline__ void load_tile(const TileLayout& t, unsigned char* sh
 template <class Storage>
 __device__ __forceinline__ void store_tile(const TileLayout& t, const unsigned char* shared, unsigned char* to,
                                            int shift, int bytes) {
+  constexpr int kAtOnce = 4;
   const WholeChunks whole(t, shift, bytes);
   Chunk* __restrict__ chunks = reinterpret_cast<Chunk*>(to - shift);
-  for (int c = whole.first + static_cast<int>(threadIdx.x); c < whole.last; c += static_cast<int>(blockDim.x)) {
-    chunks[c] = reinterpret_cast<const Chunk*>(shared)[chunk_place(t, c)];
-  }
+  for_each_chunk<kAtOnce>(t, whole, [&](int c, int left, int place) {
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      if (j * kBlock < left) {
+        chunks[c + j * kBlock] = *reinterpret_cast<const Chunk*>(shared + place + j * kBlock * kVectorBytes);
+      }
+    }
+  });
   const auto copy = [&](int place, int offset) {
     *reinterpret_cast<Storage*>(to + offset) = *reinterpret_cast<const Storage*>(shared + place);
   };
@@ -112,29 +104,43 @@ __device__ __forceinline__ void store_tile(const TileLayout& t, const unsigned c
   copy_values<Storage>(t, shift, whole.tail, whole.end, copy);
 }
 
-// The first `classes` values of a row as numbers, N of them to a unit.
-template <class Storage, int N, int MaxK>
-__device__ __forceinline__ void load_row_units(const unsigned char* row, int classes, RealOf<Storage> (&z)[MaxK][1]) {
+// Rows in shared memory, V values to a unit; `byte` is that of the first pixel's row. Classes beyond the last are -inf.
+template <class Storage, int V, class Classes, class Pixels>
+__device__ __forceinline__ void load_rows_of_tile(const TileLayout& t, const unsigned char* tile, int byte,
+                                                  Classes classes, const Pixels& pixels,
+                                                  float (&z)[Classes::MaxK][Pixels::N]) {
 #pragma unroll
-  for (int k = 0; k + N <= MaxK; k += N) {
-    if (k < classes) {
-      RealOf<Storage> x[N];
-      unpack<Storage, N>(*reinterpret_cast<const Raw<Storage, N>*>(row + k * sizeof(Storage)), x);
+  for (int k = 0; k + V <= Classes::MaxK; k += V) {
 #pragma unroll
-      for (int j = 0; j < N; ++j) z[k + j][0] = x[j];
+    for (int i = 0; i < Pixels::N; ++i) {
+      float x[V];
+      if (!classes.exists(k)) {
+#pragma unroll
+        for (int j = 0; j < V; ++j) x[j] = -infinity<float>();
+      } else if (pixels.exists(i)) {
+        const int place = tile_place(t, byte + i * Pixels::kStep * t.row + k * static_cast<int>(sizeof(Storage)));
+        unpack<Storage, V>(*reinterpret_cast<const Raw<Storage, V>*>(tile + place), x);
+      }
+#pragma unroll
+      for (int j = 0; j < V; ++j) z[k + j][i] = x[j];
     }
   }
 }
 
-template <class Storage, int N, int MaxK>
-__device__ __forceinline__ void store_row_units(unsigned char* row, int classes, const RealOf<Storage> (&z)[MaxK][1]) {
+template <class Storage, int V, class Classes, class Pixels>
+__device__ __forceinline__ void store_rows_of_tile(const TileLayout& t, unsigned char* tile, int byte, Classes classes,
+                                                   const Pixels& pixels, const float (&z)[Classes::MaxK][Pixels::N]) {
 #pragma unroll
-  for (int k = 0; k + N <= MaxK; k += N) {
-    if (k < classes) {
-      RealOf<Storage> x[N];
+  for (int k = 0; k + V <= Classes::MaxK; k += V) {
 #pragma unroll
-      for (int j = 0; j < N; ++j) x[j] = z[k + j][0];
-      *reinterpret_cast<Raw<Storage, N>*>(row + k * sizeof(Storage)) = pack<Storage, N>(x);
+    for (int i = 0; i < Pixels::N; ++i) {
+      if (classes.exists(k) && pixels.exists(i)) {
+        float x[V];
+#pragma unroll
+        for (int j = 0; j < V; ++j) x[j] = z[k + j][i];
+        const int place = tile_place(t, byte + i * Pixels::kStep * t.row + k * static_cast<int>(sizeof(Storage)));
+        *reinterpret_cast<Raw<Storage, V>*>(tile + place) = pack<Storage, V>(x);
+      }
     }
   }
 }
@@ -147,6 +153,76 @@ __device__ __forceinline__ void with_unit(int unit, Function f) {
   if (unit == 8) return f(std::integral_constant<int, 8 / kSize>());
   if (unit == 4) return f(std::integral_constant<int, 4 / kSize>());
   if constexpr (kSize == 2) f(std::integral_constant<int, 1>());
+}
+
+template <class Storage_, int MaxK_, int kLeast>
+struct TilePath {
+  using Storage = Storage_;
+  static constexpr int MaxK = MaxK_, N = kPixelsHeld<MaxK> < 4 ? kPixelsHeld<MaxK> : 4;
+  using Classes = ClassCount<MaxK, kLeast>;
+  using Pixels = ThreadPixels<N, kBlock>;
+  static constexpr int kTile = N * kBlock;  // pixels
+
+  static PathSetup setup(const LossArguments& a, const void* stored) {
+    const int64_t row = a.channels * static_cast<int64_t>(sizeof(Storage));
+    // 16 bytes more, because a tile keeps its misalignment in global memory
+    return {(a.pixels + kTile - 1) / kTile, row * kTile + kVectorBytes,
+            tile_layout(row, vector_aligned(a.logits) && vector_aligned(stored))};
+  }
+
+  template <class Body>
+  static __device__ __forceinline__ void run(const LossArguments& a, void* stored, const TileLayout& t, int64_t sample,
+                                             unsigned char* shared, Body& body) {
+    const Classes classes{static_cast<int>(a.channels)};
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * kTile; first < a.pixels;
+         first += static_cast<int64_t>(gridDim.x) * kTile) {
+      const int count = a.pixels - first < kTile ? static_cast<int>(a.pixels - first) : kTile;
+      const int64_t start = (sample * a.pixels + first) * t.row;
+      const int shift = t.chunks ? static_cast<int>(start % kVectorBytes) : 0, thread = static_cast<int>(threadIdx.x);
+      load_tile<Storage>(t, shared, static_cast<const unsigned char*>(a.logits) + start, shift, count * t.row);
+      const Pixels pixels{sample, sample * a.pixels + first + thread, count - thread};
+      const auto known = body.known(pixels);
+      __syncthreads();
+      float z[MaxK][N];
+      const int byte = shift + thread * t.row;
+      with_unit<Storage>(
+          t.unit, [&](auto v) { load_rows_of_tile<Storage, decltype(v)::value>(t, shared, byte, classes, pixels, z); });
+      body(z, classes, pixels, known);
+      if (stored != nullptr) {
+        with_unit<Storage>(t.unit, [&](auto v) {
+          store_rows_of_tile<Storage, decltype(v)::value>(t, shared, byte, classes, pixels, z);
+        });
+      }
+      __syncthreads();
+      if (stored != nullptr) {
+        store_tile<Storage>(t, shared, static_cast<unsigned char*>(stored) + start, shift, count * t.row);
+        __syncthreads();
+      }
+    }
+  }
+};
+
+template <class Storage, class Function>
+auto with_channels_last_classes(const LossArguments& a, bool aligned, Function f) {
+  if (aligned && a.channels == 2) return f(RowPath<Storage, 2, 8>());
+  if (aligned && a.channels == 4) return f(RowPath<Storage, 4, 8>());
+  if (aligned && a.channels == 8) return f(RowPath<Storage, 8, 4>());
+  if constexpr (sizeof(Storage) == 2) {
+    if (aligned && a.channels == 16) return f(RowPath<Storage, 16, 4>());
+  }
+  if (a.channels <= 4) return f(TilePath<Storage, 4, 1>());
+  if (a.channels <= 8) return f(TilePath<Storage, 8, 5>());
+  if (a.channels <= 16) return f(TilePath<Storage, 16, 9>());
+  return f(TilePath<Storage, kMostInRegisters, 17>());
+}
+
+// f(Path()) for channels-last logits of at most 32 classes, not double; returns what it does.
+template <class Function>
+auto with_channels_last_path(const LossArguments& a, const void* stored, Function f) {
+  const bool aligned = vector_aligned(a.logits) && vector_aligned(stored);
+  if (a.logits_type == Float::bf16) return with_channels_last_classes<BFloat16>(a, aligned, f);
+  if (a.logits_type == Float::f16) return with_channels_last_classes<Float16>(a, aligned, f);
+  return with_channels_last_classes<float>(a, aligned, f);
 }
 
 }  // namespace labeldrop::cuda
