@@ -121,6 +121,44 @@ struct PackArguments {
   uint32_t* words;
 };
 
+// What a step of a rule's formula makes a set of classes of; labeldrop_bench/sets.py says more, and holds the same
+// list.
+enum class SetCode : uint8_t {
+  background,
+  everything,
+  covered,
+  rows,
+  single,
+  occupied,
+  in_some_row,
+  foreground,
+  both,
+  either,
+  others
+};
+
+// The tables of a rule that is a formula, for each label of each sample.
+struct RuleTablesArguments {
+  static constexpr int kMostSteps = 64;
+  const uint8_t* annotated;                           // [N, L] 0 or 1, or null: all 1
+  const uint32_t* member;                             // [L, W] bits: the labels' sets
+  const uint8_t* exhaustive;                          // [L] 0 or 1
+  int64_t samples, labels, classes;                   // N, L, K
+  uint8_t steps[3 * kMostSteps];                      // of each: its SetCode, and which steps' sets it takes
+  int64_t count;                                      // of steps
+  int64_t dropped;                                    // results have K' = K - dropped classes, W' words
+  uint8_t tables[PackArguments::kMostTables];         // the steps that are tables
+  int64_t table_count;                                // T
+  uint32_t* words;                                    // [N, L, T, W']
+  int64_t positive_step, merged_step, included_step;  // of dice_sums
+  uint8_t* positive;                                  // [N, L, K'] 0 or 1, or null
+  uint32_t* merged;                                   // [N, W'], or null
+  uint8_t* included;                                  // [N, K'] 0 or 1, if there is merged
+  const double* weight;     // [L]: of pixels with an annotated label; others have that of label 0
+  void* label_weight;       // [N, L] Real, or null
+  bool weights_are_double;  // Real is double
+};
+
 struct DropLabelsArguments {
   const void* target;  // [N, S] contiguous
   void* out;           // [N, S]

@@ -31,6 +31,12 @@ void fields(Arguments& from, ScaleArguments& to) { LABELDROP_READ(to.values, to.
 
 }  // namespace cuda
 
+void fields(Arguments& from, RuleTablesArguments& to) {
+  LABELDROP_READ(to.annotated, to.member, to.exhaustive, to.samples, to.labels, to.classes, to.steps, to.count,
+                 to.dropped, to.tables, to.table_count, to.words, to.positive_step, to.merged_step, to.included_step,
+                 to.positive, to.merged, to.included, to.weight, to.label_weight, to.weights_are_double);
+}
+
 // A loss that is a sum over pixels, after the divisor of its mean.
 template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
 void pixel_loss(const Launched<cuda::CudaPixelLossArguments>& a) {
@@ -79,6 +85,7 @@ PyMethodDef functions[] = {
     function<pixel_loss<cuda::predictive_variance>>("predictive_variance"),
     function<launched<cuda::ScaleArguments, cuda::scale>>("scale"),
     function<launched<PackArguments, cuda::pack_tables>>("pack_tables"),
+    function<launched<RuleTablesArguments, cuda::rule_tables>>("rule_tables"),
     function<dice_sums_partials>("dice_sums_partials", "Doubles of scratch that dice_sums needs."),
     function<launched<DiceSumsWithScratch, dice_sums>>("dice_sums"),
     function<launched<DiceSumsBackwardArguments, cuda::dice_sums_backward>>("dice_sums_backward"),

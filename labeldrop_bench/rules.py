@@ -5,12 +5,14 @@ A rule maps `annotated` to two boolean tables of shape `[N, L, K]`. For a pixel 
 k at all. A class that is active and no candidate is excluded; one that is not active is ignored. A label value that
 is not annotated in a sample gets the background row.
 
-Rules work on any device and never wait for it.
+Rules work on any device and never wait for it. Those here are formulas of sets (`sets.py`), which a GPU computes for a
+whole batch by one kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from .constants import device_with_values
 from .label_space import LabelSpace
+from .sets import Set, Sets
 
 Table = tuple[Tensor, Tensor]
 Rule = Callable[[Tensor, Tensor, Tensor], Table]
@@ -61,43 +64,47 @@ def covered_classes(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Te
 
     A class is covered where some label that is annotated and exhaustive holds it.
     """
-    covered = (annotated & exhaustive).unsqueeze(-1) & member
-    return covered.any(dim=1) | _background(member)
+    covered: Tensor = Sets(annotated, member, exhaustive).covered.squeeze(1)
+    return covered
 
 
-@per_sample
-def standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
+class SetRule:
+    """A rule that is a formula of sets: a decorator of functions of `Sets`.
+
+    Attributes:
+        formula: sets -> candidates and active classes, as sets.
+    """
+
+    def __init__(self, formula: Callable[[Sets], Any]) -> None:
+        self.formula = formula
+        update_wrapper(self, formula)
+        per_sample(self)
+
+    def __call__(self, annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Any:  # noqa: ANN401 - a subclass has others
+        """Tables `[N, L, K]`."""
+        shape = (*annotated.shape, member.shape[1])
+        candidates, active = self.formula(Sets(annotated, member, exhaustive))
+        return candidates.expand(shape), active.expand(shape)
+
+
+@SetRule
+def standard(s: Sets) -> tuple[Set, Set]:
     """What is unannotated is background: the ordinary loss (Islam et al. 2024, "standard loss")."""
-    candidates = _rows(annotated, member, _background(member).expand(annotated.shape[0], -1))
-    return candidates, torch.ones_like(candidates)
+    return s.rows(s.background), s.everything
 
 
-@per_sample
-def adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
+@SetRule
+def adaptive(s: Sets) -> tuple[Set, Set]:
     """Missing classes take no part (Mariscal-Harana et al. 2023, as described in Islam et al. 2024, section 2)."""
-    covered = covered_classes(annotated, member, exhaustive)
-    candidates = _rows(annotated, member, _background(member).expand_as(covered))
-    return candidates, covered.unsqueeze(1) | candidates
+    candidates = s.rows(s.background)
+    return candidates, s.covered | candidates
 
 
-@per_sample
-def marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> Table:
+@SetRule
+def marginal(s: Sets) -> tuple[Set, Set]:
     """A background pixel is background or any missing class (Shi et al. 2021, marginal loss)."""
-    missing = ~covered_classes(annotated, member, exhaustive)
-    candidates = _rows(annotated, member, missing | _background(member))
-    return candidates, torch.ones_like(candidates)
-
-
-def _background(member: Tensor) -> Tensor:
-    """`[K]` bool: true for class 0. Row 0 of the membership, so that no new tensor has to reach the device."""
-    return member[0]
-
-
-def _rows(annotated: Tensor, member: Tensor, background_row: Tensor) -> Tensor:
-    """`[N, L, K]`: a label's own set where it is annotated, elsewhere the sample's background row `[N, K]`."""
-    background = background_row.unsqueeze(1)
-    foreground = torch.where(annotated[:, 1:, None], member[1:], background)
-    return torch.cat([background, foreground], dim=1)
+    missing = ~s.covered
+    return s.rows(missing | s.background), s.everything
 
 
 RULES: dict[str, Rule] = {"standard": standard, "adaptive": adaptive, "marginal": marginal}
@@ -106,13 +113,13 @@ RULES: dict[str, Rule] = {"standard": standard, "adaptive": adaptive, "marginal"
 # ---- the sigmoid family: one yes or no for each foreground class ----
 
 
-def binary(candidates: Tensor, active: Tensor) -> Table:
+def binary(candidates: Set, active: Set, *, sets: type[Sets] = Sets) -> tuple[Set, Set]:
     """A table for the sigmoid family: `[N, L, K-1]`, a class is yes where it is a candidate, no where it is excluded.
 
     There is no channel for background. Where a pixel may be one of several classes, nothing is said about these.
     """
-    undecided = candidates & ~_single(candidates)
-    return (candidates & ~undecided)[..., 1:], (active & ~undecided)[..., 1:]
+    undecided = candidates & ~sets.single(candidates)
+    return sets.foreground(candidates & ~undecided), sets.foreground(active & ~undecided)
 
 
 # A background pixel may be any missing class by the marginal rule, so the sigmoid family ignores these there; a
@@ -134,57 +141,63 @@ class DiceTable(NamedTuple):
         included: `[N, K]` bool, classes that have a Dice in this sample.
     """
 
-    positive: Tensor
-    counted: Tensor
-    active: Tensor
-    merged: Tensor
-    included: Tensor
+    positive: Set
+    counted: Set
+    active: Set
+    merged: Set
+    included: Set
 
 
 DiceRule = Callable[[Tensor, Tensor, Tensor], DiceTable]
 
 
-@per_sample
-def dice_standard(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+class DiceSetRule(SetRule):
+    """The same for Dice: its formula gives a `DiceTable` of sets."""
+
+    def __call__(self, annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+        """See `DiceTable`."""
+        *rows, merged, included = self.formula(Sets(annotated, member, exhaustive))
+        samples, labels, classes = *annotated.shape, member.shape[1]
+        of_samples = (each.expand(samples, 1, classes).squeeze(1) for each in (merged, included))
+        return DiceTable(*(each.expand(samples, labels, classes) for each in rows), *of_samples)
+
+
+@DiceSetRule
+def dice_standard(s: Sets) -> DiceTable:
     """All classes; what is unannotated is background."""
-    candidates, active = standard(annotated, member, exhaustive)
-    included = active.any(dim=1)
-    return _dice_table(candidates, active, torch.zeros_like(included), included)
+    candidates, active = standard.formula(s)
+    return _dice_table(s, candidates, active, ~s.everything, s.everything)
 
 
-@per_sample
-def dice_adaptive(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+@DiceSetRule
+def dice_adaptive(s: Sets) -> DiceTable:
     """The covered classes, among which the probability is shared out."""
-    candidates, active = adaptive(annotated, member, exhaustive)
-    covered = covered_classes(annotated, member, exhaustive)
-    return _dice_table(candidates, active, torch.zeros_like(covered), covered)
+    candidates, active = adaptive.formula(s)
+    return _dice_table(s, candidates, active, ~s.everything, s.covered)
 
 
-@per_sample
-def dice_marginal(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+@DiceSetRule
+def dice_marginal(s: Sets) -> DiceTable:
     """The covered classes; the probability of the missing ones counts as background's (Shi et al. 2021)."""
-    candidates, active = marginal(annotated, member, exhaustive)
-    covered = covered_classes(annotated, member, exhaustive)
-    merged = ~covered.unsqueeze(1)  # into background, which is covered itself
-    in_merged = (candidates & merged).any(dim=-1, keepdim=True)
-    return _dice_table((candidates & ~merged) | (in_merged & _background(member)), active, ~covered, covered)
+    candidates, active = marginal.formula(s)
+    merged = ~s.covered  # into background, which is covered itself
+    in_merged = s.occupied(candidates & merged)
+    return _dice_table(s, candidates & ~merged | in_merged & s.background, active, merged, s.covered)
 
 
-@per_sample
-def dice_exclusion(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+@DiceSetRule
+def dice_exclusion(s: Sets) -> DiceTable:
     """Positive for a class is where it certainly is not: the overlap to be avoided (Shi et al. 2021)."""
-    candidates, active = marginal(annotated, member, exhaustive)
-    included = active.any(dim=1)
-    return DiceTable(active & ~candidates, active, active, torch.zeros_like(included), included)
+    candidates, active = marginal.formula(s)
+    return DiceTable(active & ~candidates, active, active, ~s.everything, s.everything)
 
 
-@per_sample
-def dice_leaf(annotated: Tensor, member: Tensor, exhaustive: Tensor) -> DiceTable:
+@DiceSetRule
+def dice_leaf(s: Sets) -> DiceTable:
     """Positive are only pixels that can be one class alone; all are looked at (Fidon et al. 2021)."""
-    candidates, active = marginal(annotated, member, exhaustive)
-    positive = candidates & _single(candidates)
-    included = positive.any(dim=1)
-    return DiceTable(positive, active, active, torch.zeros_like(included), included)
+    candidates, active = marginal.formula(s)
+    positive = candidates & s.single(candidates)
+    return DiceTable(positive, active, active, ~s.everything, s.in_some_row(positive))
 
 
 DICE_RULES: dict[str, DiceRule] = {
@@ -196,13 +209,7 @@ DICE_RULES: dict[str, DiceRule] = {
 }
 
 
-def _dice_table(candidates: Tensor, active: Tensor, merged: Tensor, included: Tensor) -> DiceTable:
+def _dice_table(s: Sets, candidates: Set, active: Set, merged: Set, included: Set) -> DiceTable:
     """Where a pixel may be one of several classes, these are not looked at."""
-    single = _single(candidates)
-    counted = included.unsqueeze(1) & (single | ~candidates)
-    return DiceTable(candidates & single, counted, active, merged, included)
-
-
-def _single(candidates: Tensor) -> Tensor:
-    """`[N, L, 1]` bool: there is one candidate."""
-    return candidates.sum(dim=-1, keepdim=True) == 1
+    single = s.single(candidates)
+    return DiceTable(candidates & single, included & (single | ~candidates), active, merged, included)

@@ -52,6 +52,7 @@ void drop_labels(const DropLabelsArguments& arguments, Stream stream);
 void scale(const ScaleArguments& arguments, Stream stream);
 
 void pack_tables(const PackArguments& arguments, Stream stream);
+void rule_tables(const RuleTablesArguments& arguments, Stream stream);
 
 // key [1]
 void label_dropout(const LabelDropoutArguments& arguments, const int64_t* key, Stream stream);

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Parts = tuple[Tensor, ...]
-MOST_BATCHES, MOST_SAMPLES, MOST_WEIGHTS = 1024, 16384, 64
+MOST_BATCHES, MOST_SAMPLES, MOST_CONSTANTS = 1024, 16384, 64
 _BATCHES: dict[tuple[Hashable, bytes], Parts] = {}
 _SAMPLES: dict[tuple[Hashable, bytes], Parts] = {}
 
@@ -56,20 +56,41 @@ def content(tensor: Tensor) -> bytes:
     return (c_char * tensor.nbytes).from_address(tensor.data_ptr()).raw
 
 
-_WEIGHTS: dict[tuple[bytes, torch.dtype], Tensor] = {}
+_CONSTANTS: dict[Hashable, tuple[Parts, Parts]] = {}
 
 
-def kept_weights(weights: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Float64 weights in the arithmetic's type, on a device; kept on the CPU, by their values."""
-    if not weights.is_cpu or device.type != "cpu" or torch.compiler.is_compiling():
-        return weights.to(device, dtype)
-    said = content(weights), dtype
-    found = _WEIGHTS.get(said)
+def on_device(what: Hashable, given: Parts, device: torch.device, build: Callable[..., Parts]) -> Parts:
+    """What is made of some constants, on a device; kept, since bringing it there takes as long as a small step.
+
+    Constants on the CPU are known by their values, those on a GPU, where the host would wait for these, by themselves
+    and by torch's count of changes.
+
+    Args:
+        what: it is, besides the constants and the device.
+        given: the constants, on one device.
+        device: where it is wanted.
+        build: makes it of them, where they are.
+    """
+    here = given[0].is_cpu
+    said = what, device, *(_identity(each, here) for each in given)
+    found = _CONSTANTS.get(said)
     if found is None:
-        _make_room(_WEIGHTS, MOST_WEIGHTS)
-        with torch.inference_mode(False):  # what is kept serves calls outside of it as well
-            found = _WEIGHTS[said] = torch.frombuffer(bytearray(said[0]), dtype=torch.float64).to(dtype)
-    return found
+        with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
+            found = given, tuple(each.to(device) for each in build(*(each.clone() for each in given)))
+        if device.type == "cuda":
+            if torch.cuda.is_current_stream_capturing():  # there are no values before the graph is run
+                return found[1]
+            torch.cuda.current_stream(device).synchronize()  # for all streams
+        _make_room(_CONSTANTS, MOST_CONSTANTS)
+        _CONSTANTS[said] = found
+    return found[1]
+
+
+def _identity(tensor: Tensor, by_values: bool) -> Hashable:
+    """Its values, or which one it is: it is kept itself, so that its number stays its own."""
+    if by_values:
+        return tensor.shape, content(tensor)
+    return id(tensor), None if tensor.is_inference() else tensor._version
 
 
 def _make_room(kept: dict[Any, Any], most: int) -> None:

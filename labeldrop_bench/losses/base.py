@@ -15,7 +15,7 @@ from labeldrop_bench.label_space import LabelSpace
 
 from ._arguments import Explained, check_choice, check_count
 from ._inputs import check_annotated, check_background, check_logits, check_pixel_weight, check_target, fits
-from ._kept_tables import Parts, content, kept
+from ._kept_tables import Parts, content, kept, on_device
 
 BACKENDS: dict[str, ModuleType] = {"fused": ops, "reference": reference}
 
@@ -188,6 +188,8 @@ class PartialLabelLoss(Explained, HasConstants):
         else:
             pattern = content(annotated) if annotated.is_cpu else b""
         dtype = ops.accumulation_dtype(logits)
+        if ops.is_on_gpu(logits) and (formula := self._formula(*partners)):
+            return ops.rule_tables(self.operator, formula, self._sets_on(logits.device), annotated, len(logits), dtype)
         said = (dtype, self._said(), *(partner._said() for partner in partners))
 
         def build(new: Tensor) -> Parts:
@@ -208,6 +210,21 @@ class PartialLabelLoss(Explained, HasConstants):
         if not rules.is_per_sample(rule):
             return None
         return table, rule, content(self.member), content(self.exhaustive), *self._table_options()
+
+    def _set_rule(self, family: type[PartialLabelLoss]) -> rules.SetRule | None:
+        """The rule, if it is a formula, and the table is made of it as the losses of this package do."""
+        rule = self._rule()
+        own = getattr(self.table, "__func__", None) is family.table
+        return rule if own and isinstance(rule, rules.SetRule) else None
+
+    def _formula(self, *partners: Any) -> ops.Formula | None:  # noqa: ANN401 - its own ones
+        """`_packed` as steps for the device; None where the rule is no formula."""
+        raise NotImplementedError
+
+    def _sets_on(self, device: torch.device) -> ops.LabelSets:
+        """The label space as the device reads it."""
+        parts = on_device("sets", (self.member, self.exhaustive), device, ops.LabelSets.parts)
+        return ops.LabelSets(self.label_space.num_classes, *parts)
 
     def _label_space_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """What rules read besides `annotated`."""

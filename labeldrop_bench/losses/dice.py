@@ -12,6 +12,7 @@ from torch import Tensor
 
 from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.sets import Program, Set, Sets
 
 from ._arguments import as_weights, check_choice
 from ._kept_tables import Parts
@@ -21,6 +22,7 @@ from .softmax import SetCrossEntropy
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+_FORMULAS: dict[Hashable, ops.Formula | None] = {}
 # Rules by which every class is active in every pixel.
 ALL_ACTIVE = frozenset({"standard", "marginal", "exclusion", "leaf"})
 
@@ -87,16 +89,36 @@ class SoftDice(PartialLabelLoss):
     @rules.per_sample
     def table(self, annotated: Tensor) -> rules.DiceTable:
         """What each label value says, for `annotated` `[N, L]` bool."""
-        table = self._rule()(annotated, *self._label_space_on(annotated.device))
-        if self.activation == "sigmoid":
-            return rules.DiceTable(*(part[..., 1:] for part in table))
-        if not self.include_background:
-            is_foreground = torch.arange(table.included.shape[1], device=annotated.device) > 0
-            return table._replace(included=table.included & is_foreground)
-        return table
+        member, exhaustive = self._label_space_on(annotated.device)
+        return self._channels(Sets, self._rule()(annotated, member, exhaustive), member[0])
 
     def _rule(self) -> rules.DiceRule:
         return rules.DICE_RULES[self.rule]
+
+    def _channels(self, sets: type[Sets], table: rules.DiceTable, background: Set) -> rules.DiceTable:
+        """What a table of all classes says of those that count and have channels."""
+        if self.activation == "sigmoid":
+            return rules.DiceTable(*(sets.foreground(part) for part in table))
+        return table if self.include_background else table._replace(included=table.included & ~background)
+
+    def _formula(self, partner: SetCrossEntropy | None = None) -> ops.Formula | None:
+        own, other = self._set_rule(SoftDice), None if partner is None else partner._set_rule(SetCrossEntropy)
+        if own is None or (other is None) != (partner is None):
+            return None
+        said = own, other, *self._table_options()
+        if said not in _FORMULAS:
+            _FORMULAS[said] = self._noted(own, other)
+        return _FORMULAS[said]
+
+    def _noted(self, rule: rules.SetRule, partner: rules.SetRule | None) -> ops.Formula | None:
+        """`_packed` as steps."""
+        program, sigmoid = Program(), self.activation == "sigmoid"
+        table = self._channels(Program, rule.formula(program), program.background)
+        if sigmoid:
+            table = table._replace(merged=program.foreground(~program.everything))
+        candidates = None if partner is None else partner.formula(program)[0]
+        rows, merged, positive = ops.dice_rows(Program, *table[:4], candidates, program.background)
+        return ops.Formula.of(program, rows, (positive, merged, table.included), dropped=int(sigmoid))
 
     def forward(
         self,

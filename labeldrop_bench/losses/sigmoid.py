@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.sets import Program
 
 from ._arguments import as_weights, check_choice, check_count
-from ._kept_tables import kept_weights
+from ._kept_tables import on_device
 from ._pixel_loss import PixelLoss
 
 GAMMA = 2.0  # of the focal loss, where it is not given
@@ -72,6 +74,10 @@ class SigmoidLoss(PixelLoss):
     def _rule(self) -> rules.Rule:
         return rules.SIGMOID_RULES[self.rule]
 
+    def _formula(self, *_: Any) -> ops.Formula | None:  # noqa: ANN401 - there are none
+        rule = self._set_rule(SigmoidLoss)
+        return None if rule is None else _formula(rule)
+
     def extra_repr(self) -> str:
         """Shown inside `repr`."""
         own = ", ".join(f"{name}={value}" for name, value in self._own_options().items())
@@ -83,10 +89,18 @@ class SigmoidLoss(PixelLoss):
     def _kept_weight(self, logits: Tensor, *_: Tensor) -> dict[str, Tensor]:
         if self.class_weights is None:
             return {}
-        return {"class_weight": kept_weights(self.class_weights, logits.device, ops.accumulation_dtype(logits))}
+        dtype = ops.accumulation_dtype(logits)
+        (weight,) = on_device(dtype, (self.class_weights,), logits.device, lambda weights: (weights.to(dtype),))
+        return {"class_weight": weight}
 
     def _own_options(self) -> dict[str, Any]:
         return {"gamma": self.gamma}
+
+
+@cache
+def _formula(rule: rules.SetRule) -> ops.Formula | None:
+    program = Program()
+    return ops.Formula.of(program, rules.binary(*rule.formula(program), sets=Program), dropped=1)
 
 
 class _RuledSigmoidLoss(SigmoidLoss):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from labeldrop_bench import rules
+from labeldrop_bench import ops, rules
 from labeldrop_bench.label_space import LabelSpace
+from labeldrop_bench.sets import Program
 
 from ._arguments import as_weights
-from ._kept_tables import Parts, content
+from ._kept_tables import Parts, content, on_device
 from ._pixel_loss import PixelLoss
 
 
@@ -56,6 +58,17 @@ class SetCrossEntropy(PixelLoss):
     def _rule(self) -> rules.Rule:
         return rules.RULES[self.rule]
 
+    def _formula(self, *_: Any) -> ops.Formula | None:  # noqa: ANN401 - there are none
+        rule = self._set_rule(SetCrossEntropy)
+        return None if rule is None else _formula(rule)
+
+    def _sets_on(self, device: torch.device) -> ops.LabelSets:
+        sets = super()._sets_on(device)
+        if self.class_weights is None:
+            return sets
+        (weights,) = on_device("labels' weights", (self.member, self.class_weights), device, _of_labels)
+        return sets._replace(weights=weights)
+
     def _table_options(self) -> tuple[Hashable, ...]:
         return () if self.class_weights is None else (content(self.class_weights),)
 
@@ -69,12 +82,22 @@ class SetCrossEntropy(PixelLoss):
     def _own_weight(self, class_weights: Tensor, annotated: Tensor) -> dict[str, Tensor]:
         """`[N, L]`: the weight of the pixels with a label."""
         member, _ = self._label_space_on(annotated.device)
-        weights = class_weights.to(annotated.device)
-        own = (member * weights).sum(dim=1) / member.sum(dim=1)  # [L]
-        return {"label_weight": own.where(annotated, weights[0])}
+        (own,) = _of_labels(member, class_weights.to(annotated.device))
+        return {"label_weight": own.where(annotated, own[0])}
 
     def _kept_weight(self, logits: Tensor, *parts: Tensor) -> dict[str, Tensor]:
         return {"label_weight": parts[0]} if parts else {}
+
+
+@cache
+def _formula(rule: rules.SetRule) -> ops.Formula | None:
+    program = Program()
+    return ops.Formula.of(program, rule.formula(program))
+
+
+def _of_labels(member: Tensor, class_weights: Tensor) -> Parts:
+    """`[L]`: the mean weight of a label's classes."""
+    return ((member * class_weights).sum(dim=1) / member.sum(dim=1),)
 
 
 class CrossEntropy(SetCrossEntropy):

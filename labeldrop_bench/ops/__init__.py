@@ -18,8 +18,9 @@ from ._direct import is_direct
 from ._native import FLOATS, INTEGERS, built_for, cuda_build, folders, instruction_set
 from ._pixel_kernel import accumulation_dtype
 from ._pixel_operator import PIXEL_OPERATORS
+from ._rule_tables import Formula, LabelSets, is_on_gpu, rule_tables
 from ._tables import pack_tables
-from .dice_sums import DiceWords, dice_inputs, dice_sums, pack_dice_tables, sums_of
+from .dice_sums import DiceWords, dice_inputs, dice_rows, dice_sums, pack_dice_tables, sums_of
 from .drop_labels import drop_labels
 from .label_dropout import label_dropout
 from .label_flip import label_flip
@@ -39,7 +40,9 @@ __all__ = [
     "DiceTerms",
     "DiceWords",
     "Driver",
+    "Formula",
     "Gpu",
+    "LabelSets",
     "accumulation_dtype",
     "built_for",
     "check_gamma",
@@ -50,6 +53,7 @@ __all__ = [
     "cuda_version",
     "dice_inputs",
     "dice_mean",
+    "dice_rows",
     "dice_sums",
     "drop_labels",
     "folders",
@@ -57,6 +61,7 @@ __all__ = [
     "instruction_set",
     "integer",
     "is_direct",
+    "is_on_gpu",
     "label_dropout",
     "label_flip",
     "pack_dice_tables",
@@ -65,6 +70,7 @@ __all__ = [
     "refuse_gradient",
     "refuse_transforms",
     "refuse_vmap",
+    "rule_tables",
     "set_cross_entropy",
     "sigmoid_focal",
     "squeeze_channel",

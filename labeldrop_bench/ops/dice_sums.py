@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..results import DiceSums
+from ..sets import Set, Sets
 from . import _checks
 from ._dice_operator import NAME as _NAME
 from ._dice_operator import DiceInputs, compute
@@ -105,14 +106,28 @@ def pack_dice_tables(
     positive: Tensor, counted: Tensor, active: Tensor, merged: Tensor, candidates: Tensor | None
 ) -> DiceWords:
     """The tables of `dice_sums` as the kernels read them."""
-    merged = torch.cat([torch.zeros_like(merged[:, :1]), merged[:, 1:]], dim=1)
-    counted = counted & ~merged.unsqueeze(1)
+    first = torch.arange(active.shape[2], device=active.device) == 0
+    rows, merged, positive = dice_rows(Sets, positive, counted, active, merged.unsqueeze(1), candidates, first)
+    return DiceWords(pack_tables(_NAME, *rows), pack_tables(_NAME, merged).flatten(1), positive)
+
+
+def dice_rows(
+    sets: type[Sets],
+    positive: Set,
+    counted: Set,
+    active: Set,
+    merged: Set,
+    candidates: Set | None,
+    first: Set,
+) -> tuple[list[Set], Set, Set]:
+    """The kernel's tables; merged classes, never the first one; what is positive and counted."""
+    merged = merged & ~first
+    counted = counted & ~merged
     positive = positive & counted
     # The kernel reads probabilities only where they can be other than 0, so that nothing else there matters.
-    background = active[..., :1] | (active & merged.unsqueeze(1)).any(dim=-1, keepdim=True)
-    reached = torch.cat([background, active[..., 1:]], dim=-1)  # [N, L, K]
+    reached = active | (first & sets.occupied(active & merged))
     rows = [active, counted & reached, positive & reached] + ([] if candidates is None else [candidates & active])
-    return DiceWords(pack_tables(_NAME, *rows), pack_tables(_NAME, merged.unsqueeze(1)).flatten(1), positive)
+    return rows, merged, positive
 
 
 def dice_inputs(

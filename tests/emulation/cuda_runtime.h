@@ -132,6 +132,11 @@ Value __shfl_down_sync(unsigned mask, Value value, unsigned by, int width = warp
   return emulation::shuffle(value, mask, width, {file, line}, [=](unsigned self, unsigned) { return self + by; });
 }
 
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
+
+// One at a time, as everything here.
+inline unsigned atomicOr(unsigned* address, unsigned value) { return std::exchange(*address, *address | value); }
+
 // Cache hints.
 template <class Value>
 Value __ldg(const Value* address) {
