@@ -16,19 +16,6 @@ namespace labeldrop::cuda {
 
 __device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
 
-// exp(x) for x <= 0; 0 below -87.3. The device's exponential of 2 is off by 2 units in the last place (CUDA's PTX
-// guide), and its rounded argument by |x| 2^-23.7: together e^x |x| 7.4e-8, or 3e-8 at worst beside the largest class,
-// whose exponential is 1, and |x| 7.4e-8 of a small class's own gradient.
-__device__ __forceinline__ float exponential(float x) {
-#ifdef __CUDA_ARCH__
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.44269504088896341f));
-  return power;
-#else
-  return exp_nonpositive(x);
-#endif
-}
-
 // 2^x; 0 below -126. Off by 2 units in the last place.
 __device__ __forceinline__ float power_of_2(float x) {
 #ifdef __CUDA_ARCH__

@@ -17,7 +17,7 @@ inline TileLayout tile_layout(int64_t row, bool chunks) {
   t.row = static_cast<int>(row);
   t.unit = static_cast<int>(std::min<int64_t>(kVectorBytes, row & -row));
   const int units = t.row / t.unit;
-  t.moved = ((units & -units) - 1) * t.unit;
+  t.moved = (std::min(units & -units, 8) - 1) * t.unit;
   t.chunks = chunks;
   return t;
 }

@@ -47,14 +47,30 @@ def test_any_number_of_classes_of_dice(emulated_cuda, mode, classes, pixels, lay
         assert_fused_is_exact(problem)
 
 
-def test_what_no_block_can_hold_is_refused_with_both_sizes(emulated_cuda):
-    case = make("set_cross_entropy", 5000, (1, 8))
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "not aligned"])
+def test_the_most_classes_of_a_block(emulated_cuda, layout, dtype):
+    """As many as a thread has registers for, times the threads: one more is refused with both numbers."""
+    for classes in (2048, 2049, 4096):  # 2048: with several pixels a thread
+        case = make("set_cross_entropy", classes, (1, 8), dtype=dtype)
+        case = replace(case, logits=placed(case.logits, layout))
+        assert_equals_reference(emulated_cuda, case, "mean", 0, torch.tensor(1.5))
+    case = make("set_cross_entropy", 4097, (1, 8), dtype=dtype)
     with emulated_cuda(), pytest.raises(RuntimeError) as error:
-        case(ops, case.logits)
+        case(ops, placed(case.logits, layout))
     assert str(error.value) == (
-        "set_cross_entropy: logits: 5000 classes need 80016 bytes of shared memory, and this device has 65536; use the "
-        "CPU or backend='reference'"
+        "set_cross_entropy: logits: 4097 classes, and a block takes at most 4096; use the CPU or backend='reference'"
     )
+
+
+def test_what_no_block_can_hold_is_refused_with_both_sizes(emulated_cuda):
+    loss = lb.losses.create("marginal_dice", num_classes=5000)
+    message = (
+        r"^dice_sums: logits: 5000 classes need \d{5,} bytes of shared memory, and this device has 65536; use the "
+        r"CPU or backend='reference'$"
+    )
+    with emulated_cuda(), pytest.raises(RuntimeError, match=message):
+        loss(torch.randn(1, 5000, 8), torch.arange(8).view(1, 8))
 
 
 def steps():
@@ -72,8 +88,8 @@ def steps():
     yield from (
         pytest.param(lambda name=name, classes=classes: loss(name, classes), id=f"{name}-K{classes}")
         for name in (*LOSSES, "dice_sums")
-        for classes in (3, 4000)  # more shared memory than there is without asking for it, where a tile has all classes
-        if classes == 3 or name == "set_cross_entropy"
+        for classes in (3, 1500)  # more shared memory than there is without asking for it, where a tile has all classes
+        if classes == 3 or name == "dice_sums"
     )
     yield pytest.param(lambda: (ops.drop_labels(target, annotated),), id="drop_labels")
     yield pytest.param(lambda: (ops.label_dropout(annotated, torch.full((3,), 0.5), KEY),), id="label_dropout")
