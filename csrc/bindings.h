@@ -244,6 +244,12 @@ inline void fields(Arguments& from, DiceSumsBackwardArguments& to) {
   LABELDROP_READ(to.upstream_intersection, to.upstream_prediction, to.upstream_cross_entropy, to.gradient);
 }
 
+inline void fields(Arguments& from, MeanOverlapArguments& to) {
+  LABELDROP_READ(to.intersection, to.prediction, to.label_weight, to.cross_entropy, to.positive, to.included,
+                 to.class_weight, to.samples, to.classes, to.labels, to.offset, to.epsilon, to.complement, to.mean,
+                 to.factor, to.cross_entropy_factor, to.is_double, to.value, to.slopes, to.slope_of_cross_entropy);
+}
+
 inline void fields(Arguments& from, PackArguments& to) {
   LABELDROP_READ(to.tables, to.count, to.rows, to.classes, to.words);
 }

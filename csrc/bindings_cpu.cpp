@@ -22,12 +22,6 @@ int64_t threaded(const Threaded<Struct>& a) {
   return kOperator(a, a.threads);
 }
 
-void fields(Arguments& from, MeanOverlapArguments& to) {
-  LABELDROP_READ(to.intersection, to.prediction, to.label_weight, to.cross_entropy, to.positive, to.included,
-                 to.class_weight, to.samples, to.classes, to.labels, to.offset, to.epsilon, to.complement, to.mean,
-                 to.factor, to.cross_entropy_factor, to.is_double, to.value, to.slopes, to.slope_of_cross_entropy);
-}
-
 struct KeyedLabelDropout : LabelDropoutArguments {
   uint64_t key;
 };

@@ -89,6 +89,7 @@ PyMethodDef functions[] = {
     function<dice_sums_partials>("dice_sums_partials", "Doubles of scratch that dice_sums needs."),
     function<launched<DiceSumsWithScratch, dice_sums>>("dice_sums"),
     function<launched<DiceSumsBackwardArguments, cuda::dice_sums_backward>>("dice_sums_backward"),
+    function<launched<MeanOverlapArguments, cuda::mean_overlap>>("mean_overlap"),
     function<launched<DropLabelsArguments, cuda::drop_labels>>("drop_labels"),
     function<launched<KeyedLabelDropout, label_dropout>>("label_dropout"),
     {},

@@ -1,4 +1,6 @@
 // The mean of soft Dice terms from the sums of dice_sums, in doubles: a few numbers, no threads.
+#include "../math/mean_overlap.h"
+
 #include <vector>
 
 #include "operators.h"
@@ -6,8 +8,6 @@
 namespace labeldrop {
 
 namespace {
-
-double nonzero(double sum) { return sum == 0 ? 1 : sum; }
 
 double divisor_of(const MeanOverlapArguments& a) {
   double sum = 0;
@@ -40,13 +40,10 @@ void run(const MeanOverlapArguments& a) {
       const int64_t i = n * a.classes + k;
       by_intersection[i] = by_prediction[i] = 0;
       if (!a.included[i]) continue;
-      const double denominator = a.prediction[i] + truth[k] + a.epsilon;
-      const double q = (2 * a.intersection[i] + a.offset) / denominator;
-      const double weight = scale * (a.class_weight ? a.class_weight[k] : 1);
-      const double by_q = a.complement ? -weight : weight;
-      value += weight * (a.complement ? 1 - q : q);
-      by_intersection[i] = static_cast<Real>(2 * by_q / denominator);  // dq/dI = 2 / (P + T + epsilon)
-      by_prediction[i] = static_cast<Real>(-by_q * q / denominator);   // dq/dP = -q / (P + T + epsilon)
+      const OverlapTerm term = overlap_term(a, n, k, truth[k], scale);
+      value += term.value;
+      by_intersection[i] = static_cast<Real>(term.by_intersection);
+      by_prediction[i] = static_cast<Real>(term.by_prediction);
     }
   }
   *a.slope_of_cross_entropy = 0;

@@ -44,6 +44,7 @@ void sum_weights(const WeightArguments& arguments, double* partials, double* sum
 int64_t dice_sums_partials(int64_t samples, int64_t classes, int64_t labels, int64_t pixels);
 void dice_sums(const DiceSumsForwardArguments& arguments, double* partials, Stream stream);
 void dice_sums_backward(const DiceSumsBackwardArguments& arguments, Stream stream);
+void mean_overlap(const MeanOverlapArguments& arguments, Stream stream);
 
 // A value that is no label is copied as it is: the loss that reads the result is the one to complain.
 void drop_labels(const DropLabelsArguments& arguments, Stream stream);

@@ -15,7 +15,7 @@ from labeldrop_bench.label_space import LabelSpace
 from labeldrop_bench.sets import Program, Set, Sets
 
 from ._arguments import as_weights, check_choice
-from ._kept_tables import Parts
+from ._kept_tables import Parts, on_device
 from .base import BACKENDS, PartialLabelLoss
 from .softmax import SetCrossEntropy
 
@@ -189,8 +189,12 @@ class SoftDice(PartialLabelLoss):
         inputs = ops.dice_inputs(logits, target, words, pixel_weight=pixel_weight, **self._options())
         if one_by_one:
             return self._weighted(ops.sums_of(inputs, words.positive, direct=True), included, partner, weights)
+        terms = self._terms(included)
+        if direct and terms.class_weights is not None:
+            parts = on_device("weights", (terms.class_weights,), logits.device, lambda *weights: weights)
+            terms = terms._replace(class_weights=parts[0])
         mean = ops.DiceMean(
-            self._terms(included),
+            terms,
             words.positive,
             mean=self.reduction == "mean",
             factor=weights[0],

@@ -65,19 +65,19 @@ class DiceMean(NamedTuple):
 
     def of(self, sums: SumsInMemory, dtype: torch.dtype) -> Mean:
         """The value `[]`; its derivatives by I and P `[2, N, K]`, and by the sum of cross-entropies `[1]` float64."""
-        return self._on_device(sums, dtype) if _native.is_cuda(sums.overlaps) else self._by_kernel(sums, dtype)
-
-    def _by_kernel(self, sums: SumsInMemory, dtype: torch.dtype) -> Mean:
         _, samples, classes = sums.overlaps.shape
-        tables = self.positive, self.terms.included, self.terms.class_weights
+        overlaps, weights = sums.overlaps, self.terms.class_weights
+        if weights is not None and weights.device != overlaps.device:
+            weights = weights.to(overlaps.device)
+        tables = self.positive, self.terms.included, weights
         positive, included, class_weight = (None if each is None else each.contiguous() for each in tables)
-        slopes = torch.empty_like(sums.overlaps, dtype=dtype)
-        value = torch.empty_like(SCALAR, dtype=dtype)
-        by_cross_entropy = torch.empty(1, dtype=torch.double, device="cpu")
+        slopes = torch.empty_like(overlaps, dtype=dtype)
+        value = torch.empty_like(SCALAR, dtype=dtype, device=overlaps.device)
+        by_cross_entropy = torch.empty(1, dtype=torch.double, device=overlaps.device)
         pointers = sums.pointers()
         if self.cross_entropy_factor is None:
             pointers["cross_entropy"] = 0
-        _native.kernel(slopes, "mean_overlap")(
+        arguments = dict(
             **pointers,
             positive=_native.pointer(positive),
             included=_native.pointer(included),
@@ -96,29 +96,11 @@ class DiceMean(NamedTuple):
             slopes=slopes.data_ptr(),
             slope_of_cross_entropy=by_cross_entropy.data_ptr(),
         )
+        if _native.is_cuda(slopes):
+            arguments["stream"] = _native.stream(slopes)
+        with _native.on_device(slopes):
+            _native.kernel(slopes, "mean_overlap")(**arguments)
         return value, slopes, by_cross_entropy
-
-    def _on_device(self, sums: SumsInMemory, dtype: torch.dtype) -> Mean:
-        """The same by torch, for whose kernels the host does not wait."""
-        terms = self.terms
-        intersection, prediction = sums.overlaps.to(dtype)
-        truth = (self.positive * sums.label_weight.unsqueeze(-1)).sum(dim=1)  # [N, K]
-        total = prediction + truth.to(dtype)
-        weights = terms.weights(total)
-        scale = self.factor / _nonzero(weights.sum()) if self.mean else self.factor
-        value = terms.of(intersection, total).sum() * scale
-        by_intersection = weights * scale / (total + EPSILON) * (-2 if terms.complement else 2)
-        by_prediction = by_intersection * ((2 * intersection + terms.offset) / (total + EPSILON)) / -2
-        slopes = torch.where(terms.included, torch.stack([by_intersection, by_prediction]), 0)
-        by_cross_entropy = sums.cross_entropy.new_zeros(1)
-        if self.cross_entropy_factor is not None:
-            by_cross_entropy = (self.cross_entropy_factor / _nonzero(sums.label_weight.sum())).view(1)
-            value = value + (sums.cross_entropy.sum() * by_cross_entropy[0]).to(dtype)
-        return value, slopes, by_cross_entropy
-
-
-def _nonzero(total: Tensor) -> Tensor:
-    return total.where(total != 0, 1)
 
 
 def dice_mean(inputs: DiceInputs, mean: DiceMean, *, direct: bool) -> Tensor:
