@@ -9,22 +9,34 @@
 
 namespace labeldrop {
 
-#ifdef __CUDA_ARCH__
+#ifdef LABELDROP_ON_GPU
 // Subnormal numbers count as 0, before and after.
-__device__ __forceinline__ float device_exp2(float x) {  // to 2^-22 of it
+LABELDROP_INLINE float device_exp2(float x) {  // to 2^-22 of it
+#ifdef __CUDA_ARCH__
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
+#else
+  return x < -126 ? 0 : std::exp2(x);
+#endif
 }
-__device__ __forceinline__ float device_log2(float x) {  // to 2^-22 of it, or absolutely between 1/2 and 2
+LABELDROP_INLINE float device_log2(float x) {  // to 2^-22 of it, or absolutely between 1/2 and 2
+#ifdef __CUDA_ARCH__
   float result;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
+#else
+  return std::log2(x);
+#endif
 }
-__device__ __forceinline__ float device_reciprocal(float x) {  // to 1 ulp
+LABELDROP_INLINE float device_reciprocal(float x) {  // to 1 ulp
+#ifdef __CUDA_ARCH__
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
+#else
+  return 1.0f / x;
+#endif
 }
 #endif
 
@@ -34,7 +46,7 @@ LABELDROP_INLINE double exp_nonpositive(double x) { return exp(x); }
 // On a GPU the rounded product x log2 e adds |x| 2^-24 to that: as much as an x that was rounded itself has cost.
 template <class V>
 LABELDROP_INLINE V exp_nonpositive(V x) {
-#ifdef __CUDA_ARCH__
+#ifdef LABELDROP_ON_GPU
   return device_exp2(x * 1.44269504088896341f);
 #else
   using Integer = typename IntegerOf<V>::type;
@@ -65,7 +77,7 @@ LABELDROP_INLINE double log_positive(double x) { return log(x); }
 // log(x) for normal x > 0, to 2 ulp (absolute 1e-7 near 1), on a GPU twice that. NaN and infinity give NaN.
 template <class V>
 LABELDROP_INLINE V log_positive(V x) {
-#ifdef __CUDA_ARCH__
+#ifdef LABELDROP_ON_GPU
   return device_log2(x) * 0.693147180559945309f + x * 0.0f;
 #else
   using Integer = typename IntegerOf<V>::type;
@@ -88,7 +100,7 @@ LABELDROP_INLINE double reciprocal(double x) { return 1 / x; }
 // 1 / x for positive x below 2^126, to 2 ulp.
 template <class V>
 LABELDROP_INLINE V reciprocal(V x) {
-#ifdef __CUDA_ARCH__
+#ifdef LABELDROP_ON_GPU
   return device_reciprocal(x);  // an exact division has a branch and a call
 #else
   return 1.0f / x;
@@ -98,7 +110,7 @@ LABELDROP_INLINE V reciprocal(V x) {
 // a / b for positive b below 2^126, to 2 ulp.
 template <class V>
 LABELDROP_INLINE V quotient(V a, V b) {
-#ifdef __CUDA_ARCH__
+#ifdef LABELDROP_ON_GPU
   return a * reciprocal(b);
 #else
   return a / b;
@@ -145,7 +157,7 @@ LABELDROP_INLINE double log1p_nonnegative(double x) { return log1p(x); }
 // log(1 + x) for 0 <= x < 2^126, to 3 ulp however small x is. NaN and infinity give NaN.
 template <class V>
 LABELDROP_INLINE V log1p_nonnegative(V x) {
-#ifdef __CUDA_ARCH__
+#ifdef LABELDROP_ON_GPU
   // From 1/2 on the logarithm of the rounded sum is off by 5e-7 of it at most. Below there is no sum in which the
   // digits of a small x would be lost: x times a minimax polynomial, relative error 3e-8, and what its steps round.
   const float large = device_log2(1.0f + x) * 0.693147180559945309f;

@@ -13,6 +13,11 @@
 #define LABELDROP_INLINE __attribute__((always_inline)) inline
 #endif
 
+// A GPU's own instructions, whose formulas the emulated device has too.
+#if defined(__CUDA_ARCH__) || defined(LABELDROP_EMULATED)
+#define LABELDROP_ON_GPU
+#endif
+
 namespace labeldrop {
 
 template <class To, class From>

@@ -25,6 +25,7 @@ FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off
 # Few blocks, so that small problems already make a block go from tile to tile and from sample to sample: a barrier that
 # is missing between two of them shows in no other way.
 FLAGS += ["-DLABELDROP_PARTIALS=4"]
+FLAGS += ["-DLABELDROP_EMULATED"]  # the formulas of a GPU, see csrc/math/portable.h
 # What a GPU answers with a fault or with garbage. runtime.cpp reports what is found.
 SANITIZE = [
     "-fsanitize=alignment,bounds,shift-exponent,signed-integer-overflow,integer-divide-by-zero",
