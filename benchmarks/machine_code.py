@@ -275,7 +275,7 @@ def turn(loss, classes, layout):
     """At least as many pixels as a block takes at a time."""
     if loss == "smile" and layout == "contiguous":
         return 2048
-    return 1024 if loss == "marginal_ce" and classes <= 32 else 256
+    return 1024 if loss in ("marginal_ce", "marginal_dice") and classes <= 32 else 256
 
 
 def short(name):

@@ -12,6 +12,7 @@ What is left out: waits at barriers and for shared memory, bank conflicts, the c
 is what a kernel cannot be faster than, under these assumptions, not what it reaches.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -212,7 +213,7 @@ def shares(rows):
     """The share of each loss in each case: of Dice the floor of three passes over both kernels' time."""
     times, floors = Counter(), Counter()
     for row in rows:
-        passes = 1 if row["kernel"] == "dice_sums_kernel" else 2  # over memory
+        passes = 1 if re.fullmatch(r"dice_sums(_lanes)?_kernel", row["kernel"]) else 2  # over memory
         key = row["loss"], row["annotated"], row["K"], row["dtype"], row["layout"]
         times[key] += passes / row["share"]
         floors[key] += passes

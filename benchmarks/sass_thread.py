@@ -32,6 +32,7 @@ from benchmarks.sass_registers import Registers
 
 NOTHING = frozenset((
     "NOP", "BAR", "BSSY", "BSYNC", "BMOV", "WARPSYNC", "DEPBAR", "YIELD", "MEMBAR", "ERRBAR", "CCTL", "BREAK", "RED",
+    "ATOMS",
 ))  # fmt: skip
 
 
@@ -225,6 +226,8 @@ class Thread(Registers):
             self.set_predicate(i.operands[0], self.predicate(i.operands[-1]))
         else:
             self.unknown.add(i.stem)
+
+    _voteu = _vote
 
     def _p2r(self, i: Instruction, _: int) -> None:
         target, _, value, mask = i.operands

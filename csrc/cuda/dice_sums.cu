@@ -1,183 +1,88 @@
-// The sums of soft Dice losses on the GPU. A block turns its tile into probabilities, then every thread adds up some
-// pixels of one class; a second kernel adds up the blocks in their order. So there is no atomic, and the result is the
-// same from run to run.
-#include "dice_sums.cuh"
+// The sums of soft Dice losses on the GPU. Every block leaves its sums, and a second kernel adds these up in their
+// order. So there is no atomic on floating-point numbers, and the result is the same from run to run.
+#include "dice_forward.cuh"
+#include "pixels.cuh"
 
 namespace labeldrop::cuda {
 namespace {
 
-// blocks of the whole batch, if it has no more samples than that
-constexpr int64_t kDiceParts = std::min<int64_t>(2048, kPartials);
-
-// Sums of a block: intersection [K], prediction [K], cross-entropy [1], labels' weights [L].
-__host__ __device__ inline int64_t sums_of_part(const DiceSumsArguments& a) { return 2 * a.channels + 1 + a.labels; }
+// blocks of the whole batch: enough to fill any device, if each thread has kMostPixels at most
+constexpr int64_t kDiceParts = std::min<int64_t>(1024, kPartials);
+constexpr int64_t kMostPixels = 64;
 
 int64_t most_parts(int64_t samples, int64_t pixels) {
-  return std::clamp<int64_t>(pixels, 0, std::max<int64_t>(1, kDiceParts / std::max<int64_t>(1, samples)));
+  const int64_t needed = (pixels + kBlock * kMostPixels - 1) / (kBlock * kMostPixels);
+  return std::clamp<int64_t>(pixels, 0, std::max(needed, kDiceParts / std::max<int64_t>(1, samples)));
 }
 
-int64_t parts_of_sample(const DiceSumsArguments& a, const LaneTiles& tiles) {
-  return std::min((a.pixels + tiles.pixels - 1) / tiles.pixels, most_parts(a.samples, a.pixels));
-}
-
-// How the threads share out `rows` sums over a tile's pixels: slot i is row i % rows, pixels i / rows + j * subsets.
-struct Slots {
-  int rows, subsets;
-  __host__ __device__ int count() const { return rows * subsets; }
-};
-
-__host__ __device__ inline Slots slots_for(int64_t rows) {
-  return {static_cast<int>(rows), 0 < rows && rows < kTileThreads ? static_cast<int>(kTileThreads / rows) : 1};
-}
-
-// The block's shared memory.
-template <class Real>
-struct SharedSums {
-  Slots classes, labels;
-  double* intersection;   // [slots of classes]
-  double* prediction;     // [slots of classes]
-  double* cross_entropy;  // [threads]
-  double* label_weight;   // [slots of labels]
-  Real* tile;             // [P, pitch]
-  Real* weights;          // [P]
-  int32_t* rows;          // [P]
-
-  __device__ __forceinline__ SharedSums(const DiceSumsArguments& a, const LaneTiles& tiles, unsigned char* shared)
-      : classes(slots_for(a.channels)), labels(slots_for(a.labels)) {
-    intersection = reinterpret_cast<double*>(shared);
-    prediction = intersection + classes.count();
-    cross_entropy = prediction + classes.count();
-    label_weight = cross_entropy + kTileThreads;
-    tile = reinterpret_cast<Real*>(label_weight + labels.count());
-    weights = tile + tiles.pixels * tiles.pitch;
-    rows = reinterpret_cast<int32_t*>(weights + tiles.pixels);
-  }
-};
-
-int64_t shared_bytes(const DiceSumsArguments& a, const LaneTiles& tiles, int64_t number_bytes) {
-  const int64_t doubles = 2 * slots_for(a.channels).count() + kTileThreads + slots_for(a.labels).count();
-  return doubles * 8 + tiles.bytes(number_bytes) + tiles.pixels * (number_bytes + int64_t(sizeof(int32_t)));
-}
-
-// A probability q >= 0 with one more bit: the sign says that the pixel is positive. It also works for NaN.
-template <class Real>
-struct BitsOf {
-  using type = uint32_t;
-};
-template <>
-struct BitsOf<double> {
-  using type = uint64_t;
-};
-template <class Real>
-constexpr typename BitsOf<Real>::type kSign = typename BitsOf<Real>::type(1) << (sizeof(Real) * 8 - 1);
-
-template <class Real>
-__device__ __forceinline__ Real marked(Real q, bool positive) {
-  const auto bits = bit_cast<typename BitsOf<Real>::type>(q) & ~kSign<Real>;
-  return bit_cast<Real>(positive ? bits | kSign<Real> : bits);
-}
-template <class Real>
-__device__ __forceinline__ bool is_marked(Real q) {
-  return (bit_cast<typename BitsOf<Real>::type>(q) & kSign<Real>) != 0;
-}
-
-// Logits to what the pixel adds to the sums, in place: 0 where the class is not counted. Returns the cross-entropy.
-template <DiceMode kMode, class Real>
-__device__ __forceinline__ Real process(const DiceLane<Real>& pixel) {
-  const DiceScales<Real> scales = dice_scales<kMode>(pixel);
-  const Real q_0 = background<kMode>(pixel, scales);
-  for_share<kMode>(pixel, [&](int k, const DiceClass& c) {
-    const Real q = k == 0 ? q_0 : scales.probability(pixel.z[k], c);
-    pixel.z[k] = c.counted ? marked(q, c.positive) : Real(0);
-  });
-  return scales.loss;
-}
-
-// Adds a tile of `count` pixels to the block's sums; each slot has a thread of its own.
-template <bool kWeighted, class Real>
-__device__ __forceinline__ void add_tile(const SharedSums<Real>& s, int pitch, int count,
-                                         const PredictionPower<Real>& power) {
-  for (int slot = static_cast<int>(threadIdx.x); slot < s.classes.count(); slot += kTileThreads) {
-    Real intersection = 0, prediction = 0;
-    for (int p = slot / s.classes.rows; p < count; p += s.classes.subsets) {
-      const Real value = s.tile[p * pitch + slot % s.classes.rows], q = marked(value, false);
-      const Real weighted = kWeighted ? q * s.weights[p] : q;
-      if (is_marked(value)) intersection += weighted;
-      prediction += power.term(q, weighted);
-    }
-    s.intersection[slot] += static_cast<double>(intersection);
-    s.prediction[slot] += static_cast<double>(prediction);
-  }
-  for (int slot = static_cast<int>(threadIdx.x); slot < s.labels.count(); slot += kTileThreads) {
-    Real sum = 0;
-    for (int p = slot / s.labels.rows; p < count; p += s.labels.subsets) {
-      if (s.rows[p] == slot % s.labels.rows) sum += kWeighted ? s.weights[p] : Real(1);
-    }
-    s.label_weight[slot] += static_cast<double>(sum);
-  }
-}
-
-// The sums of the block's slots to their place, and zeros in the slots.
-template <class Real>
-__device__ __forceinline__ void store_part(const SharedSums<Real>& s, double* part) {
-  const auto add_up = [](double* slots, int row, int rows, int count) {
-    double sum = 0;
-    for (int slot = row; slot < count; slot += rows) {
-      sum += slots[slot];
-      slots[slot] = 0;
-    }
-    return sum;
-  };
-  const int classes = s.classes.rows, labels = s.labels.rows;
-  for (int r = static_cast<int>(threadIdx.x); r < 2 * classes + 1 + labels; r += kTileThreads) {
-    part[r] = r < classes       ? add_up(s.intersection, r, classes, s.classes.count())
-              : r < 2 * classes ? add_up(s.prediction, r - classes, classes, s.classes.count())
-              : r > 2 * classes ? add_up(s.label_weight, r - 2 * classes - 1, labels, s.labels.count())
-                                : add_up(s.cross_entropy, 0, 1, kTileThreads);
-  }
-}
-
-template <DiceMode kMode, class Storage>
-__global__ void __launch_bounds__(kTileThreads)
-    dice_sums_kernel(const DiceSumsForwardArguments a, const LaneTiles tiles, double* partials) {
-  using Real = RealOf<Storage>;
+template <class Path>
+__global__ void __launch_bounds__(kBlock, kDiceBlocks<Path::MaxK, Path::N>)
+    dice_sums_kernel(const DiceSumsForwardArguments a, const TileLayout layout, double* partials) {
+  constexpr int MaxK = Path::MaxK;
   LABELDROP_DYNAMIC_SHARED(shared);
-  const SharedSums<Real> s(a, tiles, shared);
-  const Storage* __restrict__ logits = static_cast<const Storage*>(a.logits);
-  const int thread = static_cast<int>(threadIdx.x);
-  const bool leads = thread % tiles.lanes == 0;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * tiles.pixels;
-  for (double* slot = s.intersection + thread; slot < reinterpret_cast<double*>(s.tile); slot += kTileThreads)
-    *slot = 0;
+  const DiceBlockSums s(a, shared);
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
-    for (int64_t first = blockIdx.x * static_cast<int64_t>(tiles.pixels); first < a.pixels; first += step) {
-      const int count = tile_pixels(tiles.pixels, a.pixels - first);
-      for_each_value(a, tiles, sample, first, count,
-                     [&](int to, int64_t from) { s.tile[to] = Element<Storage>::load(logits[from]); });
-      const DiceLane<Real> pixel = load_lane(a, tiles, sample, first, count, s.tile);
-      if (leads) s.rows[thread / tiles.lanes] = pixel.row;
-      if (leads) s.weights[thread / tiles.lanes] = pixel.weight;
+    s.begin(a, sample);
+    DiceForwardBody<typename Path::Storage, MaxK> body{a, s, __ldg(a.merged + sample), is_usual(a, s.sample), {}};
+    Path::run(a, nullptr, layout, sample, shared + DiceBlockSums::bytes(a), body);
+    store_part<MaxK, Path::N>(a, s, body.merged, body.sums,
+                              partials + (sample * gridDim.x + blockIdx.x) * sums_of_part(a));
+  }
+}
+
+// Sums of label i % labels over pixels i / labels, i / labels + subsets and so on of a turn.
+__host__ __device__ inline int label_slots(const DiceSumsArguments& a) {
+  const int labels = static_cast<int>(a.labels);
+  return labels < kBlock ? kBlock / labels * labels : labels;
+}
+
+int64_t label_weights_bytes(const DiceSumsArguments& a) {
+  return label_slots(a) * static_cast<int64_t>(sizeof(double)) + kBlock * (sizeof(float) + sizeof(int32_t));
+}
+
+// The labels' weights where there are some: seldom enough to read the target anew.
+__global__ void __launch_bounds__(kBlock)
+    dice_label_weights_kernel(const DiceSumsForwardArguments a, double* partials) {
+  LABELDROP_DYNAMIC_SHARED(shared);
+  const int thread = static_cast<int>(threadIdx.x), labels = static_cast<int>(a.labels), slots = label_slots(a);
+  double* sums = reinterpret_cast<double*>(shared);
+  float* weights = reinterpret_cast<float*>(sums + slots);
+  int32_t* rows = reinterpret_cast<int32_t*>(weights + kBlock);
+  for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
+    for (int slot = thread; slot < slots; slot += kBlock) sums[slot] = 0;
+    for (int64_t first = blockIdx.x * static_cast<int64_t>(kBlock); first < a.pixels; first += gridDim.x * kBlock) {
+      const ThreadPixels<1, kBlock> pixel{sample, sample * a.pixels + first + thread,
+                                          tile_pixels(kBlock, a.pixels - first) - thread};
+      const DicePixels<1> p = load_dice_pixels(a, pixel);
+      rows[thread] = p.rows[0];
+      float weight[1] = {1};
+      weigh(a, pixel, p, weight);
+      weights[thread] = weight[0];
       __syncthreads();
-      const Real loss = process<kMode>(pixel);
-      if (leads) s.cross_entropy[thread] += static_cast<double>(pixel.weight * loss);
-      __syncthreads();
-      if (a.pixel_weight != nullptr) {
-        add_tile<true>(s, tiles.pitch, count, PredictionPower<Real>(a.squared));
-      } else {
-        add_tile<false>(s, tiles.pitch, count, PredictionPower<Real>(a.squared));
+      for (int slot = thread; slot < slots; slot += kBlock) {
+        float sum = 0;
+        for (int i = slot / labels; i < kBlock; i += slots / labels) {
+          if (rows[i] == slot % labels) sum += weights[i];
+        }
+        sums[slot] += static_cast<double>(sum);
       }
       __syncthreads();
     }
+    double* part = partials + (sample * gridDim.x + blockIdx.x) * sums_of_part(a) + 2 * a.channels + 1;
     __syncthreads();
-    store_part(s, partials + (sample * gridDim.x + blockIdx.x) * sums_of_part(a));
+    for (int l = thread; l < labels; l += kBlock) {
+      double sum = 0;
+      for (int slot = l; slot < slots; slot += labels) sum += sums[slot];
+      part[l] = sum;
+    }
     __syncthreads();
   }
 }
 
-constexpr int kRowsAtOnce = 32, kSegments = kTileThreads / kRowsAtOnce;
+constexpr int kRowsAtOnce = 32, kSegments = 1024 / kRowsAtOnce;
 
 // The sums over the parts [N, parts, sums], in their order: every segment of them first.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(1024)
     finish_dice_sums_kernel(const DiceSumsForwardArguments a, const double* partials, int64_t parts) {
   LABELDROP_DYNAMIC_SHARED(shared);
   double* segments = reinterpret_cast<double*>(shared);  // [segments, rows]: one for each thread
@@ -186,6 +91,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsAtOnce) + lane;
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
     double own = 0;
+#pragma unroll 8  // loads on their way
     for (int64_t part = parts * segment / kSegments; row < rows && part < parts * (segment + 1) / kSegments; ++part) {
       own += partials[(sample * parts + part) * rows + row];
     }
@@ -214,24 +120,36 @@ int64_t dice_sums_partials(int64_t samples, int64_t classes, int64_t labels, int
   return samples * most_parts(samples, pixels) * (2 * classes + 1 + labels);
 }
 
+int64_t dice_sums_in_registers(const DiceSumsForwardArguments& a, double* partials, dim3 most, cudaStream_t stream) {
+  int64_t parts = 0;
+  const auto start = [&](auto path) {
+    using Path = decltype(path);
+    const PathSetup setup = Path::setup(a, nullptr);
+    parts = std::min<int64_t>(setup.tiles, most.x);
+    const Shared shared{DiceBlockSums::bytes(a) + setup.shared, a.channels};
+    const dim3 grid(static_cast<unsigned>(parts), most.y);
+    launch("dice_sums", dice_sums_kernel<Path>, grid, kBlock, shared, stream, a, setup.layout, partials);
+    if (a.pixel_weight == nullptr) return;
+    launch("dice_sums", dice_label_weights_kernel, grid, kBlock, Shared{label_weights_bytes(a), a.channels}, stream, a,
+           partials);
+  };
+  with_dice_path(a, nullptr, start);
+  return parts;
+}
+
 void dice_sums(const DiceSumsForwardArguments& a, double* partials, Stream handle) {
   if (a.samples == 0) return;
   const auto stream = static_cast<cudaStream_t>(handle);
-  const auto y = static_cast<unsigned>(std::min<int64_t>(a.samples, kDiceParts));
+  const dim3 most(static_cast<unsigned>(most_parts(a.samples, a.pixels)),
+                  static_cast<unsigned>(std::min<int64_t>(a.samples, kDiceParts)));
+  const bool few = a.channels <= kMostInRegisters && a.logits_type != Float::f64;
   int64_t parts = 0;
   if (a.pixels != 0) {
-    with_dice_types(a, [&](auto mode, auto storage) {
-      using Storage = typename decltype(storage)::type;
-      const LaneTiles tiles = lane_tiles(a.channels, sizeof(RealOf<Storage>));
-      const Shared shared{shared_bytes(a, tiles, sizeof(RealOf<Storage>)), a.channels};
-      parts = parts_of_sample(a, tiles);
-      launch("dice_sums", dice_sums_kernel<decltype(mode)::mode, Storage>, dim3(static_cast<unsigned>(parts), y),
-             kTileThreads, shared, stream, a, tiles, partials);
-    });
+    parts = few ? dice_sums_in_registers(a, partials, most, stream) : dice_sums_many_classes(a, partials, most, stream);
   }
   const auto x = static_cast<unsigned>((sums_of_part(a) + kRowsAtOnce - 1) / kRowsAtOnce);
-  launch("dice_sums", finish_dice_sums_kernel, dim3(x, y), kTileThreads,
-         Shared{kTileThreads * static_cast<int64_t>(sizeof(double))}, stream, a, partials, parts);
+  launch("dice_sums", finish_dice_sums_kernel, dim3(x, most.y), 1024,
+         Shared{1024 * static_cast<int64_t>(sizeof(double))}, stream, a, partials, parts);
 }
 
 }  // namespace labeldrop::cuda

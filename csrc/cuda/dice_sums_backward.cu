@@ -1,5 +1,5 @@
 // The gradient of dice_sums on the GPU: a tile of logits becomes its gradient in shared memory.
-#include "dice_sums.cuh"
+#include "dice_lanes.cuh"
 
 namespace labeldrop::cuda {
 namespace {

@@ -155,10 +155,10 @@ __device__ __forceinline__ void with_unit(int unit, Function f) {
   if constexpr (kSize == 2) f(std::integral_constant<int, 1>());
 }
 
-template <class Storage_, int MaxK_, int kLeast>
+template <class Storage_, int MaxK_, int kLeast, int N_ = (kPixelsHeld<MaxK_> < 4 ? kPixelsHeld<MaxK_> : 4)>
 struct TilePath {
   using Storage = Storage_;
-  static constexpr int MaxK = MaxK_, N = kPixelsHeld<MaxK> < 4 ? kPixelsHeld<MaxK> : 4;
+  static constexpr int MaxK = MaxK_, N = N_;
   using Classes = ClassCount<MaxK, kLeast>;
   using Pixels = ThreadPixels<N, kBlock>;
   static constexpr int kTile = N * kBlock;  // pixels

@@ -1,11 +1,11 @@
-// What both passes of dice_sums share on the GPU: a block takes a tile of pixels through shared memory, see
-// lane_tiles.cuh. Any number of classes, layout and element type goes the same way.
+// What both passes of dice_sums share of more classes than a thread holds, and of doubles: a block takes a tile of
+// pixels through shared memory, see lane_tiles.cuh. Any number of classes, layout and element type goes the same way.
 #pragma once
 
 #include "../arguments.h"
 #include "../math/dice_sums.h"
+#include "dice_registers.cuh"
 #include "lane_tiles.cuh"
-#include "pixels.cuh"
 
 namespace labeldrop::cuda {
 
@@ -51,8 +51,6 @@ struct DiceClass {
   __device__ __forceinline__ bool active() const { return candidate || other; }
 };
 
-__device__ __forceinline__ bool dice_bit(uint32_t word, int k) { return (word >> k & 1u) != 0; }
-
 // step(k, class) for this lane's share of the classes. Every class of an invalid pixel is all of it, so that the
 // pixel's NaN goes everywhere.
 template <DiceMode kMode, class Real, class Step>
@@ -68,8 +66,8 @@ __device__ __forceinline__ void for_share(const DiceLane<Real>& pixel, Step step
     const uint32_t others = active & ~candidates, merged = __ldg(pixel.merged + w);
     const int end = pixel.classes - w * 32 < 32 ? pixel.classes - w * 32 : 32;
     for (int k = lane; k < end; k += pixel.lanes) {
-      step(w * 32 + k, DiceClass{dice_bit(candidates, k), dice_bit(others, k), dice_bit(counted, k),
-                                 dice_bit(positive, k), dice_bit(merged, k)});
+      step(w * 32 + k, DiceClass{has_bit(candidates, k), has_bit(others, k), has_bit(counted, k), has_bit(positive, k),
+                                 has_bit(merged, k)});
     }
   }
 }
