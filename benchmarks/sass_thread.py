@@ -364,6 +364,9 @@ class Thread(Registers):
 
     _ldl, _stl = _lds, _sts
 
+    def _atomg(self, i: Instruction, _: int) -> None:
+        self.set_register(i.operands[1], 0)  # what was there: nobody has come before
+
     def _shfl(self, i: Instruction, _: int) -> None:
         valid, target, source = i.operands[:3]
         self.set_predicate(valid, True)

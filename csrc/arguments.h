@@ -157,6 +157,7 @@ struct RuleTablesArguments {
   const double* weight;     // [L]: of pixels with an annotated label; others have that of label 0
   void* label_weight;       // [N, L] Real, or null
   bool weights_are_double;  // Real is double
+  double* zero;             // [1], made 0, or null
 };
 
 struct DropLabelsArguments {

@@ -24,7 +24,7 @@ namespace cuda {
 
 void fields(Arguments& from, CudaPixelLossArguments& to) {
   fields(from, static_cast<PixelLossArguments&>(to));
-  LABELDROP_READ(to.unless_one, to.partials);
+  LABELDROP_READ(to.unless_one, to.scratch);
 }
 
 void fields(Arguments& from, ScaleArguments& to) { LABELDROP_READ(to.values, to.size, to.factor, to.is_double); }
@@ -34,14 +34,17 @@ void fields(Arguments& from, ScaleArguments& to) { LABELDROP_READ(to.values, to.
 void fields(Arguments& from, RuleTablesArguments& to) {
   LABELDROP_READ(to.annotated, to.member, to.exhaustive, to.samples, to.labels, to.classes, to.steps, to.count,
                  to.dropped, to.tables, to.table_count, to.words, to.positive_step, to.merged_step, to.included_step,
-                 to.positive, to.merged, to.included, to.weight, to.label_weight, to.weights_are_double);
+                 to.positive, to.merged, to.included, to.weight, to.label_weight, to.weights_are_double, to.zero);
 }
 
 // A loss that is a sum over pixels, after the divisor of its mean.
 template <void (*kLoss)(const cuda::CudaPixelLossArguments&, cuda::Stream)>
-void pixel_loss(const Launched<cuda::CudaPixelLossArguments>& a) {
-  if (a.mean) cuda::sum_weights(weights_of(a), a.partials, a.divisor, a.stream);
-  kLoss(a, a.stream);
+void pixel_loss(const Launched<cuda::CudaPixelLossArguments>& given) {
+  cuda::CudaPixelLossArguments a = given;
+  if (a.mean) cuda::sum_weights(weights_of(a), a.scratch, a.divisor, given.stream);
+  auto* blocks = reinterpret_cast<uint32_t*>(a.scratch + cuda::kPartials);
+  a.partials = {a.scratch, blocks + 1, a.divisor, false, a.result, a.logits_type == Float::f64};
+  kLoss(a, given.stream);
 }
 
 struct DiceSumsWithScratch : DiceSumsForwardArguments {
@@ -113,7 +116,7 @@ void add_constants(PyObject* module) {
   for (size_t i = 0; i < list.size(); ++i) PyTuple_SetItem(architectures, i, to_python(list[i]));
   PyModule_AddObjectRef(module, "architectures", architectures);
   Py_DECREF(architectures);
-  PyModule_AddIntConstant(module, "partials", cuda::kPartials);
+  PyModule_AddIntConstant(module, "scratch", cuda::kScratch);
   PyModule_AddIntConstant(module, "runtime_version", cuda::runtime_version());
 }
 

@@ -11,15 +11,30 @@ namespace labeldrop::cuda {
 
 using Stream = void*;  // a cudaStream_t
 
-// Doubles of scratch that a reduction needs: no grid has more blocks.
+// Partial sums of a reduction: no grid has more blocks.
 #ifndef LABELDROP_PARTIALS
 #define LABELDROP_PARTIALS 4096
 #endif
 constexpr int64_t kPartials = LABELDROP_PARTIALS;
 
+// Doubles of scratch that a loss needs, the last of which is 0 before: two counters of blocks, of the sum of the
+// weights and of the loss.
+constexpr int64_t kScratch = kPartials + 1;
+
+// A sum over a grid, reduce.cuh: result = sum of the blocks' parts / divisor.
+struct GridSum {
+  double* parts;          // [kPartials]
+  uint32_t* blocks;       // [1], 0 before: that have left their part
+  const double* divisor;  // [1], or null: 1
+  bool one_if_zero;       // a sum of 0 becomes 1
+  void* result;           // [1] double or float
+  bool result_is_double;
+};
+
 struct CudaPixelLossArguments : PixelLossArguments {
-  bool unless_one;   // leave the gradient as it is, on the device, if the one upstream value is 1
-  double* partials;  // [kPartials] scratch
+  bool unless_one;  // leave the gradient as it is, on the device, if the one upstream value is 1
+  double* scratch;  // [kScratch]
+  GridSum partials;
 };
 
 struct ScaleArguments {
@@ -37,7 +52,7 @@ void label_flip(const CudaPixelLossArguments& arguments, Stream stream);
 void predictive_variance(const CudaPixelLossArguments& arguments, Stream stream);
 
 // sum [1]: the weights of the pixels that count, or 1 if they add up to 0, so that it can divide.
-void sum_weights(const WeightArguments& arguments, double* partials, double* sum, Stream stream);
+void sum_weights(const WeightArguments& arguments, double* scratch, double* sum, Stream stream);
 
 // The sums of soft Dice losses, with scratch of as many doubles as dice_sums_partials says, and their gradient. A pixel
 // whose value is neither a label nor ignore_index gets NaN gradients, and makes the sums of its sample NaN.

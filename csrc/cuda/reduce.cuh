@@ -1,5 +1,5 @@
-// Sums whose order is fixed: every block leaves one partial sum, then one block adds these up. The result is the same
-// from run to run, which atomics on floating-point numbers would not give.
+// Sums whose order is fixed: every block leaves one partial sum, and the last one to do so adds these up. The result is
+// the same from run to run, which atomics on floating-point numbers would not give.
 #pragma once
 
 #include "launch.cuh"
@@ -24,22 +24,52 @@ __device__ __forceinline__ double block_sum(double value, unsigned char* shared)
   return sum;
 }
 
-// Writes the block's partial sum to its own place.
-__device__ __forceinline__ void store_partial(double* partials, double value, unsigned char* shared) {
-  const double sum = block_sum(value, shared);
-  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+// Thread 0's sum of all parts to its place.
+__device__ __forceinline__ void store_result(const GridSum& s, double sum) {
+  if (s.divisor != nullptr) sum /= *s.divisor;
+  if (s.one_if_zero && sum == 0) sum = 1;
+  if (s.result_is_double) {
+    *static_cast<double*>(s.result) = sum;
+  } else {
+    *static_cast<float*>(s.result) = static_cast<float>(sum);
+  }
 }
 
+// Writes the block's partial sum to its own place, and the result if it is the last to do so. Called as block_sum is.
+__device__ __forceinline__ void store_partial(const GridSum& s, double value, unsigned char* shared) {
+  const double own = block_sum(value, shared);
+  bool* is_last = reinterpret_cast<bool*>(shared);  // where the sums were, which thread 0 has read
+  const unsigned blocks = gridDim.x * gridDim.y;
+  if (threadIdx.x == 0) {
+    s.parts[blockIdx.y * gridDim.x + blockIdx.x] = own;
+    __threadfence();  // the part is there for everybody before the block is counted
+    *is_last = atomicAdd(s.blocks, 1u) == blocks - 1;
+  }
+  __syncthreads();
+  if (!*is_last) return;
+  __threadfence();
+  const volatile double* parts = s.parts;  // of other blocks: not from a cache of this one's
+  double sum = 0;
+  for (unsigned i = threadIdx.x; i < blocks; i += blockDim.x) sum += parts[i];
+  __syncthreads();  // everybody has seen who is last
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) store_result(s, sum);
+}
+
+// The result where there is no grid, since there is nothing to add up.
+void store_sum_of_nothing(const char* name, const GridSum& sum, cudaStream_t stream);
+
+// What is left to do for a sum whose kernel left `count` parts. The rest stands in `sum` as well.
 struct SumOfPartials {
-  const double* partials;  // [count]
+  GridSum sum;
   int count;
-  const double* divisor;  // [1] or null: 1
-  bool one_if_zero;       // a sum of 0 becomes 1
-  void* result;           // [1] double or float
+  const double* divisor;
+  bool one_if_zero;
+  void* result;
   bool result_is_double;
 };
-
-// result = sum of the partials / divisor
-void finish_sum(const char* name, const SumOfPartials& sum, cudaStream_t stream);
+inline void finish_sum(const char* name, const SumOfPartials& s, cudaStream_t stream) {
+  if (s.count == 0) store_sum_of_nothing(name, s.sum, stream);
+}
 
 }  // namespace labeldrop::cuda

@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(32 * kMostWarps) rule_tables_kernel(const Rule
                     static_cast<int>(threadIdx.x % 32)};
   const int64_t classes = a.classes - a.dropped;  // of the results
   const int to_words = static_cast<int>((classes + 31) / 32);
+  if (a.zero != nullptr && blockIdx.x == 0 && threadIdx.x == 0) *a.zero = 0;
   for (int64_t sample = blockIdx.x; sample < a.samples; sample += gridDim.x) {
     for (int i = threadIdx.x; i < words + all_sets; i += blockDim.x) covered[i] = i == 0;  // background is covered
     __syncthreads();

@@ -6,7 +6,7 @@ namespace labeldrop::cuda {
 namespace {
 
 template <class Real, int N>
-__global__ void __launch_bounds__(kThreads) sum_weights_kernel(WeightArguments a, double* partials) {
+__global__ void __launch_bounds__(kThreads) sum_weights_kernel(WeightArguments a, GridSum total) {
   LABELDROP_DYNAMIC_SHARED(shared);
   const bool weighted = a.label_weight != nullptr || a.pixel_weight != nullptr;
   double sum = 0;
@@ -31,33 +31,29 @@ __global__ void __launch_bounds__(kThreads) sum_weights_kernel(WeightArguments a
       }
     }
   }
-  store_partial(partials, sum, shared);
+  store_partial(total, sum, shared);
 }
 
 template <class Real, int N>
-int launch_partials(const WeightArguments& a, double* partials, cudaStream_t stream) {
+void launch_vectors(const WeightArguments& a, const GridSum& total, cudaStream_t stream) {
   const dim3 grid = grid_of_partials((a.pixels / N + kThreads - 1) / kThreads, a.samples);
-  launch("sum_weights", sum_weights_kernel<Real, N>, grid, kThreads, Shared{kSumBytes}, stream, a, partials);
-  return static_cast<int>(grid.x * grid.y);
+  launch("sum_weights", sum_weights_kernel<Real, N>, grid, kThreads, Shared{kSumBytes}, stream, a, total);
 }
 
 template <class Real>
-int launch_widest(const WeightArguments& a, double* partials, cudaStream_t stream) {
+void launch_widest(const WeightArguments& a, const GridSum& total, cudaStream_t stream) {
   constexpr int kWide = 8;
   const bool aligned = vector_aligned(a.target) && vector_aligned(a.pixel_weight) && a.pixels % kWide == 0;
-  return aligned ? launch_partials<Real, kWide>(a, partials, stream) : launch_partials<Real, 1>(a, partials, stream);
+  aligned ? launch_vectors<Real, kWide>(a, total, stream) : launch_vectors<Real, 1>(a, total, stream);
 }
 
 }  // namespace
 
-void sum_weights(const WeightArguments& a, double* partials, double* sum, Stream handle) {
+void sum_weights(const WeightArguments& a, double* scratch, double* sum, Stream handle) {
   const auto stream = static_cast<cudaStream_t>(handle);
-  int count = 0;
-  if (a.samples != 0 && a.pixels != 0) {
-    count =
-        a.weights_are_double ? launch_widest<double>(a, partials, stream) : launch_widest<float>(a, partials, stream);
-  }
-  finish_sum("sum_weights", {partials, count, nullptr, true, sum, true}, stream);
+  const GridSum total{scratch, reinterpret_cast<uint32_t*>(scratch + kPartials), nullptr, true, sum, true};
+  if (a.samples == 0 || a.pixels == 0) return store_sum_of_nothing("sum_weights", total, stream);
+  a.weights_are_double ? launch_widest<double>(a, total, stream) : launch_widest<float>(a, total, stream);
 }
 
 }  // namespace labeldrop::cuda

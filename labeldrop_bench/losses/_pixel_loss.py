@@ -60,7 +60,7 @@ class PixelLoss(PartialLabelLoss):
     ) -> Tensor:
         """The loss, where nobody looks at the call."""
         target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
-        words, *weights = self._tables(annotated, logits)
+        (words, *weights), scratch = self._tables(annotated, logits)
         return ops.PIXEL_OPERATORS[self.operator].direct(
             logits,
             target,
@@ -68,6 +68,7 @@ class PixelLoss(PartialLabelLoss):
             self._own_options(),
             **self._kept_weight(logits, *weights),
             pixel_weight=pixel_weight,
+            scratch=scratch,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
         )

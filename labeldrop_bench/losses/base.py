@@ -180,16 +180,21 @@ class PartialLabelLoss(Explained, HasConstants):
         """`[N, L]`: what None means."""
         return torch.ones(logits.shape[0], self.label_space.num_labels, dtype=torch.bool, device=logits.device)
 
-    def _tables(self, annotated: Tensor | None, logits: Tensor, *partners: PartialLabelLoss) -> Parts:
-        """`_packed` for a direct call; kept where it follows from `annotated` and the label spaces alone."""
+    def _tables(
+        self, annotated: Tensor | None, logits: Tensor, *partners: PartialLabelLoss
+    ) -> tuple[Parts, Tensor | None]:
+        """`_packed` for a direct call; on the CPU kept where it follows from `annotated` and the label spaces alone.
+
+        Where one kernel makes it, also scratch for the loss's kernels.
+        """
+        dtype = ops.accumulation_dtype(logits)
+        if ops.is_on_gpu(logits) and (formula := self._formula(*partners)):
+            return ops.rule_tables(self.operator, formula, self._sets_on(logits.device), annotated, len(logits), dtype)
         labels = self.label_space.num_labels
         if annotated is None:
             pattern = b"\1" * (logits.shape[0] * labels) if logits.is_cpu else b""
         else:
             pattern = content(annotated) if annotated.is_cpu else b""
-        dtype = ops.accumulation_dtype(logits)
-        if ops.is_on_gpu(logits) and (formula := self._formula(*partners)):
-            return ops.rule_tables(self.operator, formula, self._sets_on(logits.device), annotated, len(logits), dtype)
         said = (dtype, self._said(), *(partner._said() for partner in partners))
 
         def build(new: Tensor) -> Parts:
@@ -198,8 +203,8 @@ class PartialLabelLoss(Explained, HasConstants):
             return self._packed(new, dtype, *partners)
 
         if not pattern or None in said:
-            return build(self._all_annotated(logits) if annotated is None else annotated)
-        return kept(said, pattern, labels, build)
+            return build(self._all_annotated(logits) if annotated is None else annotated), None
+        return kept(said, pattern, labels, build), None
 
     def _said(self) -> tuple[Hashable, ...] | None:
         """What `table` depends on besides `annotated`; None where that is not known, as of somebody else's rule."""

@@ -178,7 +178,7 @@ class SoftDice(PartialLabelLoss):
         direct = self._is_direct(logits, target, annotated, pixel_weight)
         if direct:
             target, annotated, pixel_weight = self._checked(logits, target, annotated, pixel_weight)
-            *packed, included = self._tables(annotated, logits, *partners)
+            (*packed, included), _ = self._tables(annotated, logits, *partners)
         else:
             target, annotated, pixel_weight = self._check(logits, target, annotated, pixel_weight)
             if one_by_one or self.backend == "reference":

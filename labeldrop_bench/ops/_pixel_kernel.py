@@ -50,15 +50,20 @@ class PixelKernel:
     def __init__(self, name: str, channels_per_class: int) -> None:
         self.name, self.channels_per_class = name, channels_per_class
 
-    def forward(self, inputs: Inputs, reduction: str, *, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, if asked for."""
+    def forward(
+        self, inputs: Inputs, reduction: str, *, with_gradient: bool, scratch: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The reduced loss; [] float64, the divisor of a mean; the gradient for an upstream of 1, if asked for.
+
+        On CUDA `scratch`, whose last number is 0, is for the kernels to count blocks in; None: it is made here.
+        """
         inputs = inputs.contiguous()
         logits, device, mean = inputs.logits, inputs.logits.device, reduction == "mean"
         like = inputs.target if reduction == "none" else SCALAR
         loss = torch.empty_like(like, dtype=accumulation_dtype(logits), device=device)
         divisor = (torch.empty_like if mean else torch.ones_like)(SCALAR, dtype=torch.double, device=device)
         gradient = torch.empty_like(logits, requires_grad=False) if with_gradient else None
-        self._launch(inputs, divisor, gradient, loss=loss, mean=mean)
+        self._launch(inputs, divisor, gradient, loss=loss, mean=mean, scratch=scratch)
         return loss, divisor, gradient
 
     def write_gradient(
@@ -91,6 +96,7 @@ class PixelKernel:
         upstream: Tensor | None = None,
         mean: bool = False,
         unless_one: bool = False,
+        scratch: Tensor | None = None,
     ) -> None:
         """Run the kernel on contiguous inputs; it writes to `loss` and `gradient`, and with `mean` to `divisor`."""
         logits, target, pointer = inputs.logits, inputs.target, _native.pointer
@@ -112,8 +118,10 @@ class PixelKernel:
         )
         if _native.is_cuda(logits):
             native = _native.module(logits.device, self.name)
-            partials = torch.empty(native.partials, dtype=torch.double, device=logits.device)
-            more = {"unless_one": unless_one, "partials": partials.data_ptr(), "stream": _native.stream(logits)}
+            if scratch is None:
+                kind = {"dtype": torch.double, "device": logits.device}
+                scratch = torch.zeros(native.scratch, **kind) if reduced else torch.empty(native.scratch, **kind)
+            more = {"unless_one": unless_one, "scratch": scratch.data_ptr(), "stream": _native.stream(logits)}
             with _native.on_device(logits):
                 getattr(native, self.name)(*arguments, **more)
             return

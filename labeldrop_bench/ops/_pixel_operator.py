@@ -131,12 +131,14 @@ class PixelOperator:
         label_weight: Tensor | None = None,
         class_weight: Tensor | None = None,
         pixel_weight: Tensor | None = None,
+        scratch: Tensor | None = None,
         ignore_index: int,
         reduction: str,
     ) -> Tensor:
         """The same with packed tables `[N, L, 2, W]`, where that and weights but those of pixels are known to be right.
 
-        The tensors are such that `is_direct`; weights but those of pixels are of the type of the arithmetic.
+        The tensors are such that `is_direct`; weights but those of pixels are of the type of the arithmetic; scratch is
+        what `rule_tables` has made.
         """
         _checks.check_reduction(self.name, reduction)
         if pixel_weight is not None:
@@ -154,9 +156,9 @@ class PixelOperator:
             self.parameters(**options),
             _checks.integer(self.name, "ignore_index", ignore_index),
         )
-        return self._compute(inputs, reduction, direct=True)
+        return self._compute(inputs, reduction, direct=True, scratch=scratch)
 
-    def _compute(self, inputs: Inputs, reduction: str, *, direct: bool) -> Tensor:
+    def _compute(self, inputs: Inputs, reduction: str, *, direct: bool, scratch: Tensor | None = None) -> Tensor:
         """As a function of memory, or as a registered operator where somebody wants to see the call."""
         logits = inputs.logits
         if not direct:
@@ -165,9 +167,9 @@ class PixelOperator:
             result: Tensor = self.forward(*tensors, list(parameters), ignore_index, reduction, with_gradient)[0]
             return result
         if logits.requires_grad and torch.is_grad_enabled():
-            loss: Tensor = _apply(logits, (self, inputs, reduction))  # type: ignore[no-untyped-call]
+            loss: Tensor = _apply(logits, (self, inputs, reduction, scratch))  # type: ignore[no-untyped-call]
             return loss
-        return self.kernel.forward(inputs, reduction, with_gradient=False)[0]
+        return self.kernel.forward(inputs, reduction, with_gradient=False, scratch=scratch)[0]
 
     def _key(self, key: Tensor | None, logits: Tensor) -> Tensor:
         """[1] int64: what is given, or from torch's generator."""
@@ -233,11 +235,13 @@ class DirectPixelLoss(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's
         logits: Tensor,
-        call: tuple[PixelOperator, Inputs, str],  # one argument: torch looks at each
+        call: tuple[PixelOperator, Inputs, str, Tensor | None],  # one argument: torch looks at each
     ) -> Tensor:
-        operator, inputs, reduction = call
+        operator, inputs, reduction, scratch = call
         with_gradient = reduction != "none" and logits.dtype != torch.float16  # see wants_gradient
-        loss, divisor, gradient = operator.kernel.forward(inputs, reduction, with_gradient=with_gradient)
+        loss, divisor, gradient = operator.kernel.forward(
+            inputs, reduction, with_gradient=with_gradient, scratch=scratch
+        )
         *tensors, ctx.parameters, ctx.ignore_index = inputs
         # The gradient too, so that checkpointing and hooks of saved tensors can free it or move it away.
         ctx.save_for_backward(logits, *tensors[1:], divisor, gradient)

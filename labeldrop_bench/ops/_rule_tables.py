@@ -64,8 +64,8 @@ def is_on_gpu(tensor: Tensor) -> bool:
 
 def rule_tables(
     operator: str, formula: Formula, sets: LabelSets, annotated: Tensor | None, samples: int, dtype: torch.dtype
-) -> tuple[Tensor, ...]:
-    """The tables of N samples, on the device of `sets`.
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """The tables of N samples, on the device of `sets`; and, but of a Dice, scratch for the loss's kernels.
 
     Args:
         operator: that they are for.
@@ -77,7 +77,8 @@ def rule_tables(
 
     Returns:
         `[N, L, T, W]` words; then weights `[N, L]` if the labels have any. Of a Dice then words `[N, W]`, merged
-        classes; bool `[N, L, K]`, positive ones; bool `[N, K]`, those that are included.
+        classes; bool `[N, L, K]`, positive ones; bool `[N, K]`, those that are included. The last number of scratch is
+        made 0, so that no kernel has to be launched for that alone.
     """
     device, labels, classes = sets.member.device, sets.member.shape[0], sets.classes - formula.dropped
     annotated = None if annotated is None else annotated.contiguous()
@@ -85,10 +86,11 @@ def rule_tables(
     def empty(kind: torch.dtype, *size: int) -> Tensor:
         return torch.empty(size, dtype=kind, device=device)
 
+    native = _native.module(device, operator)
     words = -(-classes // 32)
     results = [empty(torch.int32, samples, labels, len(formula.tables), words)]
     label_weight = None if sets.weights is None else empty(dtype, samples, labels)
-    merged = positive = included = None
+    merged = positive = included = scratch = None
     if label_weight is not None:
         results.append(label_weight)
     if formula.dice:
@@ -96,10 +98,12 @@ def rule_tables(
         positive = empty(torch.bool, samples, labels, classes)
         included = empty(torch.bool, samples, classes)
         results += [merged, positive, included]
+    else:
+        scratch = empty(torch.double, native.scratch)
     pointer = _native.pointer
     steps = formula.dice or (0, 0, 0)
     with _native.on_device(results[0]):
-        _native.module(device, operator).rule_tables(
+        native.rule_tables(
             annotated=pointer(annotated),
             member=sets.member.data_ptr(),
             exhaustive=sets.exhaustive.data_ptr(),
@@ -121,6 +125,7 @@ def rule_tables(
             weight=pointer(sets.weights),
             label_weight=pointer(label_weight),
             weights_are_double=dtype == torch.float64,
+            zero=0 if scratch is None else scratch[-1:].data_ptr(),
             stream=_native.stream(results[0]),
         )
-    return tuple(results)
+    return tuple(results), scratch

@@ -132,9 +132,12 @@ Value __shfl_down_sync(unsigned mask, Value value, unsigned by, int width = warp
   return emulation::shuffle(value, mask, width, {file, line}, [=](unsigned self, unsigned) { return self + by; });
 }
 
+inline void __threadfence() {}
+
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 
 // One at a time, as everything here.
+inline unsigned atomicAdd(unsigned* address, unsigned value) { return std::exchange(*address, *address + value); }
 inline unsigned atomicOr(unsigned* address, unsigned value) { return std::exchange(*address, *address | value); }
 inline unsigned atomicAdd(unsigned* address, unsigned value) { return std::exchange(*address, *address + value); }
 

@@ -167,7 +167,7 @@ def test_a_gradient_that_is_multiplied_equals_one_that_is_computed_anew(name, fa
     loss = create(name)
     operator = ops.PIXEL_OPERATORS[loss.operator]
     logits, target, annotated = example(loss, size=9)
-    (tables,) = loss._tables(annotated, logits)
+    ((tables,), _) = loss._tables(annotated, logits)
     parameters = operator.parameters(**loss._own_options())
     key = torch.tensor([5]) if operator.noisy else None
     inputs = _pixel_kernel.Inputs(logits.to(dtype), target, tables, None, None, None, key, parameters, -100)
