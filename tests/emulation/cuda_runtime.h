@@ -139,7 +139,6 @@ inline int __popc(unsigned value) { return __builtin_popcount(value); }
 // One at a time, as everything here.
 inline unsigned atomicAdd(unsigned* address, unsigned value) { return std::exchange(*address, *address + value); }
 inline unsigned atomicOr(unsigned* address, unsigned value) { return std::exchange(*address, *address | value); }
-inline unsigned atomicAdd(unsigned* address, unsigned value) { return std::exchange(*address, *address + value); }
 
 // Cache hints.
 template <class Value>
