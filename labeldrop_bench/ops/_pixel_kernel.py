@@ -119,8 +119,8 @@ class PixelKernel:
         if _native.is_cuda(logits):
             native = _native.module(logits.device, self.name)
             if scratch is None:
-                kind = {"dtype": torch.double, "device": logits.device}
-                scratch = torch.zeros(native.scratch, **kind) if reduced else torch.empty(native.scratch, **kind)
+                make = torch.zeros if reduced else torch.empty
+                scratch = make((native.scratch,), dtype=torch.double, device=logits.device)
             more = {"unless_one": unless_one, "scratch": scratch.data_ptr(), "stream": _native.stream(logits)}
             with _native.on_device(logits):
                 getattr(native, self.name)(*arguments, **more)

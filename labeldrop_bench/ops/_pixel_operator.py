@@ -281,8 +281,16 @@ def _scales(dtype: torch.dtype, factor: float) -> bool:
 def wants_gradient(logits: Tensor) -> bool:
     """Whether the forward pass should form the gradient as well, for an upstream gradient of 1.
 
-    It then reads the logits once instead of twice. Not in float16, where the gradient of a mean would underflow before
-    the upstream scale enters, and not in a compiled graph, which cannot ask for the upstream's value.
+    Counted in passes over memory of the logits' size: without it the forward pass reads, the backward pass reads and
+    writes, 3; with it a forward pass that reads and writes is all there is for an upstream of 1, 2, and any other one
+    costs 2 more at most.
+
+    Not in float16, where the gradient of a mean would underflow before the upstream scale enters, which is never 1.
+
+    Not in a compiled graph, where it would be 4 at least. There an operator that writes to a saved tensor is made a
+    function of it. Torch 2.13 puts such a one back in place only if the graph copies what it has written to the input
+    (can_inplace in inductor's reinplace.py); a saved tensor is an input of the backward graph that nobody asks for
+    afterwards, so it is copied first. That the copy takes over the buffer of what it copies saves memory, not passes.
     """
     needed = logits.requires_grad and torch.is_grad_enabled()
     return needed and logits.dtype != torch.float16 and not torch.compiler.is_compiling()
