@@ -56,7 +56,23 @@ def content(tensor: Tensor) -> bytes:
     return (c_char * tensor.nbytes).from_address(tensor.data_ptr()).raw
 
 
-_CONSTANTS: dict[Hashable, tuple[Parts, Parts]] = {}
+class _Constant:
+    """What lies on a device, `made` of what was `given`."""
+
+    def __init__(self, given: Parts, made: Parts) -> None:
+        self.given, self.made, self.device = given, made, made[0].device
+        self.ready = torch.cuda.current_stream(self.device).record_event() if made[0].is_cuda else None
+
+    def use(self) -> Parts:
+        """It, for the current stream. While a graph is captured it is ready: torch waits for the device before."""
+        if self.ready is not None and not torch.cuda.is_current_stream_capturing():
+            torch.cuda.current_stream(self.device).wait_event(self.ready)
+            if self.ready.query():
+                self.ready = None
+        return self.made
+
+
+_CONSTANTS: dict[Hashable, _Constant] = {}
 
 
 def on_device(what: Hashable, given: Parts, device: torch.device, build: Callable[..., Parts]) -> Parts:
@@ -74,16 +90,15 @@ def on_device(what: Hashable, given: Parts, device: torch.device, build: Callabl
     here = given[0].is_cpu
     said = what, device, *(_identity(each, here) for each in given)
     found = _CONSTANTS.get(said)
-    if found is None:
-        with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
-            found = given, tuple(each.to(device) for each in build(*(each.clone() for each in given)))
-        if device.type == "cuda":
-            if torch.cuda.is_current_stream_capturing():  # there are no values before the graph is run
-                return found[1]
-            torch.cuda.current_stream(device).synchronize()  # for all streams
-        _make_room(_CONSTANTS, MOST_CONSTANTS)
-        _CONSTANTS[said] = found
-    return found[1]
+    if found is not None:
+        return found.use()
+    with torch.inference_mode(False), torch.no_grad():  # what is kept serves calls outside of it as well
+        made = tuple(each.to(device, non_blocking=True) for each in build(*(each.clone() for each in given)))
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():  # no values yet
+        return made
+    _make_room(_CONSTANTS, MOST_CONSTANTS)
+    _CONSTANTS[said] = _Constant(given, made)
+    return made
 
 
 def _identity(tensor: Tensor, by_values: bool) -> Hashable:

@@ -69,6 +69,23 @@ def test_a_step_can_be_captured_in_a_graph(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_loss_that_stays_on_the_cpu(name):
+    """Its label space reaches the device once, from whatever stream is the first to need it."""
+    loss, moved = lb.losses.create(name, num_classes=4), create(name)
+    logits, target, annotated = example(moved)
+    torch.manual_seed(1)
+    expected = moved(logits, target, annotated)
+    torch.cuda.synchronize()
+    values = []
+    for _ in range(3):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.manual_seed(1)
+            values.append(loss(logits, target, annotated))
+    torch.cuda.synchronize()
+    assert all(torch.equal(value, expected) for value in values)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_another_stream(name):
     loss = create(name)
     logits, target, annotated = example(loss)
