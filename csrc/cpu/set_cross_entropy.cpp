@@ -153,7 +153,8 @@ class TileLoss {
                      max_other = larger(other, max_other);
                    });
     const V excess = larger(max_other - Real(kGap), max_candidate) - max_candidate;
-    max_candidate = finite_from_below(max_candidate);
+    // NaN where everything is -inf: nothing has a probability
+    max_candidate = excess == excess ? finite_from_below(max_candidate) : excess;
     max_other = finite_from_below(max_other);
     // added to the others after their largest one is subtracted, which may be too large for it to make a difference
     const V gap = smaller(V{} + Real(kGap), max_other - max_candidate);

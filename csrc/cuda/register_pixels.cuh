@@ -12,7 +12,8 @@
 // says: `shared` bytes at least, and `layout`. A sample is `tiles` parts, of which a block takes every gridDim.x-th:
 //
 //     template <class Path>
-//     __global__ void __launch_bounds__(kBlock) kernel(const Arguments a, const TileLayout layout) {
+//     __global__ void __launch_bounds__(kBlock, kBlocksHeld<Path>) kernel(const Arguments a, const TileLayout layout)
+//     {
 //       LABELDROP_DYNAMIC_SHARED(shared);
 //       Body body{...};
 //       for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
@@ -28,7 +29,7 @@
 //     be
 //     // anything; so may z[k] for k >= classes.count, or it is -inf: go through them with classes.each.
 //     template <class Classes, class Pixels> void operator()(float (&z)[Classes::MaxK][Pixels::N], Classes classes,
-//                                                            const Pixels& pixels, const Known& known);
+//                                                            const Pixels& pixels, Known& known);
 #pragma once
 
 #include <type_traits>
@@ -39,7 +40,6 @@ namespace labeldrop::cuda {
 
 constexpr int kBlock = 128;           // threads
 constexpr int kMostInRegisters = 32;  // classes: one word of the tables
-constexpr int kMostNumbersHeld = 64;  // logits of one thread, so that nothing spills and enough threads fit
 
 // Pixels of one thread: N of one sample, kStep apart. Neighbours all exist, others do so far as the sample goes.
 template <int N_, int kStep_>
@@ -98,15 +98,21 @@ struct ClassCount {
   }
 };
 
-// Pixels of a thread whose numbers are to fit into registers.
+// Pixels of a thread: 64 numbers at most, so that nothing spills and enough threads fit.
 template <int MaxK>
-constexpr int kPixelsHeld = kMostNumbersHeld / MaxK < 8 ? kMostNumbersHeld / MaxK : 8;
+constexpr int kPixelsHeld = MaxK <= 4    ? 8
+                            : MaxK <= 16 ? 4
+                                         : 2;
 
 // step(k) for every class, and perhaps for some up to the end of a group.
 template <int MaxK, class Step>
 __device__ __forceinline__ void for_each_class(int classes, Step step) {
   ClassCount<MaxK, 0>{classes}.each(step);
 }
+
+// Blocks that a multiprocessor is to have room for, as __launch_bounds__ has it: 128 or 168 registers a thread.
+template <class Path>
+constexpr int kBlocksHeld = Path::MaxK * Path::N > 32 || Path::kStaged ? 3 : 4;
 
 // A tile of channels-last rows in shared memory, see tile.cuh.
 struct TileLayout {
@@ -129,6 +135,7 @@ template <class Storage_, int MaxK_, int kLeast, int N_>
 struct ContiguousPath {
   using Storage = Storage_;
   static constexpr int MaxK = MaxK_, N = N_;
+  static constexpr bool kStaged = false;
   using Classes = ClassCount<MaxK, kLeast>;
   using Pixels = ThreadPixels<N, 1>;
   using Access = Raw<Storage, N>;
@@ -164,7 +171,7 @@ struct ContiguousPath {
         raw[k] = minus_infinity<Storage, N>();
       }
     });
-    const auto known = body.known(pixels);
+    auto known = body.known(pixels);
     float z[MaxK][N];
     classes.each([&](int k) { unpack<Storage, N>(raw[k], z[k]); });
     body(z, classes, pixels, known);
@@ -215,6 +222,7 @@ template <class Storage_, int K, int N_>
 struct RowPath {
   using Storage = Storage_;
   static constexpr int MaxK = K, N = N_;
+  static constexpr bool kStaged = false;
   using Classes = ClassCount<K, K>;
   using Pixels = ThreadPixels<N, kBlock>;
   static constexpr int kWidest = static_cast<int>(kVectorBytes / sizeof(Storage));
@@ -227,7 +235,9 @@ struct RowPath {
   static __device__ __forceinline__ void run(const LossArguments& a, void* stored, const TileLayout&, int64_t sample,
                                              unsigned char*, Body& body) {
     constexpr int64_t kTile = N * kBlock;
-    for (int64_t first = blockIdx.x * kTile; first < a.pixels; first += gridDim.x * kTile) {
+    const uint32_t tiles = static_cast<uint32_t>((a.pixels + kTile - 1) / kTile);
+    for (uint32_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      const int64_t first = tile * kTile;
       const int count = a.pixels - first < kTile ? static_cast<int>(a.pixels - first) : static_cast<int>(kTile);
       const int thread = static_cast<int>(threadIdx.x);
       process(a, stored, Pixels{sample, sample * a.pixels + first + thread, count - thread}, body);
@@ -247,7 +257,7 @@ struct RowPath {
         if (pixels.exists(i)) raw[i][u] = from[i * kBlock * kUnits + u];
       }
     }
-    const auto known = body.known(pixels);
+    auto known = body.known(pixels);
     float z[K][N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {

@@ -104,45 +104,61 @@ __device__ __forceinline__ void store_tile(const TileLayout& t, const unsigned c
   copy_values<Storage>(t, shift, whole.tail, whole.end, copy);
 }
 
-// Rows in shared memory, V values to a unit; `byte` is that of the first pixel's row. Classes beyond the last are -inf.
+// access(k, i, byte) for each unit of V values of each row that exists, at class k of pixel i and a byte of the tile;
+// the first pixel's row is at `byte`. missing(k) for each unit that does not exist, though a class of its group does.
+template <class Storage, int V, class Classes, class Pixels, class Access, class Missing>
+__device__ __forceinline__ void for_each_unit(const TileLayout& t, int byte, Classes classes, const Pixels& pixels,
+                                              Access access, Missing missing) {
+  constexpr int kGroup = V > Classes::kGroup ? V : Classes::kGroup;
+#pragma unroll
+  for (int i = 0; i < Pixels::N; ++i) {
+    if (!pixels.exists(i)) continue;
+    const int row = byte + i * Pixels::kStep * t.row;
+#pragma unroll
+    for (int first = 0; first + kGroup <= Classes::MaxK; first += kGroup) {
+      if (!classes.exists(first)) continue;
+#pragma unroll
+      for (int k = first; k < first + kGroup; k += V) {
+        const int place = row + k * static_cast<int>(sizeof(Storage));
+        if (!classes.exists(k)) {
+          missing(k, i);
+        } else {  // only units of 16 bytes change places
+          access(k, i, V * sizeof(Storage) == kVectorBytes ? tile_place(t, place) : place);
+        }
+      }
+    }
+  }
+}
+
+// Rows of the tile as numbers, V values to a unit. Classes beyond the last one, of a group with it, are -inf.
 template <class Storage, int V, class Classes, class Pixels>
 __device__ __forceinline__ void load_rows_of_tile(const TileLayout& t, const unsigned char* tile, int byte,
                                                   Classes classes, const Pixels& pixels,
                                                   float (&z)[Classes::MaxK][Pixels::N]) {
+  const auto set = [&](int k, int i, const Raw<Storage, V>& raw) {
+    float x[V];
+    unpack<Storage, V>(raw, x);
 #pragma unroll
-  for (int k = 0; k + V <= Classes::MaxK; k += V) {
-#pragma unroll
-    for (int i = 0; i < Pixels::N; ++i) {
-      float x[V];
-      if (!classes.exists(k)) {
-#pragma unroll
-        for (int j = 0; j < V; ++j) x[j] = -infinity<float>();
-      } else if (pixels.exists(i)) {
-        const int place = tile_place(t, byte + i * Pixels::kStep * t.row + k * static_cast<int>(sizeof(Storage)));
-        unpack<Storage, V>(*reinterpret_cast<const Raw<Storage, V>*>(tile + place), x);
-      }
-#pragma unroll
-      for (int j = 0; j < V; ++j) z[k + j][i] = x[j];
-    }
-  }
+    for (int j = 0; j < V; ++j) z[k + j][i] = x[j];
+  };
+  for_each_unit<Storage, V>(
+      t, byte, classes, pixels,
+      [&](int k, int i, int place) { set(k, i, *reinterpret_cast<const Raw<Storage, V>*>(tile + place)); },
+      [&](int k, int i) { set(k, i, minus_infinity<Storage, V>()); });
 }
 
 template <class Storage, int V, class Classes, class Pixels>
 __device__ __forceinline__ void store_rows_of_tile(const TileLayout& t, unsigned char* tile, int byte, Classes classes,
                                                    const Pixels& pixels, const float (&z)[Classes::MaxK][Pixels::N]) {
-#pragma unroll
-  for (int k = 0; k + V <= Classes::MaxK; k += V) {
-#pragma unroll
-    for (int i = 0; i < Pixels::N; ++i) {
-      if (classes.exists(k) && pixels.exists(i)) {
+  for_each_unit<Storage, V>(
+      t, byte, classes, pixels,
+      [&](int k, int i, int place) {
         float x[V];
 #pragma unroll
         for (int j = 0; j < V; ++j) x[j] = z[k + j][i];
-        const int place = tile_place(t, byte + i * Pixels::kStep * t.row + k * static_cast<int>(sizeof(Storage)));
         *reinterpret_cast<Raw<Storage, V>*>(tile + place) = pack<Storage, V>(x);
-      }
-    }
-  }
+      },
+      [](int, int) {});
 }
 
 // Calls f(std::integral_constant) with the number of values of a unit.
@@ -159,6 +175,7 @@ template <class Storage_, int MaxK_, int kLeast, int N_ = (kPixelsHeld<MaxK_> < 
 struct TilePath {
   using Storage = Storage_;
   static constexpr int MaxK = MaxK_, N = N_;
+  static constexpr bool kStaged = true;  // in shared memory
   using Classes = ClassCount<MaxK, kLeast>;
   using Pixels = ThreadPixels<N, kBlock>;
   static constexpr int kTile = N * kBlock;  // pixels
@@ -174,14 +191,15 @@ struct TilePath {
   static __device__ __forceinline__ void run(const LossArguments& a, void* stored, const TileLayout& t, int64_t sample,
                                              unsigned char* shared, Body& body) {
     const Classes classes{static_cast<int>(a.channels)};
-    for (int64_t first = static_cast<int64_t>(blockIdx.x) * kTile; first < a.pixels;
-         first += static_cast<int64_t>(gridDim.x) * kTile) {
+    const uint32_t tiles = static_cast<uint32_t>((a.pixels + kTile - 1) / kTile);
+    for (uint32_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      const int64_t first = tile * static_cast<int64_t>(kTile);
       const int count = a.pixels - first < kTile ? static_cast<int>(a.pixels - first) : kTile;
       const int64_t start = (sample * a.pixels + first) * t.row;
       const int shift = t.chunks ? static_cast<int>(start % kVectorBytes) : 0, thread = static_cast<int>(threadIdx.x);
       load_tile<Storage>(t, shared, static_cast<const unsigned char*>(a.logits) + start, shift, count * t.row);
       const Pixels pixels{sample, sample * a.pixels + first + thread, count - thread};
-      const auto known = body.known(pixels);
+      auto known = body.known(pixels);
       __syncthreads();
       float z[MaxK][N];
       const int byte = shift + thread * t.row;
@@ -204,8 +222,8 @@ struct TilePath {
 
 template <class Storage, class Function>
 auto with_channels_last_classes(const LossArguments& a, bool aligned, Function f) {
-  if (aligned && a.channels == 2) return f(RowPath<Storage, 2, 8>());
-  if (aligned && a.channels == 4) return f(RowPath<Storage, 4, 8>());
+  if (aligned && a.channels == 2) return f(RowPath<Storage, 2, 4>());
+  if (aligned && a.channels == 4) return f(RowPath<Storage, 4, 4>());
   if (aligned && a.channels == 8) return f(RowPath<Storage, 8, 4>());
   if constexpr (sizeof(Storage) == 2) {
     if (aligned && a.channels == 16) return f(RowPath<Storage, 16, 4>());
