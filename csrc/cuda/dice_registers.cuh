@@ -15,11 +15,17 @@ namespace labeldrop::cuda {
 
 __device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
 
-// Blocks of a multiprocessor for which there are registers.
-template <int MaxK, int N>
-constexpr int kDiceBlocks = MaxK * (N + 2) <= 48   ? 4
-                            : MaxK * (N + 2) <= 96 ? 3
-                                                   : 2;
+// Blocks of a multiprocessor, so many that neither pass moves registers through memory: the forward pass has two sums
+// for each class besides, and of floats enough bytes are on their way with fewer threads.
+template <class Path>
+constexpr int kDiceBlocks =
+    Path::MaxK * (Path::N + 2) <= 48                                                          ? 4
+    : Path::MaxK * (Path::N + 2) <= 96 && (Path::N < 4 || sizeof(typename Path::Storage) < 4) ? 3
+                                                                                              : 2;
+template <class Path>
+constexpr int kDiceBackwardBlocks = Path::MaxK * Path::N <= 16   ? 4
+                                    : Path::MaxK * Path::N <= 32 ? 3
+                                                                 : 2;
 
 // A row of the tables, with merged classes as class 0; in shared memory.
 struct alignas(16) DiceRow {
@@ -368,6 +374,11 @@ auto with_dice_classes(const DiceSumsArguments& a, const void* stored, Function 
   return with_dice_pixels<Storage, kMostInRegisters, 17, 2>(a, stored, f);
 }
 
+// Whether a pixel's classes fit into a thread's registers, as floats.
+inline bool fits_registers(const DiceSumsArguments& a) {
+  return a.channels <= kMostInRegisters && a.logits_type != Float::f64;
+}
+
 // f(Path()), see register_pixels.cuh: fewer paths than where one pass makes a loss, and not double.
 template <class Function>
 auto with_dice_path(const DiceSumsArguments& a, const void* stored, Function f) {
@@ -375,5 +386,7 @@ auto with_dice_path(const DiceSumsArguments& a, const void* stored, Function f) 
   if (a.logits_type == Float::f16) return with_dice_classes<Float16>(a, stored, f);
   return with_dice_classes<float>(a, stored, f);
 }
+
+void dice_sums_backward_many_classes(const DiceSumsBackwardArguments& arguments, cudaStream_t stream);
 
 }  // namespace labeldrop::cuda

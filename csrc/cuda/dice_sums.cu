@@ -16,7 +16,7 @@ int64_t most_parts(int64_t samples, int64_t pixels) {
 }
 
 template <class Path>
-__global__ void __launch_bounds__(kBlock, kDiceBlocks<Path::MaxK, Path::N>)
+__global__ void __launch_bounds__(kBlock, kDiceBlocks<Path>)
     dice_sums_kernel(const DiceSumsForwardArguments a, const TileLayout layout, double* partials) {
   constexpr int MaxK = Path::MaxK;
   LABELDROP_DYNAMIC_SHARED(shared);
@@ -142,10 +142,10 @@ void dice_sums(const DiceSumsForwardArguments& a, double* partials, Stream handl
   const auto stream = static_cast<cudaStream_t>(handle);
   const dim3 most(static_cast<unsigned>(most_parts(a.samples, a.pixels)),
                   static_cast<unsigned>(std::min<int64_t>(a.samples, kDiceParts)));
-  const bool few = a.channels <= kMostInRegisters && a.logits_type != Float::f64;
   int64_t parts = 0;
   if (a.pixels != 0) {
-    parts = few ? dice_sums_in_registers(a, partials, most, stream) : dice_sums_many_classes(a, partials, most, stream);
+    parts = fits_registers(a) ? dice_sums_in_registers(a, partials, most, stream)
+                              : dice_sums_many_classes(a, partials, most, stream);
   }
   const auto x = static_cast<unsigned>((sums_of_part(a) + kRowsAtOnce - 1) / kRowsAtOnce);
   launch("dice_sums", finish_dice_sums_kernel, dim3(x, most.y), 1024,
