@@ -89,6 +89,7 @@ struct MeanOverlapArguments {
   double offset, epsilon;
   bool complement;                      // 1 - q
   bool mean;                            // else the sum
+  bool batch;                           // I, P and T of a term are those of all samples in which it counts
   double factor, cross_entropy_factor;  // of the two parts
   bool is_double;                       // Real is double
   void* value;                          // [1] Real

@@ -247,7 +247,8 @@ inline void fields(Arguments& from, DiceSumsBackwardArguments& to) {
 inline void fields(Arguments& from, MeanOverlapArguments& to) {
   LABELDROP_READ(to.intersection, to.prediction, to.label_weight, to.cross_entropy, to.positive, to.included,
                  to.class_weight, to.samples, to.classes, to.labels, to.offset, to.epsilon, to.complement, to.mean,
-                 to.factor, to.cross_entropy_factor, to.is_double, to.value, to.slopes, to.slope_of_cross_entropy);
+                 to.batch, to.factor, to.cross_entropy_factor, to.is_double, to.value, to.slopes,
+                 to.slope_of_cross_entropy);
 }
 
 inline void fields(Arguments& from, PackArguments& to) {

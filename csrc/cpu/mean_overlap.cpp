@@ -9,41 +9,57 @@ namespace labeldrop {
 
 namespace {
 
+// Those of samples first to end: [K].
+std::vector<OverlapSums> sums_of(const MeanOverlapArguments& a, int64_t first, int64_t end) {
+  std::vector<OverlapSums> sums(a.classes);
+  for (int64_t n = first; n < end; ++n) {
+    std::vector<double> truth(a.classes);
+    for (int64_t l = 0; l < a.labels; ++l) {
+      const double weight = a.label_weight[n * a.labels + l];
+      const uint8_t* positive = a.positive + (n * a.labels + l) * a.classes;
+      for (int64_t k = 0; k < a.classes; ++k) truth[k] += positive[k] ? weight : 0;
+    }
+    for (int64_t k = 0; k < a.classes; ++k) {
+      const int64_t i = n * a.classes + k;
+      if (!a.included[i]) continue;
+      OverlapSums& s = sums[k];
+      s = {s.intersection + a.intersection[i], s.prediction + a.prediction[i], s.truth + truth[k], true};
+    }
+  }
+  return sums;
+}
+
+// The weights of all terms.
 double divisor_of(const MeanOverlapArguments& a) {
+  const int64_t step = samples_of_term(a);
   double sum = 0;
-  for (int64_t i = 0; i < a.samples * a.classes; ++i) {
-    if (a.included[i]) sum += a.class_weight ? a.class_weight[i % a.classes] : 1;
+  for (int64_t first = 0; first < a.samples; first += step) {
+    for (int64_t k = 0; k < a.classes; ++k) {
+      bool included = false;
+      for (int64_t n = first; n < first + step; ++n) included |= a.included[n * a.classes + k] != 0;
+      if (included) sum += weight_of_class(a, k);
+    }
   }
   return nonzero(sum);
 }
 
-// T of one sample: [K].
-void add_up_truth(const MeanOverlapArguments& a, int64_t n, double* truth) {
-  for (int64_t l = 0; l < a.labels; ++l) {
-    const double weight = a.label_weight[n * a.labels + l];
-    const uint8_t* positive = a.positive + (n * a.labels + l) * a.classes;
-    for (int64_t k = 0; k < a.classes; ++k) truth[k] += positive[k] ? weight : 0;
-  }
-}
-
 template <class Real>
 void run(const MeanOverlapArguments& a) {
-  const int64_t terms = a.samples * a.classes;
+  const int64_t step = samples_of_term(a);
   const double scale = a.factor / (a.mean ? divisor_of(a) : 1);
   Real* by_intersection = static_cast<Real*>(a.slopes);
-  Real* by_prediction = by_intersection + terms;
+  Real* by_prediction = by_intersection + a.samples * a.classes;
   double value = 0;
-  for (int64_t n = 0; n < a.samples; ++n) {
-    std::vector<double> truth(a.classes);
-    add_up_truth(a, n, truth.data());
+  for (int64_t first = 0; first < a.samples; first += step) {
+    const std::vector<OverlapSums> sums = sums_of(a, first, first + step);
     for (int64_t k = 0; k < a.classes; ++k) {
-      const int64_t i = n * a.classes + k;
-      by_intersection[i] = by_prediction[i] = 0;
-      if (!a.included[i]) continue;
-      const OverlapTerm term = overlap_term(a, n, k, truth[k], scale);
+      const OverlapTerm term = sums[k].included ? overlap_term(a, k, sums[k], scale) : OverlapTerm{};
       value += term.value;
-      by_intersection[i] = static_cast<Real>(term.by_intersection);
-      by_prediction[i] = static_cast<Real>(term.by_prediction);
+      for (int64_t n = first; n < first + step; ++n) {
+        const int64_t i = n * a.classes + k;
+        by_intersection[i] = static_cast<Real>(a.included[i] ? term.by_intersection : 0);
+        by_prediction[i] = static_cast<Real>(a.included[i] ? term.by_prediction : 0);
+      }
     }
   }
   *a.slope_of_cross_entropy = 0;

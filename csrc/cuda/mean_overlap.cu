@@ -7,14 +7,33 @@ namespace {
 
 constexpr int kSums = 4;
 
+// Class k of samples first to end.
+__device__ __forceinline__ OverlapSums sums_of(const MeanOverlapArguments& a, int64_t first, int64_t end, int64_t k) {
+  OverlapSums sums{};
+  for (int64_t n = first; n < end; ++n) {
+    const int64_t i = n * a.classes + k;
+    if (!a.included[i]) continue;
+    const uint8_t* positive = a.positive + n * a.labels * a.classes + k;
+    double truth = 0;
+    for (int64_t l = 0; l < a.labels; ++l) {
+      truth += positive[l * a.classes] ? a.label_weight[n * a.labels + l] : 0;
+    }
+    sums = {sums.intersection + a.intersection[i], sums.prediction + a.prediction[i], sums.truth + truth, true};
+  }
+  return sums;
+}
+
 template <class Real>
 __global__ void __launch_bounds__(kThreads) mean_overlap_kernel(const MeanOverlapArguments a) {
   LABELDROP_DYNAMIC_SHARED(shared);
   double* scale_of_all = reinterpret_cast<double*>(shared + kSums * kSumBytes);
-  const int64_t terms = a.samples * a.classes;
+  const int64_t step = samples_of_term(a), terms = a.samples == 0 ? 0 : a.samples / step * a.classes;
   double weights = 0, pixels = 0, cross_entropy = 0, value = 0;
   for (int64_t i = threadIdx.x; i < terms; i += kThreads) {
-    if (a.included[i]) weights += a.class_weight ? a.class_weight[i % a.classes] : 1;
+    const int64_t first = i / a.classes * step, k = i % a.classes;
+    bool included = false;
+    for (int64_t n = first; n < first + step; ++n) included |= a.included[n * a.classes + k] != 0;
+    if (included) weights += weight_of_class(a, k);
   }
   if (a.cross_entropy != nullptr) {
     for (int64_t i = threadIdx.x; i < a.samples * a.labels; i += kThreads) pixels += a.label_weight[i];
@@ -26,21 +45,17 @@ __global__ void __launch_bounds__(kThreads) mean_overlap_kernel(const MeanOverla
   if (threadIdx.x == 0) *scale_of_all = a.factor / (a.mean ? nonzero(weights) : 1);
   __syncthreads();
   Real* by_intersection = static_cast<Real*>(a.slopes);
-  Real* by_prediction = by_intersection + terms;
+  Real* by_prediction = by_intersection + a.samples * a.classes;
   for (int64_t i = threadIdx.x; i < terms; i += kThreads) {
-    const int64_t n = i / a.classes, k = i % a.classes;
-    OverlapTerm term{};
-    if (a.included[i]) {
-      const uint8_t* positive = a.positive + n * a.labels * a.classes + k;
-      double truth = 0;
-      for (int64_t l = 0; l < a.labels; ++l) {
-        truth += positive[l * a.classes] ? a.label_weight[n * a.labels + l] : 0;
-      }
-      term = overlap_term(a, n, k, truth, *scale_of_all);
-    }
+    const int64_t first = i / a.classes * step, k = i % a.classes;
+    const OverlapSums sums = sums_of(a, first, first + step, k);
+    const OverlapTerm term = sums.included ? overlap_term(a, k, sums, *scale_of_all) : OverlapTerm{};
     value += term.value;
-    by_intersection[i] = static_cast<Real>(term.by_intersection);
-    by_prediction[i] = static_cast<Real>(term.by_prediction);
+    for (int64_t n = first; n < first + step; ++n) {
+      const int64_t to = n * a.classes + k;
+      by_intersection[to] = static_cast<Real>(a.included[to] ? term.by_intersection : 0);
+      by_prediction[to] = static_cast<Real>(a.included[to] ? term.by_prediction : 0);
+    }
   }
   value = block_sum(value, shared + 3 * kSumBytes);
   if (threadIdx.x != 0) return;

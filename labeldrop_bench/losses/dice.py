@@ -173,7 +173,7 @@ class SoftDice(PartialLabelLoss):
             weights: factors of this loss and of the partner's.
             pixel_weight: of both losses, as for `forward`.
         """
-        one_by_one = self.process_group is not None or self.batch or self.reduction == "none"
+        one_by_one = self.process_group is not None or self.reduction == "none"
         partners = () if partner is None else (partner,)
         direct = self._is_direct(logits, target, annotated, pixel_weight)
         if direct:
@@ -197,6 +197,7 @@ class SoftDice(PartialLabelLoss):
             terms,
             words.positive,
             mean=self.reduction == "mean",
+            batch=self.batch,
             factor=weights[0],
             cross_entropy_factor=None if partner is None else weights[1],
         )

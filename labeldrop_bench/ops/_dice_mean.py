@@ -53,6 +53,7 @@ class DiceMean(NamedTuple):
         terms: of the Dice.
         positive: `[N, L, K]` bool, the labels that T is the sum of.
         mean: whether to divide, by 1 where the weights add up to 0.
+        batch: a class has one term, whose I, P and T are the sums over all samples in which it counts.
         factor: of the Dice.
         cross_entropy_factor: None if there is no cross-entropy.
     """
@@ -60,6 +61,7 @@ class DiceMean(NamedTuple):
     terms: DiceTerms
     positive: Tensor
     mean: bool
+    batch: bool
     factor: float
     cross_entropy_factor: float | None
 
@@ -89,6 +91,7 @@ class DiceMean(NamedTuple):
             epsilon=EPSILON,
             complement=self.terms.complement,
             mean=self.mean,
+            batch=self.batch,
             factor=self.factor,
             cross_entropy_factor=self.cross_entropy_factor or 0.0,
             is_double=dtype == torch.float64,
@@ -175,13 +178,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Mean) -> None:  # 
 
 
 def _apply_backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    return None if upstream is None else _gradient(ctx, upstream), *(None,) * 15
+    return None if upstream is None else _gradient(ctx, upstream), *(None,) * 16
 
 
 _OPERATOR = register(
     "dice_mean",
     f"({INPUTS}, Tensor positive, Tensor included, Tensor? class_weights, float offset, bool complement, bool mean, "
-    "float factor, float? cross_entropy_factor) -> (Tensor, Tensor, Tensor)",
+    "bool batch, float factor, float? cross_entropy_factor) -> (Tensor, Tensor, Tensor)",
     _kernel,
     _fake,
     setup_context=_setup_context,

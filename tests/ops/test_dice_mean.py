@@ -35,15 +35,19 @@ def random_mean(samples, labels, classes, options, generator):
         complement=not options["overlap"],
     )
     positive = torch.rand(samples, labels, classes, generator=generator) < 0.5
-    return sums, DiceMean(terms, positive, options["mean"], 1.5, 0.7 if options["partner"] else None)
+    return sums, DiceMean(terms, positive, options["mean"], options["batch"], 1.5, 0.7 if options["partner"] else None)
 
 
 def by_autograd(sums, mean):
     """Value, derivatives by the overlaps and by the sum of cross-entropies, in float64."""
     overlaps, cross_entropy = (part.clone().requires_grad_() for part in (sums.overlaps, sums.cross_entropy))
     truth = torch.einsum("nl,nlk->nk", sums.label_weight, mean.positive.double())
-    total = mean.terms.of(overlaps[0], overlaps[1] + truth).sum()
-    weight = mean.terms.weights(total).sum() if mean.mean else torch.tensor(1.0)
+    parts, terms = torch.stack([*overlaps, truth]), mean.terms
+    if mean.batch:
+        parts = torch.where(terms.included, parts, 0).sum(dim=1, keepdim=True)
+        terms = terms._replace(included=terms.included.any(dim=0, keepdim=True))
+    total = terms.of(parts[0], parts[1] + parts[2]).sum()
+    weight = terms.weights(total).sum() if mean.mean else torch.tensor(1.0)
     value = mean.factor * total / (weight if weight != 0 else 1)
     if mean.cross_entropy_factor is not None:
         value = value + mean.cross_entropy_factor * cross_entropy.sum() / (sums.label_weight.sum() or 1)
@@ -56,7 +60,7 @@ def by_autograd(sums, mean):
     labels=st.integers(1, 6),
     classes=st.integers(1, 6) | st.integers(60, 150),  # also more terms than a block has threads
     options=st.fixed_dictionaries(
-        dict.fromkeys(("empty", "none", "weighted", "overlap", "mean", "partner"), st.booleans())
+        dict.fromkeys(("empty", "none", "weighted", "overlap", "mean", "batch", "partner"), st.booleans())
     ),
     seed=st.integers(0, 99),
 )
@@ -75,8 +79,9 @@ def test_equals_autograd(way, dtype, samples, labels, classes, options, seed):
     torch.testing.assert_close(of_cross_entropy, expected[2], rtol=1e-14, atol=0)
 
 
-def test_what_does_not_count_may_be_no_number(way):
-    options = dict.fromkeys(("empty", "none", "weighted", "overlap", "partner"), False) | {"mean": True}
+@pytest.mark.parametrize("batch", [False, True])
+def test_what_does_not_count_may_be_no_number(way, batch):
+    options = dict.fromkeys(("empty", "none", "weighted", "overlap", "partner"), False) | {"mean": True, "batch": batch}
     sums, mean = random_mean(2, 3, 4, options, torch.Generator().manual_seed(0))
     mean.terms.included[:, 2] = False
     mean.terms.included[:, 1] = True

@@ -63,6 +63,16 @@ def test_a_step_launches_few_kernels_and_none_of_torch(emulated_cuda, name, redu
     assert len(seen) <= MOST["dice" if "dice" in name else "pixels"]
 
 
+def test_a_dice_of_the_whole_batch_is_as_quick(emulated_cuda):
+    step = step_of("marginal_ce+marginal_dice", batch=True)
+    with emulated_cuda():
+        step()
+        with launches(emulated_cuda.module) as seen:
+            of_torch = step()
+    assert of_torch - FREE <= OF_TORCH["dice"]
+    assert len(seen) <= MOST["dice"]
+
+
 @pytest.mark.parametrize("name", ["marginal_ce", "smile", "marginal_dice"])
 def test_class_weights_cost_no_launch(emulated_cuda, name):
     weights = [0.1, 0.3, 0.7, 1.1, 0.2][name == "smile" :]
