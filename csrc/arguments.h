@@ -73,6 +73,7 @@ struct DiceSumsForwardArguments : DiceSumsArguments {
 struct DiceSumsBackwardArguments : DiceSumsArguments {
   const void *upstream_intersection, *upstream_prediction;  // [N, K] Real
   const double* upstream_cross_entropy;                     // [1], of the sum over all of these
+  const void* factor;                                       // [1] Real, of all three, or null: 1; on CUDA alone
   void* gradient;                                           // like logits
 };
 

@@ -58,6 +58,17 @@ void fields(Arguments& from, DiceSumsWithScratch& to) {
 
 void dice_sums(const DiceSumsWithScratch& a, cuda::Stream stream) { cuda::dice_sums(a, a.partials, stream); }
 
+struct DiceSumsBackwardWithFactor : DiceSumsBackwardArguments {};
+
+void fields(Arguments& from, DiceSumsBackwardWithFactor& to) {
+  fields(from, static_cast<DiceSumsBackwardArguments&>(to));
+  LABELDROP_READ(to.factor);
+}
+
+void dice_sums_backward(const DiceSumsBackwardWithFactor& a, cuda::Stream stream) {
+  cuda::dice_sums_backward(a, stream);
+}
+
 struct DiceSumsSizes {
   int64_t samples, classes, labels, pixels;
 };
@@ -91,7 +102,7 @@ PyMethodDef functions[] = {
     function<launched<RuleTablesArguments, cuda::rule_tables>>("rule_tables"),
     function<dice_sums_partials>("dice_sums_partials", "Doubles of scratch that dice_sums needs."),
     function<launched<DiceSumsWithScratch, dice_sums>>("dice_sums"),
-    function<launched<DiceSumsBackwardArguments, cuda::dice_sums_backward>>("dice_sums_backward"),
+    function<launched<DiceSumsBackwardWithFactor, dice_sums_backward>>("dice_sums_backward"),
     function<launched<MeanOverlapArguments, cuda::mean_overlap>>("mean_overlap"),
     function<launched<DropLabelsArguments, cuda::drop_labels>>("drop_labels"),
     function<launched<KeyedLabelDropout, label_dropout>>("label_dropout"),

@@ -27,8 +27,9 @@ struct DiceBackwardShared {
     const int k = static_cast<int>(threadIdx.x);
     if (k < a.channels) {
       const int64_t place = of_sample * a.channels + (has_bit(merged, k) ? 0 : k);
-      slopes[k] = {static_cast<const float*>(a.upstream_intersection)[place],
-                   static_cast<const float*>(a.upstream_prediction)[place]};
+      const float factor = factor_of<float>(a);
+      slopes[k] = {factor * static_cast<const float*>(a.upstream_intersection)[place],
+                   factor * static_cast<const float*>(a.upstream_prediction)[place]};
     } else if (k < kMostInRegisters) {
       slopes[k] = {0, 0};  // steps beyond the last class add 0 times this
     }
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(kBlock, kDiceBackwardBlocks<Path>)
     dice_sums_backward_kernel(const DiceSumsBackwardArguments a, const TileLayout layout) {
   LABELDROP_DYNAMIC_SHARED(shared);
   const DiceBackwardShared s(a, shared);
-  const float upstream = a.with_cross_entropy ? static_cast<float>(*a.upstream_cross_entropy) : 0;
+  const float upstream = a.with_cross_entropy ? factor_of<float>(a) * static_cast<float>(*a.upstream_cross_entropy) : 0;
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
     const uint32_t merged = __ldg(a.merged + sample);
     s.load(a, sample, merged);

@@ -182,6 +182,7 @@ __device__ __forceinline__ void process_backward(const DiceSumsBackwardArguments
   mean = joined_sum(mean, pixel.lanes);
   g_0 = joined_sum(g_0, pixel.lanes);  // the other lanes have 0
   const Real upstream = kMode == DiceMode::softmax_and_cross_entropy ? static_cast<Real>(*a.upstream_cross_entropy) : 0;
+  const Real factor = factor_of<Real>(a);
   for_share<kMode>(pixel, [&](int k, const DiceClass& c) {
     const Real e = pixel.z[k], p = scales.probability(e, c);
     const Real g = k == 0 || c.merged ? g_0 : class_gradient(k, p, c);
@@ -190,7 +191,7 @@ __device__ __forceinline__ void process_backward(const DiceSumsBackwardArguments
       product += e * (c.candidate ? scales.candidate_slope : scales.slope) * upstream;
     }
     // chosen, not multiplied by 0: mean may be NaN
-    pixel.z[k] = c.active() ? pixel.weight * product : Real(0);
+    pixel.z[k] = c.active() ? pixel.weight * (factor * product) : Real(0);
   });
 }
 

@@ -147,6 +147,12 @@ __device__ __forceinline__ void load_factors(const CudaPixelLossArguments& a, in
   load_factors_of_pixels(a, ThreadPixels<N, 1>{0, pixel, N}, common, weights, factors);
 }
 
+// What all gradients of dice_sums have in common.
+template <class Real>
+__device__ __forceinline__ Real factor_of(const DiceSumsBackwardArguments& a) {
+  return a.factor != nullptr ? *static_cast<const Real*>(a.factor) : Real(1);
+}
+
 // Whether the gradient that is there already is the one asked for. The same for all threads.
 template <class Real>
 __device__ __forceinline__ bool gradient_stays(const CudaPixelLossArguments& a) {

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from . import _native
-from ._dice_operator import INPUTS, DiceInputs, SumsInMemory, gradient, run
-from ._direct import is_one
+from ._dice_operator import INPUTS, DiceInputs, SumsInMemory, backward_kernel, gradient, run
+from ._direct import is_direct, is_one
 from ._operator import register
 from ._pixel_kernel import SCALAR, accumulation_dtype
 
@@ -134,10 +134,12 @@ def _save(ctx: Any, inputs: DiceInputs, results: Mean) -> None:  # noqa: ANN401 
 
 def _gradient(ctx: Any, upstream: Tensor) -> Tensor:  # noqa: ANN401 - torch's
     *tensors, slopes, by_cross_entropy = ctx.saved_tensors
+    inputs = DiceInputs._make([*tensors, *ctx.options])
+    if _native.is_cuda(slopes) and not torch.is_grad_enabled() and is_direct(upstream):
+        return backward_kernel(*slopes, by_cross_entropy, *inputs, factor=upstream.to(slopes.dtype))
     if not is_one(upstream):
         slopes, by_cross_entropy = slopes * upstream, by_cross_entropy * upstream
-    by_intersection, by_prediction = slopes.unbind()
-    return gradient(DiceInputs._make([*tensors, *ctx.options]), by_intersection, by_prediction, by_cross_entropy)
+    return gradient(inputs, *slopes, by_cross_entropy)
 
 
 class _DirectDiceMean(torch.autograd.Function):

@@ -144,12 +144,14 @@ def _fake(logits: Tensor, target: Tensor, tables: Tensor, *_: object) -> Sums:
     return sums[0], sums[1], label_weight, logits.new_empty((), dtype=accumulation)
 
 
-def _backward_kernel(
+def backward_kernel(
     upstream_intersection: Tensor,
     upstream_prediction: Tensor,
     upstream_cross_entropy: Tensor,
     *arguments: Any,  # noqa: ANN401
+    factor: Tensor | None = None,
 ) -> Tensor:
+    """The gradient of the logits; on CUDA times a factor `[]` of the type of the arithmetic."""
     inputs = DiceInputs(*arguments).contiguous()
     gradient = torch.empty_like(inputs.logits)
     accumulation = accumulation_dtype(gradient)
@@ -161,6 +163,7 @@ def _backward_kernel(
         upstream_prediction=upstream[1].data_ptr(),
         upstream_cross_entropy=of_cross_entropy.data_ptr(),
         gradient=gradient.data_ptr(),
+        **({"factor": _native.pointer(factor)} if _native.is_cuda(gradient) else {}),
     )
     return gradient
 
@@ -213,7 +216,7 @@ def gradient(
     upstream = (upstream_intersection, upstream_prediction, upstream_cross_entropy)
     # With create_graph the gradient has to have a history, if only for a second derivative to be refused.
     direct = not torch.is_grad_enabled() and is_direct(*upstream)
-    found: Tensor = (_backward_kernel if direct else _backward)(*upstream, *inputs)
+    found: Tensor = (backward_kernel if direct else _backward)(*upstream, *inputs)
     return found
 
 
@@ -247,6 +250,6 @@ _forward = register(
 _backward = register_backward(
     NAME,
     f"(Tensor upstream_intersection, Tensor upstream_prediction, Tensor upstream_cross_entropy, {INPUTS}) -> Tensor",
-    _backward_kernel,
+    backward_kernel,
     _backward_fake,
 )

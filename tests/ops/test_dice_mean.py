@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import labeldrop_bench as lb
 from labeldrop_bench.ops import EPSILON, DiceMean, DiceTerms
 from labeldrop_bench.ops._dice_operator import SumsInMemory
 
@@ -93,3 +94,20 @@ def test_what_does_not_count_may_be_no_number(way, batch):
     sums.overlaps[0, 0, 1] = float("nan")
     with way():
         assert mean.of(sums, torch.float32)[0].isnan()
+
+
+@pytest.mark.parametrize("classes", [4, 40])  # in registers, and in shared memory
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["marginal_dice", "marginal_ce+marginal_dice"])
+def test_an_upstream_gradient_is_a_factor(emulated_cuda, name, dtype, classes):
+    loss = lb.losses.create(name, num_classes=classes, batch=True)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, classes, 5, 7, dtype=dtype, generator=generator).requires_grad_()
+    target = torch.randint(0, classes, (2, 5, 7), generator=generator)
+    annotated = torch.rand(2, classes, generator=generator) < 0.7
+    annotated[:, 0] = True
+    (expected,) = torch.autograd.grad(-2.5 * loss(logits, target, annotated), logits)
+    with emulated_cuda():
+        (found,) = torch.autograd.grad(-2.5 * loss(logits, target, annotated), logits)
+    eps = torch.finfo(dtype).eps  # times sums of some tens of probabilities, of either sign
+    torch.testing.assert_close(found, expected, rtol=64 * eps, atol=64 * eps * float(expected.abs().max()))
