@@ -5,7 +5,7 @@ namespace labeldrop::cuda {
 
 void label_flip(const CudaPixelLossArguments& a, Stream stream) {
   with_focus(a.parameters[0], [&](auto focus) {
-    run_pixelwise<false>("label_flip", a, LabelFlip<decltype(focus)::value>(a.parameters), stream);
+    run_pixelwise<FewTerms>("label_flip", a, LabelFlip<decltype(focus)::value>(a.parameters), stream);
   });
 }
 

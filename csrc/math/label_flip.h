@@ -63,6 +63,12 @@ struct LabelFlip {
   LABELDROP_INLINE explicit LabelFlip(const double* parameters)
       : gamma(parameters[0]), through_target(parameters[1] != 0 ? 0 : 1) {}
 
+  // Channels so far on the label's side, and on that of no flip, that nothing is left of loss and gradients.
+  template <class V>
+  LABELDROP_INLINE static V nothing(int c) {
+    return V{} + (c == 0 ? 100000 : -100000);
+  }
+
   // Infinite channels and NaN give NaN. No noise in it, so the element does not matter.
   template <class V, class Mask>
   LABELDROP_INLINE Term<V, kChannels> operator()(const V (&channel)[kChannels], Mask positive, uint64_t) const {

@@ -119,8 +119,12 @@ LABELDROP_INLINE V choose_by_sign(V sign, V if_negative, V otherwise) {
 LABELDROP_INLINE double minus_magnitude(double x) { return -fabs(x); }
 template <class V>
 LABELDROP_INLINE V minus_magnitude(V x) {
+#ifdef __CUDA_ARCH__
+  return -fabsf(x);  // part of the instruction that takes it
+#else
   using Integer = typename IntegerOf<V>::type;
   return bit_cast<V>(bit_cast<Integer>(x) | INT32_MIN);
+#endif
 }
 
 template <class Real>

@@ -150,6 +150,9 @@ template <template <class> class Average>
 struct PredictiveVariance {
   static constexpr int kChannels = 2;
 
+  template <class V>
+  using Sum = WeightedSum<V>;
+
   // Where the samples of a class lie, seen from the logit of what the label says; NaN unless the channels are finite.
   template <class V>
   struct Noise {

@@ -22,6 +22,12 @@ struct SigmoidFocal {
         positive_factor(parameters[1] < 0 ? 1 : parameters[1]),
         negative_factor(parameters[1] < 0 ? 1 : 1 - parameters[1]) {}
 
+  // A logit so far on the label's side that nothing is left of loss and gradient.
+  template <class V>
+  LABELDROP_INLINE static V nothing(int) {
+    return V{} + 100000;
+  }
+
   // Infinite logits and NaN give NaN. No noise in it, so the element does not matter.
   template <class V, class Mask>
   LABELDROP_INLINE Term<V, kChannels> operator()(const V (&channel)[kChannels], Mask positive, uint64_t) const {
@@ -66,11 +72,31 @@ struct BinaryCrossEntropy {
     }
   };
 
+  template <class V>
+  LABELDROP_INLINE static V nothing(int) {
+    return V{} + 100000;
+  }
+
+  // For one number: seen from the logit of what the label says.
+  template <class V>
+  LABELDROP_INLINE Term<V> operator()(const V (&channel)[kChannels], bool positive, uint64_t) const {
+    const V toward[kChannels] = {positive ? channel[0] : -channel[0]};
+    // NaN unless it is finite, by an instruction that a GPU's compiler has for both, and a CPU's takes for 0
+    const V u = toward[0] * V{0} + exp_nonpositive(minus_magnitude(toward[0]));
+    Term<V> result = term_of(toward[0], u, true);
+    result.gradient[0] = positive ? result.gradient[0] : -result.gradient[0];
+    return result;
+  }
+
   // Infinite logits and NaN give NaN.
   template <class V, class Mask>
   LABELDROP_INLINE Term<V> term(const V (&channel)[kChannels], const V (&exponential)[kChannels], Mask positive) const {
-    const V z = channel[0], zero{}, one = zero + 1;
-    const V u = exponential[0] + (z - z);
+    return term_of(channel[0], exponential[0] + (channel[0] - channel[0]), positive);
+  }
+
+  template <class V, class Mask>
+  LABELDROP_INLINE static Term<V> term_of(V z, V u, Mask positive) {
+    const V zero{}, one = zero + 1;
     const V wrong = quotient(positive ? choose_by_sign(z, one, u) : choose_by_sign(z, u, one), one + u);
     return {positive ? -smaller(z, zero) : larger(z, zero), u, {positive ? -wrong : wrong}};
   }
@@ -84,7 +110,11 @@ struct BinaryCrossEntropy {
 
     LABELDROP_INLINE void add(const Term<V>& term) {
       linear_ += term.linear;
-      product_ += term.u + term.u * product_;
+      product_ = (V{} + 1 + term.u) * product_ + term.u;
+    }
+    LABELDROP_INLINE void merge(const Sum& other) {
+      linear_ += other.linear_;
+      product_ = (V{} + 1 + other.product_) * product_ + other.product_;
     }
     LABELDROP_INLINE void flush() {
       linear_ += log1p_nonnegative(product_);
@@ -109,6 +139,7 @@ struct WeightedBinaryCrossEntropy : BinaryCrossEntropy {
       loss_ += weight * (term.linear + log1p_nonnegative(term.u));
     }
     LABELDROP_INLINE void flush() {}
+    LABELDROP_INLINE void merge(const Sum& other) { loss_ += other.loss_; }
     LABELDROP_INLINE V loss() const { return loss_; }
 
    private:

@@ -20,7 +20,8 @@ struct Term {
   }
 };
 
-// Adds up a pixel's losses. A formula may have a sum of its own, which has to be flushed after kMostTerms.
+// Adds up a pixel's losses, and merges those of several. A formula may have a sum of its own, which has to be flushed
+// after kMostTerms.
 template <class V>
 class WeightedSum {
  public:
@@ -32,6 +33,7 @@ class WeightedSum {
     loss_ += weight * term.loss;
   }
   LABELDROP_INLINE void flush() {}
+  LABELDROP_INLINE void merge(const WeightedSum& other) { loss_ += other.loss_; }
   LABELDROP_INLINE V loss() const { return loss_; }
 
  private:

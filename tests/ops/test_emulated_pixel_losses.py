@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib import import_module
+from itertools import product
 
 import pytest
 import torch
@@ -40,6 +41,54 @@ def test_fused_equals_reference(device, name, classes, dtype):
             case = replace(case, logits=lay_out(case.logits, layout))
             upstream = torch.randn(shape if reduction == "none" else (), dtype=torch.float64)
             assert_equals_reference(device, case, reduction, ORDERS[seed // 3 % 3], upstream)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("classes", [3, 8, 14, 16, 105, 130, 300])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "set_cross_entropy"])
+def test_paths_of_losses_class_by_class(device, name, classes, dtype):
+    """Channels-last: rows in registers (8, 16), tiles of four pixels a thread (3, 14) or of one, a thread's words one
+    after the other (105, bfloat16) or each a thread's (105, float32; 300); groups of classes that end early.
+    """
+    for seed, (shape, layout) in enumerate(product(((1, 1024), (2, 3, 43)), LAYOUTS[:2])):
+        case = make(name, classes, shape, seed, dtype, INTEGERS[seed], weighted=seed > 1, **LOSSES[name][2][0])
+        case = replace(case, logits=lay_out(case.logits, layout))
+        for reduction in ("none", "mean"):
+            upstream = torch.randn(shape if reduction == "none" else (), dtype=torch.float64)
+            assert_equals_reference(device, case, reduction, ORDERS[seed % 3], upstream)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_infinite_upstream_leaves_what_is_inactive_alone(device, name, dtype):
+    """0 times infinity would be NaN, and a scaler of gradients could not tell whose it is."""
+    for classes, layout in product((4, 14, 40), LAYOUTS[:2]):
+        case = make(name, classes, (2, 48), dtype=dtype, **LOSSES[name][2][0])
+        case = replace(case, logits=lay_out(case.logits, layout))
+        label = torch.where(case.target == case.ignore_index, 0, case.target)
+        active = case.active[torch.arange(2).view(2, 1), label] & (case.target != case.ignore_index).unsqueeze(-1)
+        hidden = ~active.movedim(-1, 1).repeat(1, LOSSES[name][0], 1)
+        with device():
+            gradient = run(ops, case, "sum", torch.tensor(float("inf")))[1]
+        assert (gradient[hidden] == 0).all()
+        assert not gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "set_cross_entropy"])
+def test_what_is_not_finite_and_counts_is_seen(device, name, value, layout):
+    for classes in (4, 14, 40):
+        for options in LOSSES[name][2]:
+            case = make(name, classes, (2, 40), **options)
+            case = replace(case, active=torch.ones_like(case.active), target=case.target.clamp(min=0))
+            logits = case.logits.clone()
+            logits[:, 1, 5] = value
+            case = replace(case, logits=lay_out(logits, layout))
+            with device():
+                loss, gradient = run(ops, case, "none")
+            assert torch.equal(loss.isnan(), (torch.arange(40) == 5).expand(2, 40))
+            assert torch.equal(gradient.isnan().any(1), loss.isnan())
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
