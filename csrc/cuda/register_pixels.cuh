@@ -50,6 +50,7 @@ struct ThreadPixels {
   int left;               // pixels from it to the end of the tile
 
   __device__ __forceinline__ bool exists(int i) const { return kNeighbours || i * kStep < left; }
+  __device__ __forceinline__ int apart(int i) const { return i * kStep; }  // from the first one
 };
 
 // values[i] of each pixel that exists, from an array of one value a pixel; the same for storing.
@@ -60,7 +61,7 @@ __device__ __forceinline__ void load_of_pixels(const Value* from, const Pixels& 
   } else {
 #pragma unroll
     for (int i = 0; i < Pixels::N; ++i) {
-      if (pixels.exists(i)) values[i] = from[pixels.first + i * Pixels::kStep];
+      if (pixels.exists(i)) values[i] = from[pixels.first + pixels.apart(i)];
     }
   }
 }
@@ -72,7 +73,7 @@ __device__ __forceinline__ void store_of_pixels(Value* to, const Pixels& pixels,
   } else {
 #pragma unroll
     for (int i = 0; i < Pixels::N; ++i) {
-      if (pixels.exists(i)) to[pixels.first + i * Pixels::kStep] = values[i];
+      if (pixels.exists(i)) to[pixels.first + pixels.apart(i)] = values[i];
     }
   }
 }

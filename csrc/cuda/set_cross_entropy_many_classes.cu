@@ -7,7 +7,7 @@ namespace {
 
 // Where the logits of a sample lie: [K, S] or [S, K].
 struct Strides {
-  int64_t of_class, of_pixel;  // elements
+  int64_t of_sample, of_class, of_pixel;  // bytes
 };
 
 // Classes of a share, and the steps that they are counted in.
@@ -17,7 +17,7 @@ template <int N>
 constexpr int kStep = ClassCount<kShare<N>, 0>::kGroup;
 
 template <class Storage, int N>
-__global__ void __launch_bounds__(kBlock, 3)
+__global__ void __launch_bounds__(kBlock, sizeof(Storage) == sizeof(double) ? 2 : 3)
     set_cross_entropy_many_classes_kernel(const CudaPixelLossArguments a, const ClassSplit split,
                                           const Strides strides) {
   constexpr int MaxK = kShare<N>;
@@ -25,38 +25,43 @@ __global__ void __launch_bounds__(kBlock, 3)
   using Pixels = Raw<Storage, N>;
   LABELDROP_DYNAMIC_SHARED(shared);
   if (gradient_stays<Real>(a)) return;
-  const Exchange<Parts<Real>, N> exchange(split, shared);
   const Real common = common_factor<Real>(a);
   const Share share(split, a.classes);
-  const int64_t pitch = strides.of_class * static_cast<int64_t>(sizeof(Storage));
-  const int64_t step = static_cast<int64_t>(gridDim.x) * exchange.pixels();
+  const Exchange<Parts<Real>, N> exchange(split, share, shared);
+  const int pixels = split.lanes() * N;  // of a tile
+  const int64_t step = static_cast<int64_t>(gridDim.x) * pixels;
   double sum = 0;
   for (int64_t sample = blockIdx.y; sample < a.samples; sample += gridDim.y) {
-    for (int64_t first = blockIdx.x * static_cast<int64_t>(exchange.pixels()); first < a.pixels; first += step) {
-      const int64_t own = first + share.lane * N, in_all = sample * a.pixels + first;
+    for (int64_t first = blockIdx.x * static_cast<int64_t>(pixels); first < a.pixels; first += step) {
+      const int64_t own = first + share.lane * N;
       const int count = own < a.pixels ? share.count : 0;  // classes to load, and as many to store
-      const int64_t element = sample * a.classes * a.pixels + share.first * strides.of_class + own * strides.of_pixel;
+      const int64_t byte = sample * strides.of_sample + share.first * strides.of_class + own * strides.of_pixel;
       // All classes are on their way before the first is looked at. To unpack floats is not to look at them.
       constexpr bool kPacked = sizeof(Storage) < sizeof(float);
       Pixels raw[MaxK];
       Real z[MaxK][N];
-      const char* from = reinterpret_cast<const char*>(static_cast<const Storage*>(a.logits) + element);
-      for_each_class<MaxK>(split.classes, [&](int k) {
+      const char* from = static_cast<const char*>(a.logits) + byte;
+      const auto load = [&](int k) {
         if (k < count) raw[k] = *reinterpret_cast<const Pixels*>(from);
         if constexpr (!kPacked) unpack<Storage, N>(raw[k], z[k]);
-        from += pitch;
-      });
-      ShareWords<N> words{};
-      if (count > 0) words = load_share_words<Real, N>(a, sample, in_all + share.lane * N, share);
-      const Known<Real> known = load_known(a, exchange, common, sample, in_all, a.pixels - first);
+        from += strides.of_class;
+      };
+      if constexpr (kPacked) {  // where nobody asks for the number of classes, fewer registers are taken
+#pragma unroll
+        for (int k = 0; k < MaxK; ++k) load(k);
+      } else {
+        for_each_class<MaxK>(split.classes, load);
+      }
+      const ThreadPixels<N, 1> own_pixels{sample, sample * a.pixels + own, N};
+      Known<Real, MaxK, N> known{};
+      if (own < a.pixels) known = load_known<MaxK>(a, own_pixels, share, common);
       if constexpr (kPacked) for_each_class<MaxK>(split.classes, [&](int k) { unpack<Storage, N>(raw[k], z[k]); });
-      Real* loss = a.loss != nullptr ? static_cast<Real*>(a.loss) + in_all : nullptr;
-      sum += static_cast<double>(evaluate_share(z, words, split.classes, exchange, known, a.gradient != nullptr, loss));
+      sum += static_cast<double>(evaluate_share(a, z, share, own_pixels, known, split.classes, exchange));
       if (a.gradient == nullptr) continue;
-      char* to = reinterpret_cast<char*>(static_cast<Storage*>(a.gradient) + element);
+      char* to = static_cast<char*>(a.gradient) + byte;
       for_each_class<MaxK>(split.classes, [&](int k) {
         if (k < count) *reinterpret_cast<Pixels*>(to) = pack<Storage, N>(z[k]);
-        to += pitch;
+        to += strides.of_class;
       });
     }
   }
@@ -67,7 +72,9 @@ __global__ void __launch_bounds__(kBlock, 3)
 template <class Storage, int N>
 int launch_pixels(const CudaPixelLossArguments& a, cudaStream_t stream) {
   const ClassSplit split = split_classes("set_cross_entropy", a.classes, kShare<N>, kStep<N>, N);
-  const Strides strides{a.channels_last ? 1 : a.pixels, a.channels_last ? a.classes : 1};
+  constexpr int64_t kSize = sizeof(Storage);
+  const Strides strides{a.classes * a.pixels * kSize, a.channels_last ? kSize : a.pixels * kSize,
+                        a.channels_last ? a.classes * kSize : kSize};
   const Shared shared{std::max(Exchange<Parts<RealOf<Storage>>, N>::bytes(split), kSumBytes), a.classes};
   const int64_t pixels = split.lanes() * N;
   const dim3 grid = grid_of_partials((a.pixels + pixels - 1) / pixels, a.samples);

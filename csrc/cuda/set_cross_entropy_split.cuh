@@ -12,51 +12,98 @@ namespace labeldrop::cuda {
 template <class Real>
 using Parts = MaxSums<Real, 2>;
 
-// The bits of a share's classes in the tables of N pixels.
-template <int N>
-struct ShareWords {
-  uint32_t candidates[N], active[N];
-  bool same;  // for all of them
+// What a share's classes are, of at most MaxK <= 32: two bits of each, in one word if there is room for them.
+template <int MaxK>
+class ShareBits {
+  static constexpr int kWords = 2 * MaxK <= 32 ? 1 : 2;
+  static constexpr uint32_t kEvery = ~0u >> (32 - MaxK);
+
+ public:
+  ShareBits() = default;
+  __device__ __forceinline__ ShareBits(uint32_t active, uint32_t candidates) {
+    words_[0] = active & kEvery;
+    if constexpr (kWords == 1) {
+      words_[0] |= (active & candidates) << MaxK;
+    } else {
+      words_[1] = active & candidates;
+    }
+  }
+
+  __device__ __forceinline__ bool is_active(int k) const { return has_bit(words_[0], k); }
+  __device__ __forceinline__ bool is_candidate(int k) const {
+    return kWords == 1 ? has_bit(words_[0], MaxK + k) : has_bit(words_[kWords - 1], k);
+  }
+  // of so many classes, 1 to MaxK
+  __device__ __forceinline__ bool all_active(int classes) const {
+    return ((words_[0] & kEvery) | ~0u << (classes - 1) << 1) == ~0u;
+  }
+  __device__ __forceinline__ bool has_candidates() const { return candidates() != 0; }
+  __device__ __forceinline__ bool has_others() const { return candidates() != (words_[0] & kEvery); }
+
+ private:
+  __device__ __forceinline__ uint32_t candidates() const {
+    return kWords == 1 ? words_[0] >> MaxK : words_[kWords - 1];
+  }
+
+  uint32_t words_[kWords] = {};
 };
 
-// For shares of some classes.
-template <class Real, int N>
-__device__ __forceinline__ ShareWords<N> load_share_words(const CudaPixelLossArguments& a, int64_t sample,
-                                                          int64_t pixel, const Share& share) {
-  ShareWords<N> words;
+// What a thread knows of N pixels before their logits: the bits of its share's classes, and of the pixel that it joins,
+// if any, all that the other threads need not know.
+template <class Real, int MaxK, int N>
+struct Known {
+  ShareBits<MaxK> bits[N];
+  bool same;   // bits of all pixels
+  bool joins;  // a pixel that exists
+  Real weight, factor;
+};
+
+template <int MaxK, class Real, class Pixels>
+__device__ __forceinline__ Known<Real, MaxK, Pixels::N> load_known(const CudaPixelLossArguments& a,
+                                                                   const Pixels& pixels, const Share& share,
+                                                                   Real common) {
+  constexpr int N = Pixels::N;
+  Known<Real, MaxK, N> known{};
   int32_t rows[N];
   Real weights[N];
-  load_rows(a, pixel, rows);
-  load_weights(a, sample, pixel, rows, weights);
-  const int size = static_cast<int>((a.classes + 31) / 32);
-  const uint32_t* tables = a.tables + sample * a.labels * kPixelTables * size;
-  words.same = true;
+  load_rows_of_pixels(a, pixels, rows);
+  load_weights_of_pixels(a, pixels, rows, weights);
+  known.same = true;
 #pragma unroll
-  for (int i = 1; i < N; ++i) words.same &= rows[i] == rows[0];
+  for (int i = 1; i < N; ++i) known.same &= rows[i] == rows[0];
+  const uint32_t size = (static_cast<uint32_t>(a.classes) + 31) / 32;
+  const uint32_t* tables = a.tables + pixels.sample * a.labels * (kPixelTables * size);
   const auto look_up = [&](int i) {
-    const uint32_t* row = tables + static_cast<int64_t>(rows[i] < 0 ? 0 : rows[i]) * (kPixelTables * size);
+    if (rows[i] == kSkipped || share.count == 0) return;
+    const uint32_t* row = tables + static_cast<uint64_t>(rows[i] < 0 ? 0 : rows[i]) * (kPixelTables * size);
     // the NaN of an invalid pixel is to reach every class
-    words.active[i] = rows[i] == kSkipped ? 0 : rows[i] == kInvalid ? ~0u : share.bits(row + kPixelActive * size);
-    words.candidates[i] = words.active[i] & share.bits(row + kPixelCandidates * size);
+    const uint32_t active = rows[i] == kInvalid ? ~0u : share.bits(row + kPixelActive * size) & share.every();
+    known.bits[i] = {active, share.bits(row + kPixelCandidates * size)};
   };
   look_up(0);
+  if (known.same) {
 #pragma unroll
-  for (int i = 1; i < N; ++i) {
-    words.active[i] = words.active[0];
-    words.candidates[i] = words.candidates[0];
-  }
-  if (!words.same) {
+    for (int i = 1; i < N; ++i) known.bits[i] = known.bits[0];
+  } else {
 #pragma unroll
     for (int i = 1; i < N; ++i) look_up(i);
   }
-  return words;
+  known.joins = share.index < N && pixels.exists(share.index);
+  if (known.joins) {
+    const int64_t pixel = pixels.first + pixels.apart(share.index);
+#pragma unroll
+    for (int i = 0; i < N; ++i) known.weight = share.index == i ? weights[i] : known.weight;
+    const Real upstream = a.upstream_per_pixel ? static_cast<const Real*>(a.upstream)[pixel] : Real(1);
+    known.factor = upstream * common * known.weight;
+  }
+  return known;
 }
 
-// Calls f(of) with the pixel whose words are those of pixel i, of(i): where all have the same, each bit is asked for
+// Calls f(of) with the pixel whose bits are those of pixel i, of(i): where all have the same, each bit is asked for
 // once, and what is computed is no other.
-template <int N, class Function>
-__device__ __forceinline__ void with_words(const ShareWords<N>& words, Function f) {
-  if (N > 1 && words.same) {
+template <class Real, int MaxK, int N, class Function>
+__device__ __forceinline__ void with_bits(const Known<Real, MaxK, N>& known, Function f) {
+  if (N > 1 && known.same) {
     f([](int) { return 0; });
   } else {
     f([](int i) { return i; });
@@ -65,16 +112,24 @@ __device__ __forceinline__ void with_words(const ShareWords<N>& words, Function 
 
 // Logits become the exponentials of what they are below the share's own maxima, and 0 where inactive.
 template <class Real, int MaxK, int N, class Of>
-__device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const ShareWords<N>& words, Of of, int classes,
+__device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const Known<Real, MaxK, N>& known, Of of, int classes,
                                              Parts<Real> (&parts)[N]) {
   constexpr Real kInfinity = infinity<Real>();
 #pragma unroll
   for (int i = 0; i < N; ++i) parts[i] = {{-kInfinity, -kInfinity}, {0, 0}};
+  bool all_active = true;
+#pragma unroll
+  for (int i = 0; i < N; ++i) all_active &= known.bits[of(i)].all_active(classes);
+  if (!all_active) {
+    for_each_class<MaxK>(classes, [&](int k) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) z[k][i] = known.bits[of(i)].is_active(k) ? z[k][i] : -kInfinity;
+    });
+  }
   for_each_class<MaxK>(classes, [&](int k) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      z[k][i] = has_bit(words.active[of(i)], k) ? z[k][i] : -kInfinity;
-      if (has_bit(words.candidates[of(i)], k)) {
+      if (known.bits[of(i)].is_candidate(k)) {
         parts[i].max[0] = larger_number(parts[i].max[0], z[k][i]);
       } else {
         parts[i].max[1] = larger_number(parts[i].max[1], z[k][i]);
@@ -85,21 +140,21 @@ __device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const ShareWord
   bool lost = false;
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    lost |= parts[i].max[0] == -kInfinity && words.candidates[i] != 0;
-    lost |= parts[i].max[1] == -kInfinity && words.candidates[i] != words.active[i];
+    lost |= parts[i].max[0] == -kInfinity && known.bits[i].has_candidates();
+    lost |= parts[i].max[1] == -kInfinity && known.bits[i].has_others();
 #pragma unroll
     for (Real& max : parts[i].max) max = finite_from_below(max);
   }
   if (lost) {
     for_each_class<MaxK>(classes, [&](int k) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) z[k][i] = has_bit(words.active[i], k) ? finite_from_below(z[k][i]) : z[k][i];
+      for (int i = 0; i < N; ++i) z[k][i] = known.bits[i].is_active(k) ? finite_from_below(z[k][i]) : z[k][i];
     });
   }
   for_each_class<MaxK>(classes, [&](int k) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const bool is_candidate = has_bit(words.candidates[of(i)], k);
+      const bool is_candidate = known.bits[of(i)].is_candidate(k);
       z[k][i] = exp_nonpositive(z[k][i] - (is_candidate ? parts[i].max[0] : parts[i].max[1]));
       if (is_candidate) {
         parts[i].sum[0] += z[k][i];
@@ -112,7 +167,7 @@ __device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const ShareWord
 
 // Exponentials become gradients.
 template <class Real, int MaxK, int N>
-__device__ __forceinline__ void gradients(Real (&z)[MaxK][N], const ShareWords<N>& words, int classes,
+__device__ __forceinline__ void gradients(Real (&z)[MaxK][N], const Known<Real, MaxK, N>& known, int classes,
                                           const Parts<Real> (&parts)[N], const Exchange<Parts<Real>, N>& exchange) {
   Real scale[N][2];
   bool finite = true;
@@ -125,72 +180,49 @@ __device__ __forceinline__ void gradients(Real (&z)[MaxK][N], const ShareWords<N
       finite &= magnitude(scale[i][c]) < infinity<Real>();
     }
   }
-  with_words(words, [&](auto of) {
+  with_bits(known, [&](auto of) {
     for_each_class<MaxK>(classes, [&](int k) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) z[k][i] *= has_bit(words.candidates[of(i)], k) ? scale[i][0] : scale[i][1];
+      for (int i = 0; i < N; ++i) z[k][i] *= known.bits[of(i)].is_candidate(k) ? scale[i][0] : scale[i][1];
     });
   });
   if (!finite) {  // 0 times that is not 0
     for_each_class<MaxK>(classes, [&](int k) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) z[k][i] = has_bit(words.active[i], k) ? z[k][i] : Real(0);
+      for (int i = 0; i < N; ++i) z[k][i] = known.bits[i].is_active(k) ? z[k][i] : Real(0);
     });
   }
 }
 
-// What the thread that joins what others find out about a pixel knows of it before its logits.
-template <class Real>
-struct Known {
-  bool joins = false;
-  Real weight = 0, factor = 0;
-};
-
-// For pixel threadIdx.x of the tile, if there is one; `first`, the tile's first pixel, counts through all samples.
-template <class Real, int N>
-__device__ __forceinline__ Known<Real> load_known(const CudaPixelLossArguments& a,
-                                                  const Exchange<Parts<Real>, N>& exchange, Real common, int64_t sample,
-                                                  int64_t first, int64_t left) {
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread >= exchange.pixels() || thread >= left) return {};
-  int32_t rows[1];
-  Real weights[1], factors[1];
-  load_rows(a, first + thread, rows);
-  load_weights(a, sample, first + thread, rows, weights);
-  load_factors(a, first + thread, common, weights, factors);
-  return {true, weights[0], factors[0]};
-}
-
-// Answers with the gradient's factors, and returns the weighted loss of a pixel of the tile.
-template <class Real, int N>
-__device__ __forceinline__ Real join(const Exchange<Parts<Real>, N>& exchange, int pixel, const Known<Real>& known) {
-  Parts<Real> all = joined(exchange, pixel);
+// Answers with the gradient's factors, and returns the weighted loss of the pixel that this thread joins.
+template <class Real, int MaxK, int N>
+__device__ __forceinline__ Real join(const Exchange<Parts<Real>, N>& exchange, const Known<Real, MaxK, N>& known) {
+  Parts<Real> all = joined(exchange);
   const auto formula = set_cross_entropy_pixel(all.max[0], all.sum[0], all.max[1], all.sum[1]);
   all.sum[0] = known.weight == 0 ? 0 : formula.candidate_scale * known.factor;
   all.sum[1] = known.weight == 0 ? 0 : formula.other_scale * known.factor;
-  exchange.answer(pixel, all);
+  exchange.answer(all);
   return known.weight == 0 ? 0 : known.weight * formula.loss;
 }
 
-// Fills z with the gradients of this thread's share, if they are asked for. Returns the weighted loss of pixel
-// threadIdx.x of the tile, 0 if it is none, and stores it at `loss`, that of the tile's first pixel, or null. All
-// threads of the block take part.
-template <class Real, int MaxK, int N>
-__device__ __forceinline__ Real evaluate_share(Real (&z)[MaxK][N], const ShareWords<N>& words, int classes,
-                                               const Exchange<Parts<Real>, N>& exchange, const Known<Real>& known,
-                                               bool with_gradient, Real* loss) {
+// Fills z with the gradients of this thread's share, if they are asked for. Returns the weighted loss of the pixel that
+// it joins, or 0, and stores it in a.loss if that is asked for. All threads of the block take part.
+template <class Real, int MaxK, int N, class Pixels>
+__device__ __forceinline__ Real evaluate_share(const CudaPixelLossArguments& a, Real (&z)[MaxK][N], const Share& share,
+                                               const Pixels& pixels, const Known<Real, MaxK, N>& known, int classes,
+                                               const Exchange<Parts<Real>, N>& exchange) {
   Parts<Real> parts[N];
-  with_words(words, [&](auto of) { exponentials(z, words, of, classes, parts); });
+  with_bits(known, [&](auto of) { exponentials(z, known, of, classes, parts); });
   exchange.leave(parts);
   __syncthreads();
-  Real weighted = 0;
+  Real loss = 0;
   if (known.joins) {
-    weighted = join(exchange, static_cast<int>(threadIdx.x), known);
-    if (loss != nullptr) loss[threadIdx.x] = weighted;
+    loss = join(exchange, known);
+    if (a.loss != nullptr) static_cast<Real*>(a.loss)[pixels.first + pixels.apart(share.index)] = loss;
   }
   __syncthreads();
-  if (with_gradient) gradients(z, words, classes, parts, exchange);
-  return weighted;
+  if (a.gradient != nullptr) gradients(z, known, classes, parts, exchange);
+  return loss;
 }
 
 // Returns the number of partial sums that it leaves.

@@ -2,22 +2,23 @@
 // there are; what the threads find out about their classes is joined through shared memory.
 //
 // A block of kBlock threads takes a tile of `lanes` times N pixels at a time: thread t has N of them, those of lane
-// t % lanes, and of their classes share t / lanes, at most MaxK neighbouring classes. Shares are alike but for the end,
-// where some may have no class. So a thread knows its Share, loads those logits and forms, for each of its pixels, what
-// it can say of them alone, such as the largest logit and the sum of exp(z - that) (MaxSums). Then
+// t % lanes, neighbours or not, and of their classes share t / lanes, at most MaxK neighbouring classes. Shares are
+// alike but for the end, where some may have no class. So a thread knows its Share, loads those logits and forms, for
+// each of its pixels, what it can say of them alone, such as the largest logit and the sum of exp(z - that) (MaxSums).
+// Then
 //
-//     exchange.leave(found);                            // what this thread says of its N pixels
+//     exchange.leave(found);                      // what this thread says of its N pixels
 //     __syncthreads();
-//     if (thread < exchange.pixels()) {                 // one thread a pixel
-//       const auto all = joined(exchange, thread);      // maxima and sums of all shares: exp(z - joint maximum)
-//       exchange.answer(thread, ...);                   // what all of the pixel's threads are to know
+//     if (share.index < N) {                      // one thread a pixel: of its own ones, pixel share.index
+//       const auto all = joined(exchange);        // maxima and sums of all shares: exp(z - joint maximum)
+//       exchange.answer(...);                     // what all of the pixel's threads are to know
 //     }
-//     __syncthreads();                                  // also where nobody reads the answer: leave() writes again
-//     exchange.answer_of(i)                             // of this thread's pixel i
+//     __syncthreads();                            // also where nobody reads the answer: leave() writes again
+//     exchange.answer_of(i)                       // of this thread's pixel i
 //
 // exp(z - own maximum) becomes exp(z - joint maximum) by the factor exp(own - joint maximum), which goes into whatever
-// the exponentials are multiplied by at the end. For exchange, pixel i of lane p is pixel p * N + i of the tile. All
-// threads go from tile to tile together, those without a pixel or a class as well.
+// the exponentials are multiplied by at the end. All threads go from tile to tile together, those without a pixel or a
+// class as well.
 #pragma once
 
 #include "../math/elementary.h"
@@ -55,68 +56,60 @@ inline ClassSplit split_classes(const char* name, int64_t classes, int most, int
 struct Share {
   __device__ __forceinline__ Share(const ClassSplit& split, int64_t classes)
       : lane(static_cast<int>(threadIdx.x) & (split.lanes() - 1)),
-        first((static_cast<int>(threadIdx.x) >> split.shift) * split.classes),
+        index(static_cast<int>(threadIdx.x) >> split.shift),
+        first(index * split.classes),
         count(static_cast<int>(classes) - first) {
     count = count < 0 ? 0 : count < split.classes ? count : split.classes;
   }
 
-  // The share's bits of a row of the tables: class first + k is bit k. Only for shares of 1 to 32 classes.
+  // The bits of a row of the tables from the share's first class on: class first + k is bit k, for k < count <= 32.
+  // Only for shares of some class.
   __device__ __forceinline__ uint32_t bits(const uint32_t* row) const {
     const int bit = first % 32;
     const uint64_t low = __ldg(row + first / 32);
     const uint64_t high = bit + count > 32 ? __ldg(row + first / 32 + 1) : 0;
-    return static_cast<uint32_t>((high << 32 | low) >> bit) & ~0u >> (32 - count);
+    return static_cast<uint32_t>((high << 32 | low) >> bit);
   }
 
-  int lane, first, count;
+  __device__ __forceinline__ uint32_t every() const { return ~0u >> (32 - count); }  // those bits
+
+  int lane, index, first, count;
 };
 
-// What threads tell each other: Part is a struct of 8 bytes, or of 16 or more. It takes bytes() of shared memory.
+// What threads tell each other, a struct Part; it takes bytes() of shared memory.
 template <class Part, int N>
 class Exchange {
-  // Neighbouring lanes write, and threads of neighbouring pixels read, without bank conflicts.
-  static constexpr int kPadding = N == 1 ? 0 : sizeof(Part) < 16 ? 16 / N : 8 / N;
-
  public:
   static LABELDROP_INLINE int64_t bytes(const ClassSplit& split) {
-    return static_cast<int64_t>(sizeof(Part)) * (split.shares() + 1) * N * (split.lanes() + kPadding);
+    return static_cast<int64_t>(sizeof(Part)) * N * (split.shares() + 1) * split.lanes();
   }
 
-  __device__ __forceinline__ Exchange(const ClassSplit& split, unsigned char* shared)
-      : parts_(reinterpret_cast<Part*>(shared)), split_(split) {}
-
-  __device__ __forceinline__ int pixels() const { return split_.lanes() * N; }
+  __device__ __forceinline__ Exchange(const ClassSplit& split, const Share& share, unsigned char* shared)
+      : parts_(reinterpret_cast<Part*>(shared) + share.lane),
+        lanes_(split.lanes()),
+        shares_(split.shares()),
+        share_(share.index) {}
 
   __device__ __forceinline__ void leave(const Part (&parts)[N]) const {
 #pragma unroll
-    for (int i = 0; i < N; ++i) parts_[place(static_cast<int>(threadIdx.x) >> split_.shift, lane(), i)] = parts[i];
+    for (int i = 0; i < N; ++i) parts_[place(share_, i)] = parts[i];
   }
-  // What a share's thread has left of a pixel.
-  __device__ __forceinline__ const Part& part(int share, int pixel) const {
-    return parts_[place(share, pixel / N, pixel % N)];
-  }
-  // f(part) of each share, in their order
+  // f(part) of each share, always in the same order, for the pixel that this thread joins.
   template <class Function>
-  __device__ __forceinline__ void for_each_share(int pixel, Function f) const {
-    const Part* part = &this->part(0, pixel);
-    const int step = place(1, 0, 0), shares = split_.shares();
+  __device__ __forceinline__ void for_each_share(Function f) const {
+    const Part* part = parts_ + place(0, share_);
 #pragma unroll 4
-    for (int share = 0; share < shares; ++share, part += step) f(*part);
+    for (int share = 0; share < shares_; ++share, part += N * lanes_) f(*part);
   }
-  __device__ __forceinline__ void answer(int pixel, const Part& answer) const {
-    parts_[place(split_.shares(), pixel / N, pixel % N)] = answer;
-  }
+  __device__ __forceinline__ void answer(const Part& answer) const { parts_[place(shares_, share_)] = answer; }
   // The answer to this thread's pixel i.
-  __device__ __forceinline__ const Part& answer_of(int i) const { return parts_[place(split_.shares(), lane(), i)]; }
+  __device__ __forceinline__ const Part& answer_of(int i) const { return parts_[place(shares_, i)]; }
 
  private:
-  __device__ __forceinline__ int lane() const { return static_cast<int>(threadIdx.x) & (split_.lanes() - 1); }
-  __device__ __forceinline__ int place(int share, int lane, int i) const {
-    return (share * N + i) * (split_.lanes() + kPadding) + lane;
-  }
+  __device__ __forceinline__ int place(int share, int i) const { return (share * N + i) * lanes_; }
 
   Part* parts_;
-  ClassSplit split_;
+  int lanes_, shares_, share_;
 };
 
 // The largest logit of each of C parts of some classes, -inf or the least number if there is none, and the sum of
@@ -131,17 +124,20 @@ __device__ __forceinline__ double larger_number(double x, double y) { return fma
 __device__ __forceinline__ float magnitude(float x) { return fabsf(x); }
 __device__ __forceinline__ double magnitude(double x) { return fabs(x); }
 
-// The same of all shares of a pixel, always in the same order.
+// The same of all shares, for the pixel that this thread joins.
 template <class Real, int C, int N>
-__device__ __forceinline__ MaxSums<Real, C> joined(const Exchange<MaxSums<Real, C>, N>& exchange, int pixel) {
-  MaxSums<Real, C> all = exchange.part(0, pixel);
-  exchange.for_each_share(pixel, [&](const MaxSums<Real, C>& part) {
+__device__ __forceinline__ MaxSums<Real, C> joined(const Exchange<MaxSums<Real, C>, N>& exchange) {
+  MaxSums<Real, C> all;
+#pragma unroll
+  for (int c = 0; c < C; ++c) {
+    all.max[c] = -infinity<Real>();
+    all.sum[c] = 0;
+  }
+  exchange.for_each_share([&](const MaxSums<Real, C>& part) {
 #pragma unroll
     for (int c = 0; c < C; ++c) all.max[c] = larger_number(all.max[c], part.max[c]);
   });
-#pragma unroll
-  for (int c = 0; c < C; ++c) all.sum[c] = 0;
-  exchange.for_each_share(pixel, [&](const MaxSums<Real, C>& part) {
+  exchange.for_each_share([&](const MaxSums<Real, C>& part) {
 #pragma unroll
     for (int c = 0; c < C; ++c) all.sum[c] += part.sum[c] * exp_nonpositive(part.max[c] - all.max[c]);
   });

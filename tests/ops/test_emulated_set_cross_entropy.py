@@ -22,7 +22,7 @@ def annotated(classes, shape, **options):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("classes", [1, 2, 3, 4, 7, 8, 9, 13, 16, 21, 30, 32])
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 7, 8, 9, 13, 16, 21, 30, 32, 33, 64, 105])
 def test_equals_reference(emulated_cuda, classes, dtype):
     for seed, layout in enumerate(LAYOUTS):
         for weighted in (False, True):
@@ -88,7 +88,7 @@ def extremes(shape, classes, generator):
 
 @pytest.mark.parametrize("dtype", FLOATS[:2])
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
-@pytest.mark.parametrize("classes", [2, 3, 4, 8, 13, 32])
+@pytest.mark.parametrize("classes", [2, 3, 4, 8, 13, 32, 40])
 def test_extremes_as_on_the_cpu(emulated_cuda, classes, layout, dtype):
     """Several candidates, inactive classes, skipped pixels: numbers where the CPU has numbers, and the same ones."""
     generator = torch.Generator().manual_seed(classes)
@@ -103,7 +103,7 @@ def test_extremes_as_on_the_cpu(emulated_cuda, classes, layout, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
-@pytest.mark.parametrize("classes", [2, 4, 6, 8, 14, 32])
+@pytest.mark.parametrize("classes", [2, 4, 6, 8, 14, 32, 40, 105])
 def test_bits_do_not_depend_on_neighbours(emulated_cuda, classes, layout):
     """Whatever the other pixels of a thread are: far from usual, skipped, no label, with inactive classes."""
     generator = torch.Generator().manual_seed(classes)
