@@ -134,12 +134,14 @@ def _save(ctx: Any, inputs: DiceInputs, results: Mean) -> None:  # noqa: ANN401 
 
 def _gradient(ctx: Any, upstream: Tensor) -> Tensor:  # noqa: ANN401 - torch's
     *tensors, slopes, by_cross_entropy = ctx.saved_tensors
-    inputs = DiceInputs._make([*tensors, *ctx.options])
+    inputs, (by_intersection, by_prediction) = DiceInputs._make([*tensors, *ctx.options]), slopes.unbind()
     if _native.is_cuda(slopes) and not torch.is_grad_enabled() and is_direct(upstream):
-        return backward_kernel(*slopes, by_cross_entropy, *inputs, factor=upstream.to(slopes.dtype))
+        factor = upstream.to(slopes.dtype)
+        return backward_kernel(by_intersection, by_prediction, by_cross_entropy, *inputs, factor=factor)
     if not is_one(upstream):
-        slopes, by_cross_entropy = slopes * upstream, by_cross_entropy * upstream
-    return gradient(inputs, *slopes, by_cross_entropy)
+        by_intersection, by_prediction = (slopes * upstream).unbind()
+        by_cross_entropy = by_cross_entropy * upstream
+    return gradient(inputs, by_intersection, by_prediction, by_cross_entropy)
 
 
 class _DirectDiceMean(torch.autograd.Function):
