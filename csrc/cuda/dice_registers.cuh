@@ -15,17 +15,23 @@ namespace labeldrop::cuda {
 
 __device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
 
-// Blocks of a multiprocessor, so many that neither pass moves registers through memory: the forward pass has two sums
-// for each class besides, and of floats enough bytes are on their way with fewer threads.
+// Blocks of a multiprocessor, so many that nothing moves registers through memory. The forward pass has two sums for
+// each class besides; pixels that are no neighbours take some addresses.
 template <class Path>
-constexpr int kDiceBlocks =
-    Path::MaxK * (Path::N + 2) <= 48                                                          ? 4
-    : Path::MaxK * (Path::N + 2) <= 96 && (Path::N < 4 || sizeof(typename Path::Storage) < 4) ? 3
-                                                                                              : 2;
+constexpr int kDiceAddresses = Path::Pixels::kNeighbours ? 0 : 8;
 template <class Path>
-constexpr int kDiceBackwardBlocks = Path::MaxK * Path::N <= 16   ? 4
-                                    : Path::MaxK * Path::N <= 32 ? 3
-                                                                 : 2;
+constexpr int kDiceForwardHeld = Path::MaxK * (Path::N + 2) + kDiceAddresses<Path>;
+template <class Path>
+constexpr int kDiceForwardBlocks = kDiceForwardHeld<Path> <= 48                                                   ? 4
+                                   : kDiceForwardHeld<Path> >= 96 && Path::N * sizeof(typename Path::Storage) > 8 ? 2
+                                   : kDiceForwardHeld<Path> <= 96                                                 ? 3
+                                                                                                                  : 2;
+template <class Path>
+constexpr int kDiceBackwardHeld = Path::MaxK * Path::N + kDiceAddresses<Path>;
+template <class Path>
+constexpr int kDiceBackwardBlocks = kDiceBackwardHeld<Path> <= 16   ? 4
+                                    : kDiceBackwardHeld<Path> <= 40 ? 3
+                                                                    : 2;
 
 // A row of the tables, with merged classes as class 0; in shared memory.
 struct alignas(16) DiceRow {
@@ -368,6 +374,10 @@ auto with_dice_pixels(const DiceSumsArguments& a, const void* stored, Function f
 
 template <class Storage, class Function>
 auto with_dice_classes(const DiceSumsArguments& a, const void* stored, Function f) {
+  const bool rows = a.channels_last && vector_aligned(a.logits) && vector_aligned(stored);
+  if (rows && a.channels == 2) return f(RowPath<Storage, 2, 4>());
+  if (rows && a.channels == 4) return f(RowPath<Storage, 4, 4>());
+  if (rows && a.channels == 8) return f(RowPath<Storage, 8, 2>());
   if (a.channels <= 4) return with_dice_pixels<Storage, 4, 1, 16 / sizeof(Storage)>(a, stored, f);
   if (a.channels <= 8) return with_dice_pixels<Storage, 8, 5, 4>(a, stored, f);
   if (a.channels <= 16) return with_dice_pixels<Storage, 16, 9, 4>(a, stored, f);

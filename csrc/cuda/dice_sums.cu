@@ -16,7 +16,7 @@ int64_t most_parts(int64_t samples, int64_t pixels) {
 }
 
 template <class Path>
-__global__ void __launch_bounds__(kBlock, kDiceBlocks<Path>)
+__global__ void __launch_bounds__(kBlock, kDiceForwardBlocks<Path>)
     dice_sums_kernel(const DiceSumsForwardArguments a, const TileLayout layout, double* partials) {
   constexpr int MaxK = Path::MaxK;
   LABELDROP_DYNAMIC_SHARED(shared);

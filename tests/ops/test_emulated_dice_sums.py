@@ -7,6 +7,7 @@ import torch
 from dice_problems import (
     MODES,
     assert_fused_is_exact,
+    in_runs,
     problem_of,
     problems,
     random_upstream,
@@ -37,6 +38,73 @@ def test_layouts_and_target_types(emulated_cuda, mode, integer):
             problem = problem_of(14, 300, mode, layout=layout, integer=integer, squared=True)
             assert_fused_is_exact(problem)
             assert_fused_is_exact(replace(problem, pixel_weight=random_weights(problem.case.target, 0)))
+
+
+def usual(problem, num_classes):
+    """As rules mostly have it: every class active and, if it is not merged, counted; one class positive."""
+    generator = torch.Generator().manual_seed(num_classes)
+    shape = problem.tables["active"].shape
+    merged = torch.rand(shape[0], num_classes, generator=generator) < 0.3
+    merged[:, 0] = False
+    positive = torch.eye(num_classes, dtype=torch.bool).expand(shape) & ~merged.unsqueeze(1)
+    positive[..., 0] |= ~positive.any(dim=-1)
+    candidates = torch.eye(num_classes, dtype=torch.bool).expand(shape) | (torch.rand(shape, generator=generator) < 0.1)
+    every = torch.ones(shape, dtype=torch.bool)
+    tables = {"positive": positive, "counted": every & ~merged.unsqueeze(1), "active": every}
+    return replace(problem, tables=tables | {"merged": merged, "candidates": candidates})
+
+
+# more classes than 4, 8 and 16, in registers, each as many as there are; rows of 4, 8, 16 bytes and others
+FEW = [2, 3, 4, 5, 8, 9, 16, 17, 31, 32]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("num_classes", FEW)
+def test_every_path_of_few_classes(emulated_cuda, num_classes, layout, dtype):
+    """264 pixels: several for each thread, whose labels are alike or not; 131: one by one where contiguous."""
+    for mode, pixels in (*((mode, 264) for mode in MODES), (MODES[1], 131)):
+        problem = usual(problem_of(num_classes, pixels, mode, dtype, layout), num_classes)
+        alike = replace(problem, case=in_runs(problem.case, 24))
+        weighted = replace(problem, pixel_weight=random_weights(problem.case.target, 0))
+        with emulated_cuda():
+            for each in (problem, alike, weighted, replace(alike, squared=True)):
+                assert_fused_is_exact(each)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("num_classes", [3, 8, 20])
+def test_candidates_far_below_the_others(emulated_cuda, num_classes, layout):
+    """Their exponentials vanish beside the largest one, or nearly; the loss and its gradient do not."""
+    problem = usual(problem_of(num_classes, 264, "softmax with cross-entropy", layout=layout), num_classes)
+    for gap in (20.0, 59.0, 61.0, 90.0, 300.0):
+        far = torch.arange(264) % 3 == 0
+        lowered = problem.case.logits - gap * far * torch.eye(num_classes)[problem.case.target.long() % num_classes].mT
+        case = replace(problem.case, logits=lay_out(lowered, layout))
+        with emulated_cuda():
+            assert_fused_is_exact(replace(problem, case=case))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pixel_knows_nothing_of_its_neighbours(emulated_cuda, mode, layout):
+    """To the last bit: others' labels, NaN logits, candidates that are far below, in the same thread's pixels."""
+    for num_classes in (3, 8, 14, 32):
+        problem = usual(problem_of(num_classes, 264, mode, layout=layout), num_classes)
+        ignored = problem.case.target == 255
+        case = replace(problem.case, target=torch.ones_like(problem.case.target).masked_fill(ignored, 255))
+        others = torch.arange(264) % 4 != 1
+        target = torch.where(others, problem.case.target, case.target)
+        logits = torch.where(others & (torch.arange(264) % 3 == 0), torch.nan, case.logits)
+        logits[:, 1, others] -= 100
+        changed = replace(case, target=target, logits=lay_out(logits, layout))
+        upstream = random_upstream(problem)
+        with emulated_cuda():
+            found, expected = (
+                replace(problem, case=each).run(ops, torch.float32, upstream)[4][..., ~others]
+                for each in (case, changed)
+            )
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("mode", MODES)
