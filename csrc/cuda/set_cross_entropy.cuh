@@ -79,9 +79,7 @@ struct PixelWords {
   bool all_active;   // every class of every pixel
   uint32_t invalid;  // bit i: the value of pixel i is no label
   bool skips;        // a pixel counts for nothing: no class is active, all are candidates
-  // Whether each loss counts for `weight`, or for nothing: one logarithm will do for all.
-  bool one_weight;
-  float weight;
+  bool one_weight;   // each loss counts for the first pixel's weight, or for nothing: one logarithm will do for all
   // Only where there are weights: what only some calls need waits in the thread's memory, not in registers.
   bool weighted;
   volatile float weights[N];
@@ -94,11 +92,9 @@ __device__ __forceinline__ void load_words(const CudaPixelLossArguments& a, cons
   int32_t rows[N];
   bool same = load_rows_of_pixels(a, pixels, rows);
   p.weighted = a.pixel_weight != nullptr || a.label_weight != nullptr;
-  p.weight = 1;
   if (p.weighted) {
     float weights[N];
     load_weights_of_pixels(a, pixels, rows, weights);
-    p.weight = weights[0];
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       p.weights[i] = weights[i];
@@ -229,7 +225,7 @@ __device__ __forceinline__ float losses(const PixelWords<N>& p, const References
     float joint = odds[0];
 #pragma unroll
     for (int i = 1; i < N; ++i) joint = joint_odds(joint, odds[i]);
-    if (!(joint >= 0x1p100f)) return p.weight * log1p_nonnegative(joint);
+    if (!(joint >= 0x1p100f)) return (p.weighted ? p.weights[0] : 1) * log1p_nonnegative(joint);
   }
   float sum = 0;
 #pragma unroll

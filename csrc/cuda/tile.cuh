@@ -39,11 +39,23 @@ struct WholeChunks {
   int head, tail;
 };
 
+// threadIdx.x, as a number that the compiler does not know to be the same each time: what follows from it is not kept
+// in registers from the loads to the stores.
+__device__ __forceinline__ int this_thread() {
+#ifdef __CUDA_ARCH__
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#else
+  return static_cast<int>(threadIdx.x);
+#endif
+}
+
 // copy(byte in shared, byte in global from the tile's start) for each value of bytes [begin, end)
 template <class Storage, class Copy>
-__device__ __forceinline__ void copy_values(const TileLayout& t, int shift, int begin, int end, Copy copy) {
+__device__ __forceinline__ void copy_values(const TileLayout& t, int thread, int shift, int begin, int end, Copy copy) {
   constexpr int kSize = static_cast<int>(sizeof(Storage));
-  for (int byte = begin + static_cast<int>(threadIdx.x) * kSize; byte < end; byte += kSize * kBlock) {
+  for (int byte = begin + thread * kSize; byte < end; byte += kSize * kBlock) {
     copy(tile_place(t, byte), byte - shift);
   }
 }
@@ -51,8 +63,8 @@ __device__ __forceinline__ void copy_values(const TileLayout& t, int shift, int 
 // step(chunk, chunks from it to the end, its byte in shared memory) for every kAtOnce-th chunk of this thread: the next
 // ones are kBlock further, in both.
 template <int kAtOnce, class Step>
-__device__ __forceinline__ void for_each_chunk(const TileLayout& t, const WholeChunks& whole, Step step) {
-  for (int c = whole.first + static_cast<int>(threadIdx.x); c < whole.last; c += kAtOnce * kBlock) {
+__device__ __forceinline__ void for_each_chunk(const TileLayout& t, int thread, const WholeChunks& whole, Step step) {
+  for (int c = whole.first + thread; c < whole.last; c += kAtOnce * kBlock) {
     step(c, whole.last - c, tile_place(t, c * kVectorBytes));
   }
 }
@@ -62,9 +74,10 @@ template <class Storage>
 __device__ __forceinline__ void load_tile(const TileLayout& t, unsigned char* shared, const unsigned char* from,
                                           int shift, int bytes) {
   constexpr int kAtOnce = 8;  // loads in flight per thread
+  const int thread = this_thread();
   const WholeChunks whole(t, shift, bytes);
   const Chunk* __restrict__ chunks = reinterpret_cast<const Chunk*>(from - shift);
-  for_each_chunk<kAtOnce>(t, whole, [&](int c, int left, int place) {
+  for_each_chunk<kAtOnce>(t, thread, whole, [&](int c, int left, int place) {
     Chunk part[kAtOnce];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
@@ -78,8 +91,8 @@ __device__ __forceinline__ void load_tile(const TileLayout& t, unsigned char* sh
   const auto copy = [&](int place, int offset) {
     *reinterpret_cast<Storage*>(shared + place) = *reinterpret_cast<const Storage*>(from + offset);
   };
-  copy_values<Storage>(t, shift, whole.begin, whole.head, copy);
-  copy_values<Storage>(t, shift, whole.tail, whole.end, copy);
+  copy_values<Storage>(t, thread, shift, whole.begin, whole.head, copy);
+  copy_values<Storage>(t, thread, shift, whole.tail, whole.end, copy);
 }
 
 // shared to global
@@ -87,9 +100,10 @@ template <class Storage>
 __device__ __forceinline__ void store_tile(const TileLayout& t, const unsigned char* shared, unsigned char* to,
                                            int shift, int bytes) {
   constexpr int kAtOnce = 4;
+  const int thread = this_thread();
   const WholeChunks whole(t, shift, bytes);
   Chunk* __restrict__ chunks = reinterpret_cast<Chunk*>(to - shift);
-  for_each_chunk<kAtOnce>(t, whole, [&](int c, int left, int place) {
+  for_each_chunk<kAtOnce>(t, thread, whole, [&](int c, int left, int place) {
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
       if (j * kBlock < left) {
@@ -100,8 +114,8 @@ __device__ __forceinline__ void store_tile(const TileLayout& t, const unsigned c
   const auto copy = [&](int place, int offset) {
     *reinterpret_cast<Storage*>(to + offset) = *reinterpret_cast<const Storage*>(shared + place);
   };
-  copy_values<Storage>(t, shift, whole.begin, whole.head, copy);
-  copy_values<Storage>(t, shift, whole.tail, whole.end, copy);
+  copy_values<Storage>(t, thread, shift, whole.begin, whole.head, copy);
+  copy_values<Storage>(t, thread, shift, whole.tail, whole.end, copy);
 }
 
 // access(k, i, byte) for each unit of V values of each row that exists, at class k of pixel i and a byte of the tile;
@@ -208,6 +222,7 @@ struct TilePath {
       body(z, classes, pixels, known);
       if (stored != nullptr) {
         with_unit<Storage>(t.unit, [&](auto v) {
+          const int byte = shift + this_thread() * t.row;
           store_rows_of_tile<Storage, decltype(v)::value>(t, shared, byte, classes, pixels, z);
         });
       }

@@ -135,3 +135,17 @@ def test_nothing_has_a_probability(emulated_cuda, classes, dtype):
                 loss, gradient = run(ops, replace(case, logits=lay_out(logits, layout)), "none")
             assert torch.equal(loss[0].isnan(), gone.any(1))
             assert torch.equal(gradient[0].T.isnan(), gone)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("gap", [1e-3, 20.0, 55.0, 1000.0])
+def test_one_logarithm_for_several_pixels(emulated_cuda, gap, layout):
+    """The product of a thread's odds overflows from a gap of 22 (8 pixels) or 44 (4 pixels) on."""
+    for classes in (2, 3, 4, 8, 14, 32):
+        case = annotated(classes, (1, 1024), seed=classes)
+        logits = torch.randn(1, classes, 1024, generator=torch.Generator().manual_seed(0))
+        logits[:, 0] += gap
+        target = torch.ones_like(case.target)
+        target[:, 600:] = torch.arange(424) % classes
+        case = replace(case, logits=lay_out(logits, layout), target=target)
+        assert_equals_reference(emulated_cuda, case, "sum", 0, torch.tensor(1.0))
