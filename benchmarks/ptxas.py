@@ -14,8 +14,8 @@ from pathlib import Path
 # spills moves registers through memory in a loop whose only cost should be that of the logits.
 MAY_SPILL: dict[str, str] = {
     r"set_cross_entropy_kernel<.*(RowPath<.*, 16, 4>|TilePath<.*, (16, 9, 4|32, 17, 2)>)": (
-        "4 to 36 bytes on some architectures, once for 4 pixels of 16 classes or 2 of 32; with fewer pixels a thread, or "
-        "fewer threads, bfloat16 is estimated a fifth slower"
+        "4 to 36 bytes on some architectures, once for 4 pixels of 16 classes or 2 of 32; with fewer pixels a thread "
+        "bfloat16 is estimated a fifth slower"
     ),
 }
 
