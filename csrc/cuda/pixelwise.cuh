@@ -48,9 +48,7 @@ void run_pixelwise(const char* name, const CudaPixelLossArguments& a, const Form
       case Float::f64: partials = launch_pixelwise<OneTerm, double>(name, a, formula, stream); break;
     }
   }
-  if (a.result != nullptr) {
-    finish_sum(name, {a.partials, partials, a.divisor, false, a.result, a.logits_type == Float::f64}, stream);
-  }
+  if (a.result != nullptr && partials == 0) store_sum_of_nothing(name, a.partials, stream);
 }
 
 }  // namespace labeldrop::cuda

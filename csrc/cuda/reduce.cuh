@@ -59,17 +59,4 @@ __device__ __forceinline__ void store_partial(const GridSum& s, double value, un
 // The result where there is no grid, since there is nothing to add up.
 void store_sum_of_nothing(const char* name, const GridSum& sum, cudaStream_t stream);
 
-// What is left to do for a sum whose kernel left `count` parts. The rest stands in `sum` as well.
-struct SumOfPartials {
-  GridSum sum;
-  int count;
-  const double* divisor;
-  bool one_if_zero;
-  void* result;
-  bool result_is_double;
-};
-inline void finish_sum(const char* name, const SumOfPartials& s, cudaStream_t stream) {
-  if (s.count == 0) store_sum_of_nothing(name, s.sum, stream);
-}
-
 }  // namespace labeldrop::cuda

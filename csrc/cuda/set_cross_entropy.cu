@@ -12,10 +12,7 @@ void set_cross_entropy(const CudaPixelLossArguments& a, Stream handle) {
                : a.channels_last ? set_cross_entropy_channels_last(a, stream)
                                  : set_cross_entropy_contiguous(a, stream);
   }
-  if (a.result != nullptr) {
-    finish_sum("set_cross_entropy", {a.partials, partials, a.divisor, false, a.result, a.logits_type == Float::f64},
-               stream);
-  }
+  if (a.result != nullptr && partials == 0) store_sum_of_nothing("set_cross_entropy", a.partials, stream);
 }
 
 }  // namespace labeldrop::cuda
