@@ -197,9 +197,7 @@ __device__ __forceinline__ RealOf<Storage> score_tile(const CudaPixelLossArgumen
 }
 
 template <class Storage, int N, int G, class Formula>
-__global__ void __launch_bounds__(kBlock, sizeof(Storage) == sizeof(double) ? 1
-                                          : N > 1                           ? 3
-                                                                            : 4)
+__global__ void __launch_bounds__(kBlock, sizeof(Storage) == sizeof(double) ? 1 : 3)
     pixelwise_channels_last_kernel(const CudaPixelLossArguments a, Formula formula, const PixelwiseTile t) {
   using Real = RealOf<Storage>;
   LABELDROP_DYNAMIC_SHARED(shared);

@@ -71,7 +71,8 @@ __device__ __forceinline__ RealOf<Storage> score_pixels(const CudaPixelLossArgum
 }
 
 template <class Storage, int N, int G, class Formula>
-__global__ void __launch_bounds__(kBlock) pixelwise_contiguous_kernel(const CudaPixelLossArguments a, Formula formula) {
+__global__ void __launch_bounds__(kBlock, 1)
+    pixelwise_contiguous_kernel(const CudaPixelLossArguments a, Formula formula) {
   using Real = RealOf<Storage>;
   LABELDROP_DYNAMIC_SHARED(shared);
   if (gradient_stays<Real>(a)) return;
