@@ -32,6 +32,7 @@ from benchmarks.sass_registers import Registers
 
 NOTHING = frozenset((
     "NOP", "BAR", "BSSY", "BSYNC", "BMOV", "WARPSYNC", "DEPBAR", "YIELD", "MEMBAR", "ERRBAR", "CCTL", "BREAK", "RED",
+    "CGAERRBAR",
     "ATOMS",
 ))  # fmt: skip
 
@@ -254,6 +255,12 @@ class Thread(Registers):
         self.set_register(target, (min if self.predicate(least) else max)(values))
 
     _imnmx = _viaddmnmx = _vimnmx
+
+    def _popc(self, i: Instruction, _: int) -> None:
+        self.set_register(i.operands[0], self.integer(i.operands[1]).bit_count())
+
+    def _flo(self, i: Instruction, _: int) -> None:
+        self.set_register(i.operands[0], self.integer(i.operands[1]).bit_length() - 1)  # -1: there is no 1
 
     def _iabs(self, i: Instruction, _: int) -> None:
         self.set_register(i.operands[0], abs(signed(self.integer(i.operands[1]))))
