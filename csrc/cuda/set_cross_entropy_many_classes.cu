@@ -55,7 +55,10 @@ __global__ void __launch_bounds__(kBlock, sizeof(Storage) == sizeof(double) ? 2 
       const ThreadPixels<N, 1> own_pixels{sample, sample * a.pixels + own, N};
       Known<Real, MaxK, N> known{};
       if (own < a.pixels) known = load_known<MaxK>(a, own_pixels, share, common);
-      if constexpr (kPacked) for_each_class<MaxK>(split.classes, [&](int k) { unpack<Storage, N>(raw[k], z[k]); });
+      if constexpr (kPacked) {
+#pragma unroll
+        for (int k = 0; k < MaxK; ++k) unpack<Storage, N>(raw[k], z[k]);
+      }
       sum += static_cast<double>(evaluate_share(a, z, share, own_pixels, known, split.classes, exchange));
       if (a.gradient == nullptr) continue;
       char* to = static_cast<char*>(a.gradient) + byte;

@@ -110,10 +110,11 @@ __device__ __forceinline__ void with_bits(const Known<Real, MaxK, N>& known, Fun
   }
 }
 
-// Logits become the exponentials of what they are below the share's own maxima, and 0 where inactive.
+// Logits become the exponentials of what they are below the share's own maxima, and 0 where inactive. Maxima of -inf
+// are given as the least number; returns bits of the parts that have classes, all of them -inf.
 template <class Real, int MaxK, int N, class Of>
-__device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const Known<Real, MaxK, N>& known, Of of, int classes,
-                                             Parts<Real> (&parts)[N]) {
+__device__ __forceinline__ uint32_t exponentials(Real (&z)[MaxK][N], const Known<Real, MaxK, N>& known, Of of,
+                                                 int classes, Parts<Real> (&parts)[N]) {
   constexpr Real kInfinity = infinity<Real>();
 #pragma unroll
   for (int i = 0; i < N; ++i) parts[i] = {{-kInfinity, -kInfinity}, {0, 0}};
@@ -137,15 +138,15 @@ __device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const Known<Rea
     }
   });
   // Active classes that are all -inf (or NaN), here and perhaps everywhere: they share their vanishing probability.
-  bool lost = false;
+  uint32_t lost = 0;
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    lost |= parts[i].max[0] == -kInfinity && known.bits[i].has_candidates();
-    lost |= parts[i].max[1] == -kInfinity && known.bits[i].has_others();
+    if (parts[i].max[0] == -kInfinity && known.bits[i].has_candidates()) lost |= 1u << 2 * i;
+    if (parts[i].max[1] == -kInfinity && known.bits[i].has_others()) lost |= 2u << 2 * i;
 #pragma unroll
     for (Real& max : parts[i].max) max = finite_from_below(max);
   }
-  if (lost) {
+  if (lost != 0) {
     for_each_class<MaxK>(classes, [&](int k) {
 #pragma unroll
       for (int i = 0; i < N; ++i) z[k][i] = known.bits[i].is_active(k) ? finite_from_below(z[k][i]) : z[k][i];
@@ -163,6 +164,24 @@ __device__ __forceinline__ void exponentials(Real (&z)[MaxK][N], const Known<Rea
       }
     }
   });
+  return lost;
+}
+
+// The maxima of parts without any class, and of those of which bit 2 i or 2 i + 1 of `lost` says that all are -inf.
+template <class Real, int N>
+__device__ __forceinline__ void set_lost_maxima(uint32_t lost, Parts<Real> (&parts)[N]) {
+  constexpr Real kInfinity = infinity<Real>();
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) parts[i].max[c] = parts[i].sum[c] == 0 ? -kInfinity : parts[i].max[c];
+  }
+  if (lost == 0) return;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) parts[i].max[c] = has_bit(lost, 2 * i + c) ? -kInfinity : parts[i].max[c];
+  }
 }
 
 // Exponentials become gradients.
@@ -176,7 +195,7 @@ __device__ __forceinline__ void gradients(Real (&z)[MaxK][N], const Known<Real, 
     const Parts<Real>& answer = exchange.answer_of(i);
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      scale[i][c] = exp_nonpositive(parts[i].max[c] - answer.max[c]) * answer.sum[c];
+      scale[i][c] = rescaling(parts[i].max[c], answer.max[c]) * answer.sum[c];
       finite &= magnitude(scale[i][c]) < infinity<Real>();
     }
   }
@@ -195,14 +214,28 @@ __device__ __forceinline__ void gradients(Real (&z)[MaxK][N], const Known<Real, 
 }
 
 // Answers with the gradient's factors, and returns the weighted loss of the pixel that this thread joins.
+//
+// The others' sum is taken relative to the candidates' maximum, so that a tiny loss has all its digits. If it is so
+// large there that the candidates vanish beside it, it is taken as if the gap between the maxima were kGap, and the
+// rest of the gap goes to the loss alone.
 template <class Real, int MaxK, int N>
 __device__ __forceinline__ Real join(const Exchange<Parts<Real>, N>& exchange, const Known<Real, MaxK, N>& known) {
+  constexpr Real kInfinity = infinity<Real>(), kMost = kGap;
   Parts<Real> all = joined(exchange);
-  const auto formula = set_cross_entropy_pixel(all.max[0], all.sum[0], all.max[1], all.sum[1]);
-  all.sum[0] = known.weight == 0 ? 0 : formula.candidate_scale * known.factor;
-  all.sum[1] = known.weight == 0 ? 0 : formula.other_scale * known.factor;
+  const bool has_candidates = all.max[0] > -kInfinity, has_others = all.max[1] > -kInfinity;
+  const Real gap = has_candidates ? all.max[1] - all.max[0] : kInfinity;
+  Real excess = larger(gap - kMost, Real(0));
+  Real others = exp_any(smaller(kMost, gap));
+  if (!has_others) {  // NaN if nothing has a probability
+    excess = has_candidates ? Real(0) : kInfinity - kInfinity;
+    others = excess;
+  }
+  const Real candidates = all.sum[0] == 0 ? Real(1) : all.sum[0];
+  const auto formula = set_cross_entropy_scales(candidates, all.sum[1] * others);
+  all.sum[0] = known.weight == 0 ? 0 : -formula.candidate_scale * known.factor;
+  all.sum[1] = known.weight == 0 ? 0 : formula.other_scale * others * known.factor;
   exchange.answer(all);
-  return known.weight == 0 ? 0 : known.weight * formula.loss;
+  return known.weight == 0 ? 0 : known.weight * (formula.loss + excess);
 }
 
 // Fills z with the gradients of this thread's share, if they are asked for. Returns the weighted loss of the pixel that
@@ -212,7 +245,9 @@ __device__ __forceinline__ Real evaluate_share(const CudaPixelLossArguments& a, 
                                                const Pixels& pixels, const Known<Real, MaxK, N>& known, int classes,
                                                const Exchange<Parts<Real>, N>& exchange) {
   Parts<Real> parts[N];
-  with_bits(known, [&](auto of) { exponentials(z, known, of, classes, parts); });
+  uint32_t lost = 0;
+  with_bits(known, [&](auto of) { lost = exponentials(z, known, of, classes, parts); });
+  set_lost_maxima(lost, parts);
   exchange.leave(parts);
   __syncthreads();
   Real loss = 0;

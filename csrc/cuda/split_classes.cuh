@@ -112,8 +112,8 @@ class Exchange {
   int lanes_, shares_, share_;
 };
 
-// The largest logit of each of C parts of some classes, -inf or the least number if there is none, and the sum of
-// exp(z - that).
+// The largest logit of each of C parts of some classes, -inf if there is none, and the sum of exp(z - that), where
+// -inf below -inf counts as 1.
 template <class Real, int C>
 struct alignas(2 * C * sizeof(Real) < 16 ? 2 * C * sizeof(Real) : 16) MaxSums {
   Real max[C], sum[C];
@@ -123,6 +123,13 @@ __device__ __forceinline__ float larger_number(float x, float y) { return fmaxf(
 __device__ __forceinline__ double larger_number(double x, double y) { return fmax(x, y); }
 __device__ __forceinline__ float magnitude(float x) { return fabsf(x); }
 __device__ __forceinline__ double magnitude(double x) { return fabs(x); }
+
+// exp(own - joint), what exponentials below an own maximum are multiplied by to be below the joint one. 1 for two of
+// -inf: parts that are -inf everywhere share their vanishing probability.
+template <class Real>
+__device__ __forceinline__ Real rescaling(Real own, Real joint) {
+  return exp_nonpositive(own == joint ? Real(0) : own - joint);
+}
 
 // The same of all shares, for the pixel that this thread joins.
 template <class Real, int C, int N>
@@ -139,7 +146,7 @@ __device__ __forceinline__ MaxSums<Real, C> joined(const Exchange<MaxSums<Real, 
   });
   exchange.for_each_share([&](const MaxSums<Real, C>& part) {
 #pragma unroll
-    for (int c = 0; c < C; ++c) all.sum[c] += part.sum[c] * exp_nonpositive(part.max[c] - all.max[c]);
+    for (int c = 0; c < C; ++c) all.sum[c] += part.sum[c] * rescaling(part.max[c], all.max[c]);
   });
   return all;
 }
