@@ -223,10 +223,12 @@ class Thread(Registers):
         self.set_predicate(second, bool(int(other, 0) >> index & 1))
 
     def _vote(self, i: Instruction, _: int) -> None:
-        if re.fullmatch(r"U?P\w", i.operands[0]):  # of a warp whose lanes all do what this one does
-            self.set_predicate(i.operands[0], self.predicate(i.operands[-1]))
-        else:
-            self.unknown.add(i.stem)
+        said = self.predicate(i.operands[-1])  # of a warp whose lanes all do what this one does
+        for target in i.operands[:-1]:
+            if re.fullmatch(r"U?R\d+", target):
+                self.set_register(target, MASK if said else 0)
+            elif target not in ("PT", "UPT", "RZ", "URZ"):
+                self.set_predicate(target, said)
 
     _voteu = _vote
 
