@@ -13,8 +13,6 @@
 
 namespace labeldrop::cuda {
 
-__device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
-
 // Blocks of a multiprocessor, so many that nothing moves registers through memory. The forward pass has two sums for
 // each class besides; pixels that are no neighbours take some addresses.
 template <class Path>

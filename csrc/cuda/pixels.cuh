@@ -10,6 +10,8 @@ namespace labeldrop::cuda {
 // In place of a row: the pixel counts for nothing; its value is neither a label nor ignore_index.
 constexpr int32_t kSkipped = -1, kInvalid = -2;
 
+__device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
+
 template <class Value>
 __device__ __forceinline__ int32_t row_of(Value value, int64_t labels, int64_t ignore_index) {
   if constexpr (sizeof(Value) < sizeof(int64_t)) {

@@ -14,19 +14,6 @@
 
 namespace labeldrop::cuda {
 
-__device__ __forceinline__ bool has_bit(uint32_t word, int k) { return (word & (1u << k)) != 0; }
-
-// 2^x; 0 below -126. Off by 2 units in the last place.
-__device__ __forceinline__ float power_of_2(float x) {
-#ifdef __CUDA_ARCH__
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-#else
-  return x < -126 ? 0 : std::exp2(x);
-#endif
-}
-
 // The bits of the tables of N pixels. Those of at most 16 classes lie in one word: fewer registers.
 template <int N>
 class PixelBits {
@@ -260,7 +247,7 @@ __device__ __forceinline__ float evaluate(float (&z)[Classes::MaxK][N], const Pi
   classes.each([&](int k) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      z[k][i] = power_of_2(fmaf(z[k][i], kLog2e, -reference[i]));
+      z[k][i] = device_exp2(fmaf(z[k][i], kLog2e, -reference[i]));
       const bool candidate = bits.candidate(i, k);
       if (k == 0) {
         candidates[i] = candidate ? z[k][i] : 0;

@@ -9,8 +9,7 @@
 
 namespace labeldrop {
 
-#ifdef LABELDROP_ON_GPU
-// Subnormal numbers count as 0, before and after.
+// Subnormal numbers count as 0, before and after; what is not on a GPU serves the emulated one.
 LABELDROP_INLINE float device_exp2(float x) {  // to 2^-22 of it
 #ifdef __CUDA_ARCH__
   float result;
@@ -38,7 +37,6 @@ LABELDROP_INLINE float device_reciprocal(float x) {  // to 1 ulp
   return 1.0f / x;
 #endif
 }
-#endif
 
 LABELDROP_INLINE double exp_nonpositive(double x) { return exp(x); }
 
