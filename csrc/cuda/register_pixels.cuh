@@ -25,9 +25,8 @@
 //
 //     // what is known of pixels without their logits, read while these are on their way; `Pixels` is a ThreadPixels.
 //     template <class Pixels> Known known(const Pixels& pixels);
-//     // z[MaxK][N], the logits, is overwritten by what is stored in their place. z of a pixel that does not exist may
-//     be
-//     // anything; so may z[k] for k >= classes.count, or it is -inf: go through them with classes.each.
+//     // z[MaxK][N], the logits, is overwritten by what is stored in their place. z of a pixel that does not exist
+//     // may be anything; so may z[k] for k >= classes.count, or it is -inf: go through them with classes.each.
 //     template <class Classes, class Pixels> void operator()(float (&z)[Classes::MaxK][Pixels::N], Classes classes,
 //                                                            const Pixels& pixels, Known& known);
 #pragma once
